@@ -1,0 +1,270 @@
+"""Lightning callbacks: measure collapse at chosen epochs, stop a diverged run, save so that a run can go on."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from ncflow.checks import ArgumentError, require
+from ncflow.features import LAST, extract, resolve_layers
+from ncflow.metrics import NeuralCollapse
+from ncflow.models.network import find_classifier
+from ncflow.results import History
+
+log = logging.getLogger(__name__)
+
+
+class NeuralCollapseCallback(Callback):
+    """Measure neural collapse of any LightningModule classifier before training, at chosen epochs and at the end.
+
+    The model is frozen (evaluation mode, no gradients), each sample counts exactly once, and training draws the
+    same random numbers as without the measurement. The measures of the last layer are logged as
+    ``train/intra_min`` and so on, those of another layer as ``train/<layer>/intra_min``.
+
+    Args:
+        every_n_epochs: Epochs between measurements, >= 1.
+        layers: ``"last"`` (the classifier's input), ``"all"`` or a list of module names
+            (see :func:`ncflow.features.resolve_layers`).
+        loaders: Batches (inputs, labels) by split name, each sample once and in evaluation form (no shuffling, no
+            augmentation). None takes the data module's ``measure_dataloaders()`` where it has one, else sequential
+            copies of the trainer's own training, validation and test DataLoaders.
+        classifier: Name of the classifier layer; None takes the last ``nn.Linear``.
+        norm: Name of the BN right before the classifier, for ``gamma_norm``; None takes the network's ``last_norm``.
+        loss: From logits (N, C) and labels (N,) to the mean loss; None takes the module's ``loss`` where that is
+            callable, else cross-entropy.
+        delta: Level of the quantiles.
+        self_pairs: Whether intra counts the pairs i = j.
+        batch_size: Batch size for ``measure_dataloaders()``; no value depends on it.
+        history: File to which a row per split and layer is added at each measurement.
+
+    Attributes:
+        rows: The rows of the latest measurement: ``epoch`` (finished epochs), ``split``, ``layer`` and the measures.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 5,
+        layers: str | Sequence[str] = LAST,
+        *,
+        loaders: Mapping[str, Iterable[Any]] | None = None,
+        classifier: str | None = None,
+        norm: str | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        delta: float = 0.05,
+        self_pairs: bool = False,
+        batch_size: int = 2000,
+        history: Path | str | None = None,
+    ) -> None:
+        require(every_n_epochs >= 1, "every_n_epochs", "at least 1", every_n_epochs)
+        require(0 < delta < 1, "delta", "in (0, 1)", delta)
+        self.every_n_epochs, self.layers, self.loaders = every_n_epochs, layers, loaders
+        self.classifier, self.norm, self.loss = classifier, norm, loss
+        self.delta, self.self_pairs, self.batch_size = delta, self_pairs, batch_size
+        self.history = None if history is None else History(Path(history))
+        self.rows: list[dict[str, Any]] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fail before training if a layer is missing; forget what an interrupted run wrote after its checkpoint."""
+        resolve_layers(_network(pl_module), self.layers)
+        find_classifier(_network(pl_module), self.classifier)
+        if self.history is not None:
+            self.history.restart_after(trainer.current_epoch if trainer.ckpt_path else None)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the model as initialised."""
+        if trainer.current_epoch == 0 and trainer.global_step == 0:
+            self.measure(trainer, pl_module, epoch=0)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure after every n-th epoch and after the last."""
+        if is_due(trainer, self.every_n_epochs):
+            self.measure(trainer, pl_module, epoch=trainer.current_epoch + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The latest rows: a run that was stopped after its last epoch still has its final measures."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the latest rows from a checkpoint."""
+        self.rows = state_dict["rows"]
+
+    def measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        """Measure every split and layer now, log the values and add them to the history."""
+        self.rows = []
+        for split, loader in self._loaders(trainer).items():
+            for layer, values in self._measure_split(pl_module, loader).items():
+                if split == "train" and "accuracy" in values:
+                    values["interpolated"] = float(values["accuracy"] == 1)
+                self.rows.append({"epoch": epoch, "split": split, "layer": layer, **values})
+                prefix = split if layer == LAST else f"{split}/{layer}"
+                named = {f"{prefix}/{name}": value for name, value in values.items()}
+                trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
+                for logger in trainer.loggers:
+                    logger.log_metrics({**named, "epoch": epoch}, step=trainer.global_step)
+        if self.history is not None:
+            self.history.append(self.rows)
+
+    def _loaders(self, trainer: Trainer) -> Mapping[str, Iterable[Any]]:
+        if self.loaders is not None:
+            return self.loaders
+        datamodule = getattr(trainer, "datamodule", None)
+        if hasattr(datamodule, "measure_dataloaders"):
+            return datamodule.measure_dataloaders(self.batch_size)
+        found = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders}
+        return {split: sequential(loader) for split, loader in found.items() if loader is not None}
+
+    def _measure_split(self, pl_module: LightningModule, loader: Iterable[Any]) -> dict[str, dict[str, float]]:
+        network = _network(pl_module)
+        names = resolve_layers(network, self.layers)
+        _, head = find_classifier(network, self.classifier)
+        metrics: dict[str, NeuralCollapse] = {}
+        logits, labels = [], []
+        for batch in extract(network, loader, names, self.classifier):
+            for name, features in batch.features.items():
+                if name not in metrics:
+                    # A hidden layer's features have another meaning, and often another size, than the rows of W.
+                    reads = head if name == LAST else None
+                    metrics[name] = NeuralCollapse(
+                        head.out_features, features.shape[1], reads, self.delta, self.self_pairs
+                    ).to(features.device)
+                metrics[name].update(features, batch.labels)
+            logits.append(batch.logits)
+            labels.append(batch.labels)
+        require(bool(labels), "loaders", "loaders with at least one batch", "an empty one")
+        with torch.no_grad():
+            values = {name: metric.compute() for name, metric in metrics.items()}
+            if LAST in values:
+                values[LAST] |= self._outputs(pl_module, torch.cat(logits), torch.cat(labels))
+                values[LAST]["gamma_norm"] = self._gamma_norm(network)
+        return {name: _floats(measures) for name, measures in values.items()}
+
+    def _outputs(self, pl_module: LightningModule, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        own = getattr(pl_module, "loss", None)
+        loss = self.loss or (own if callable(own) else F.cross_entropy)
+        correct = (logits.argmax(1) == labels) & logits.isfinite().all(1)
+        return {"loss": loss(logits.double(), labels), "accuracy": correct.double().mean()}
+
+    def _gamma_norm(self, network: nn.Module) -> Tensor:
+        layer = network.get_submodule(self.norm) if self.norm is not None else getattr(network, "last_norm", None)
+        weight = getattr(layer, "weight", None)
+        return torch.tensor(torch.nan) if weight is None else weight.double().norm()
+
+
+def _network(pl_module: LightningModule) -> nn.Module:
+    """The network of our Classifier, or a foreign module as it is."""
+    network = getattr(pl_module, "network", None)
+    return network if isinstance(network, nn.Module) else pl_module
+
+
+def _floats(measures: Mapping[str, Tensor]) -> dict[str, float]:
+    """All values in one transfer from the device."""
+    return dict(zip(measures, torch.stack([v.double() for v in measures.values()]).tolist(), strict=True))
+
+
+def is_due(trainer: Trainer, every_n_epochs: int) -> bool:
+    """Whether the epoch that just ended is an n-th one, or the last."""
+    epoch = trainer.current_epoch + 1
+    return epoch % every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.should_stop
+
+
+def sequential(loader: Any) -> DataLoader:
+    """Copy of a DataLoader that gives each sample of its data set once, in order.
+
+    Raises:
+        ArgumentError: For anything but a DataLoader over a map-style data set.
+    """
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        raise ArgumentError(
+            "loaders must be given where the trainer's loader is no DataLoader over a map-style data set, "
+            f"found {type(loader).__name__}"
+        )
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size or 256,
+        collate_fn=loader.collate_fn if loader.batch_size else None,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+    )
+
+
+class StopOnDivergence(Callback):
+    """End training after an epoch whose mean loss is not finite; it must come before the measuring callback.
+
+    Attributes:
+        diverged: Whether that happened.
+    """
+
+    def __init__(self) -> None:
+        self.diverged = False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the sum of the epoch's losses, one transfer from the device an epoch."""
+        loss_sum = pl_module.loss_sum
+        assert isinstance(loss_sum, Tensor)
+        if not bool(loss_sum.isfinite()):
+            self.diverged = trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether training diverged."""
+        return {"diverged": self.diverged}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over whether training diverged."""
+        self.diverged = state_dict["diverged"]
+
+
+class SaveForResume(Checkpoint):
+    """Keep one checkpoint that holds all a run needs to go on as if it had never stopped.
+
+    Lightning saves weights, optimiser, schedule and the callbacks' states; this adds PyTorch's random states and
+    the time spent. The order of samples depends on seed and epoch alone.
+
+    Args:
+        path: The file.
+        every_n_epochs: Epochs between saves; the end of training and every minute also save.
+
+    Attributes:
+        seconds: Time spent in training, over all attempts.
+    """
+
+    _SECONDS_BETWEEN_SAVES = 60.0
+
+    def __init__(self, path: Path, every_n_epochs: int) -> None:
+        self.path, self.every_n_epochs = path, every_n_epochs
+        self.seconds = 0.0
+        self._ticked = self._saved = time.monotonic()
+        self._random: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; put the random states back where training goes on."""
+        self._ticked = self._saved = time.monotonic()
+        if self._random is not None:
+            torch.set_rng_state(self._random["cpu"])
+            if self._random["cuda"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(self._random["cuda"])
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count the time; save when due."""
+        now = time.monotonic()
+        self.seconds += now - self._ticked
+        self._ticked = now
+        if is_due(trainer, self.every_n_epochs) or now - self._saved > self._SECONDS_BETWEEN_SAVES:
+            trainer.save_checkpoint(self.path)
+            self._saved = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Random states and time spent."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"seconds": self.seconds, "cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the time spent and remember the random states for the start of training."""
+        self.seconds, self._random = state_dict["seconds"], state_dict

@@ -1,0 +1,23 @@
+"""One form for every complaint about an argument: its name, the rule, the value found."""
+
+from typing import Any
+
+
+class ArgumentError(ValueError):
+    """An argument breaks its rule; the message starts with the argument's name."""
+
+
+def require(condition: bool, argument: str, rule: str, value: Any) -> None:
+    """Raise unless ``condition`` holds.
+
+    Args:
+        condition: Whether the argument keeps its rule.
+        argument: Name of the argument.
+        rule: The rule, to be read after "must be", for example ``"at least 2"``.
+        value: The value found.
+
+    Raises:
+        ArgumentError: ``"{argument} must be {rule}, found {value!r}"``.
+    """
+    if not condition:
+        raise ArgumentError(f"{argument} must be {rule}, found {value!r}")

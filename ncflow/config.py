@@ -1,0 +1,258 @@
+"""Run schema, run identity, and the one place that turns a config node into an object.
+
+Nothing heavy is imported here: a finished run is recognised without loading PyTorch.
+"""
+
+import hashlib
+import inspect
+import json
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+_PACKAGE = Path(__file__).parent
+CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+"""Folder of the configs: inside an installed wheel, or beside the package in a checkout."""
+
+SCOPES = ("all", "last_layer")
+# What changes where or how fast a run is computed, or where it is written, but not its numbers.
+_NOT_IDENTITY = (
+    "runs_dir",
+    "logger",
+    "measure.batch_size",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.threads",
+    "data.data_dir",
+)
+
+
+class ConfigError(ValueError):
+    """The config asks for something impossible; the message is one line for the user."""
+
+
+@dataclass
+class Measure:
+    """When and how collapse is measured."""
+
+    every_n_epochs: int = 5
+    layers: Any = "last"
+    delta: float = 0.05
+    self_pairs: bool = False
+    batch_size: int = 2000
+
+
+@dataclass
+class RunConfig:
+    """Typed root of ``conf/train.yaml``. The groups are checked against the signature of their ``_target_``."""
+
+    seed: int = MISSING
+    epochs: int = MISSING
+    batch_size: int | None = MISSING
+    weight_decay: float = MISSING
+    weight_decay_scope: str = MISSING
+    measure: Measure = field(default_factory=Measure)
+    runs_dir: str = MISSING
+    data: Any = MISSING
+    model: Any = MISSING
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+
+
+def register() -> None:
+    """Make the schema and the resolvers of ``conf/train.yaml`` known to Hydra; harmless when repeated."""
+    ConfigStore.instance().store(name="run_schema", node=RunConfig, provider="ncflow")
+    OmegaConf.register_new_resolver("ncflow.slug", lambda _root_: folder_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("ncflow.experiment", lambda _root_: experiment_name(_root_), replace=True)
+
+
+def experiment_name(root: DictConfig) -> str:
+    """Name of the chosen experiment option, ``"single"`` where there is none."""
+    return OmegaConf.select(root, "hydra.runtime.choices.experiment") or "single"
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of a nested mapping; lists are values."""
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """The run's own config, as Hydra hands it to a task function."""
+    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+
+
+def flat_config(cfg: DictConfig) -> dict[str, Any]:
+    """The run's config without Hydra's own, resolved, under dotted names."""
+    container = OmegaConf.to_container(without_hydra(cfg), resolve=True)
+    assert isinstance(container, dict)
+    return dict(flatten({str(key): value for key, value in container.items()}))
+
+
+def _canonical(value: Any) -> Any:
+    """1 and 1.0 are the same number to a run."""
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _file_digest(path: Any) -> str:
+    file = Path(str(path)).expanduser()
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"
+
+
+def run_id(cfg: DictConfig) -> str:
+    """Eight hex digits that are equal exactly for configs with equal numbers.
+
+    Left out are paths, logger, device, threads and launcher, and every option that is null, so that a new option
+    whose default is null keeps old runs. ``data.path`` counts by the file's content, not by its place.
+    """
+    flat = {key: _canonical(value) for key, value in flat_config(cfg).items() if value is not None}
+    kept = {
+        key: value
+        for key, value in flat.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in _NOT_IDENTITY)
+    }
+    if "data.path" in kept:
+        kept["data.path"] = _file_digest(kept["data.path"])
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def slug(cfg: DictConfig) -> str:
+    """What tells a run from its neighbours at a glance, for example ``conic_hull-mlp4-last-wd0.005-seed0``."""
+    data, model = cfg.data, cfg.model
+    parts = [str(data.get("name", "data")), f"{model.get('name', 'model')}{model.get('depth', '')}"]
+    if model.get("norm") is not None:
+        parts.append(str(model.norm))
+    if model.get("gamma") is not None:
+        parts.append(f"gamma{model.gamma}")
+    parts += [f"wd{cfg.weight_decay:g}", f"seed{cfg.seed}"]
+    return "-".join("".join(c if c.isalnum() or c in "._+" else "_" for c in part) for part in parts)
+
+
+def folder_name(cfg: DictConfig) -> str:
+    """Name of a run's folder, ``<slug>-<run id>``: the same for the same config."""
+    return f"{slug(cfg)}-{run_id(cfg)}"
+
+
+def check_fields(cfg: DictConfig) -> None:
+    """Check the ranges of the run fields.
+
+    Raises:
+        ConfigError: Naming the field, the rule and the value found.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigError(f"{missing[0]} must be given, for example {missing[0]}=...")
+    rules = [
+        ("seed", cfg.seed >= 0, "at least 0"),
+        ("epochs", cfg.epochs >= 1, "at least 1"),
+        ("batch_size", cfg.batch_size is None or cfg.batch_size >= 1, "null or at least 1"),
+        ("weight_decay", 0 <= cfg.weight_decay < float("inf"), "a number of at least 0"),
+        ("weight_decay_scope", cfg.weight_decay_scope in SCOPES, "one of 'all', 'last_layer'"),
+        ("measure.every_n_epochs", cfg.measure.every_n_epochs >= 1, "at least 1"),
+        ("measure.delta", 0 < cfg.measure.delta < 1, "between 0 and 1, both excluded"),
+        ("measure.batch_size", cfg.measure.batch_size >= 1, "at least 1"),
+    ]
+    for name, holds, rule in rules:
+        if not holds:
+            raise ConfigError(f"{name} must be {rule}, found {OmegaConf.select(cfg, name)!r}")
+
+
+def build(cfg: DictConfig, group: str, **given: Any) -> Any:
+    """Call the ``_target_`` of a config group with its options and the ``given`` arguments.
+
+    Args:
+        cfg: The run's config.
+        group: Name of the group, for example ``"model"``.
+        given: Arguments that come from the program rather than from the config. Those that the target does not
+            take are left out, so that a target asks for what it needs by naming it.
+
+    Raises:
+        ConfigError: For an unknown option, a wrong type, or a value that the target refuses with ValueError.
+    """
+    node = OmegaConf.to_container(cfg[group], resolve=True)
+    if not isinstance(node, dict):
+        raise ConfigError(f"{group} must be a group of options, found {node!r}")
+    options = {str(key): value for key, value in node.items() if key not in ("name", "_target_")}
+    target = locate(group, node.get("_target_"))
+    parameters = inspect.signature(target).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    accepted = {name: value for name, value in given.items() if name in parameters or open_ended}
+    for name in options:
+        if name in given or (name not in parameters and not open_ended):
+            known = ", ".join(n for n in parameters if n not in given)
+            raise ConfigError(f"{group}.{name} must be one of the options of {target.__name__}: {known}")
+    _check_types(group, target, options)
+    try:
+        return target(**options, **accepted)
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(_one_line(group, error)) from error
+
+
+def locate(group: str, path: Any) -> Callable[..., Any]:
+    """Import the object that ``_target_`` names."""
+    import hydra.utils
+
+    try:
+        return hydra.utils.get_object(str(path))
+    except Exception as error:
+        raise ConfigError(f"{group}._target_ must be an importable object, found {path!r} ({error})") from error
+
+
+def _one_line(group: str, error: Exception) -> str:
+    from ncflow.checks import ArgumentError
+
+    text = " ".join(str(error).split())
+    return f"{group}.{text}" if isinstance(error, ArgumentError) else f"{group}: {text}"
+
+
+def _check_types(group: str, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
+
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # another library's hints that exist for its type checker alone
+        return
+    for name, value in options.items():
+        if name not in hints:
+            continue
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
+            # The JSON mode is strict about numbers, flags and strings, and takes a list for a tuple.
+            adapter.validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            raise ConfigError(f"{group}.{name} must be {_describe(hints[name])}, found {value!r}") from error
+        except PydanticUserError:
+            continue
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
+    parts = typing.get_args(hint) if _is_union(hint) else (hint,)
+    names = ["null" if part is type(None) else _type_name(part) for part in parts]
+    return " or ".join(names)
+
+
+def _is_union(hint: Any) -> bool:
+    import types
+
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _type_name(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return words.get(hint) or str(hint).removeprefix("typing.")

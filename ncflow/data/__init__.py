@@ -1,0 +1,1 @@
+"""Data sets as LightningDataModules whose tensors stay in memory on the training device."""

@@ -1,0 +1,162 @@
+"""The LightningDataModule that every data set extends, and its loader."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor, nn
+
+from ncflow.checks import require
+from ncflow.data.labels import randomize_labels
+from ncflow.seeding import epoch_order, generator
+
+log = logging.getLogger(__name__)
+
+
+class Split(NamedTuple):
+    """Inputs (N, ...) in float32 and labels (N,) in int64, 0..C-1."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> "Split":
+        """The same split on a device."""
+        return Split(self.inputs.to(device), self.labels.to(device))
+
+    def take(self, index: Tensor) -> "Split":
+        """The samples at ``index``."""
+        return Split(self.inputs[index], self.labels[index])
+
+
+class Batches:
+    """Minibatches of an in-memory split, cut by index on the device: no per-sample work, no workers.
+
+    Args:
+        split: The samples.
+        batch_size: Samples a batch, None for one batch of all.
+        order: Called at the start of each pass, returns the order of the samples, (N,); None keeps theirs.
+    """
+
+    def __init__(self, split: Split, batch_size: int | None, order: Callable[[], Tensor] | None = None) -> None:
+        self.split = split
+        self.batch_size = batch_size
+        self.order = order
+        self._bounds = batch_bounds(len(split.labels), batch_size)
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+    def __iter__(self) -> Iterator[Split]:
+        order = None if self.order is None else self.order().to(self.split.labels.device)
+        for start, stop in self._bounds:
+            if order is None:
+                yield Split(self.split.inputs[start:stop], self.split.labels[start:stop])
+            else:
+                yield self.split.take(order[start:stop])
+
+
+def batch_bounds(num_samples: int, batch_size: int | None) -> list[tuple[int, int]]:
+    """Cut 0..num_samples into batches; a last batch of one sample joins the one before it.
+
+    Batch normalisation cannot train on a single sample, and dropping it would leave a sample out of every epoch.
+    """
+    size = num_samples if batch_size is None else batch_size
+    starts = list(range(0, num_samples, size))
+    if len(starts) > 1 and num_samples - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], num_samples], strict=True))
+
+
+class InMemoryData(LightningDataModule, ABC):
+    """A data set that fits in memory. A subclass implements :meth:`load` alone.
+
+    Args:
+        batch_size: Training samples a batch, None for all at once.
+        num_samples: Training samples to keep, drawn with the seed; None keeps all.
+        random_labels: Share of the training labels drawn anew, 0..1; fixed for the run.
+        seed: The run's seed.
+
+    Attributes:
+        num_classes: C, known after :meth:`setup`.
+        input_shape: Shape of one input, known after :meth:`setup`.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int | None = 128,
+        num_samples: int | None = None,
+        random_labels: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        require(batch_size is None or batch_size >= 1, "batch_size", "null or at least 1", batch_size)
+        require(num_samples is None or num_samples >= 2, "num_samples", "null or at least 2", num_samples)
+        require(0 <= random_labels <= 1, "random_labels", "in 0..1", random_labels)
+        self.batch_size, self.num_samples = batch_size, num_samples
+        self.random_labels, self.seed = random_labels, seed
+        self.num_classes = 0
+        self.input_shape: tuple[int, ...] = ()
+        self.train: Split | None = None
+        self.test: Split | None = None
+
+    @abstractmethod
+    def load(self) -> tuple[Split, Split, int]:
+        """Return the whole training split, the test split and the number of classes C, on the CPU."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load once, keep ``num_samples`` training samples, corrupt labels, and report the balance of the classes."""
+        if self.train is not None:
+            return
+        train, self.test, self.num_classes = self.load()
+        if self.num_samples is not None:
+            available = len(train.labels)
+            rule = f"at most {available}, the size of the training split"
+            require(self.num_samples <= available, "num_samples", rule, self.num_samples)
+            chosen = torch.randperm(available, generator=generator(self.seed, "subset"))[: self.num_samples]
+            train = train.take(chosen.sort().values)
+        if self.random_labels > 0:
+            labels = randomize_labels(train.labels, self.random_labels, self.num_classes, self.seed)
+            train = train._replace(labels=labels)
+        self.train, self.input_shape = train, tuple(train.inputs.shape[1:])
+        self._report()
+
+    def _report(self) -> None:
+        assert self.train is not None
+        assert self.test is not None
+        counts = torch.bincount(self.train.labels, minlength=self.num_classes)
+        shares = " ".join(f"{share:.3f}" for share in (counts / counts.sum()).tolist()[:20])
+        sizes = f"{len(self.train.labels)} train, {len(self.test.labels)} test, {self.num_classes} classes"
+        log.debug("%s: %s; shares of the classes in training: %s", type(self).__name__, sizes, shares)
+        absent = (counts == 0).nonzero().flatten().tolist()
+        if absent:
+            log.warning("%s: no training sample of class %s", type(self).__name__, ", ".join(map(str, absent[:20])))
+
+    def check_network(self, network: nn.Module) -> None:
+        """Refuse a network that does not suit the data; by default all do."""
+
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    def train_dataloader(self) -> Batches:
+        """Shuffled minibatches; the order depends on the seed and the epoch alone."""
+        assert self.train is not None
+        self.train = self.train.to(self._device())
+        count = len(self.train.labels)
+        trainer = self.trainer
+        return Batches(
+            self.train,
+            self.batch_size,
+            order=lambda: epoch_order(self.seed, 0 if trainer is None else trainer.current_epoch, count),
+        )
+
+    def measure_dataloaders(self, batch_size: int = 2000) -> dict[str, Batches]:
+        """Each split in a fixed order, every sample once, for measurement."""
+        assert self.train is not None
+        assert self.test is not None
+        self.test = self.test.to(self.train.labels.device)
+        splits = {"train": self.train, "test": self.test}
+        return {name: Batches(split, batch_size) for name, split in splits.items() if len(split.labels)}

@@ -1,0 +1,33 @@
+"""Cutting a data set that comes without a test split."""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from ncflow.checks import ArgumentError, require
+from ncflow.seeding import derive_seed
+
+
+def stratified(labels: NDArray[np.int64], test_fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of the training and the test samples, classes in the same shares in both.
+
+    Args:
+        labels: Shape (N,).
+        test_fraction: Share of the samples that go to the test split, in [0, 1).
+        seed: The run's seed; the same seed gives the same split.
+
+    Raises:
+        ArgumentError: If the fraction is out of range, or a class has too few samples to be in both splits.
+    """
+    require(0 <= test_fraction < 1, "test_fraction", "in [0, 1)", test_fraction)
+    everything = np.arange(len(labels))
+    if test_fraction == 0:
+        return everything.tolist(), []
+    try:
+        train, test = train_test_split(
+            everything, test_size=test_fraction, stratify=labels, random_state=derive_seed(seed, "split")
+        )
+    except ValueError as error:
+        rule = f"such that a stratified split exists ({error})"
+        raise ArgumentError(f"test_fraction must be {rule}, found {test_fraction}") from error
+    return sorted(train.tolist()), sorted(test.tolist())

@@ -1,0 +1,145 @@
+"""Synthetic data: standard normal points with labels of known complexity (Pan, Cao, section 3.1)."""
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from ncflow.checks import require
+from ncflow.data.base import InMemoryData, Split
+from ncflow.seeding import generator
+
+
+class _NormalPoints(InMemoryData):
+    """Points from N(0, I_d): the first ``num_samples`` train, the next ``num_test`` test. A subclass labels them."""
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 4,
+        dim: int = 16,
+        num_samples: int = 8000,
+        num_test: int = 2000,
+        random_labels: float = 0.0,
+        batch_size: int | None = 128,
+        seed: int = 0,
+    ) -> None:
+        require(num_classes >= 2, "num_classes", "at least 2", num_classes)
+        require(dim >= 1, "dim", "at least 1", dim)
+        require(num_test >= 0, "num_test", "at least 0", num_test)
+        super().__init__(batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, seed=seed)
+        self.num_classes, self.dim, self.num_test = num_classes, dim, num_test
+
+    @abstractmethod
+    def label(self, points: Tensor) -> Tensor:
+        """Labels (N,) of points (N, d)."""
+
+    def load(self) -> tuple[Split, Split, int]:
+        assert self.num_samples is not None
+        total = self.num_samples + self.num_test
+        points = torch.randn(total, self.dim, generator=generator(self.seed, "data"))
+        everything = Split(points, self.label(points))
+        cut = torch.arange(total).split([self.num_samples, self.num_test])
+        return everything.take(cut[0]), everything.take(cut[1]), self.num_classes
+
+
+class ConicHull(_NormalPoints):
+    """The sign pattern at k = ceil(log2 C) random hyperplanes through the origin is the class.
+
+    Bit j of the pattern is 1 where normal_j . x > 0. When C is no power of 2, a pattern p >= C is merged with its
+    neighbour p - 2^(k-1) across the last hyperplane, so that every class stays a convex cone and every pair of
+    classes linearly separable. A class may be rare (thin cones) or, where d < k, absent; the balance is logged.
+
+    Args:
+        num_classes: C >= 2.
+        dim: d >= 1.
+        num_samples: Training points.
+        num_test: Test points.
+        random_labels: Share of the training labels drawn anew, 0..1.
+        batch_size: Training samples a batch, None for all.
+        seed: The run's seed.
+    """
+
+    def normals(self) -> Tensor:
+        """Normals of the hyperplanes, (k, d)."""
+        planes = math.ceil(math.log2(self.num_classes))
+        return torch.randn(planes, self.dim, generator=generator(self.seed, "labeller"))
+
+    def label(self, points: Tensor) -> Tensor:
+        normals = self.normals()
+        bits = (points @ normals.T > 0).long()
+        weights = 2 ** torch.arange(len(normals))
+        pattern = (bits * weights).sum(1)
+        return torch.where(pattern >= self.num_classes, pattern - 2 ** (len(normals) - 1), pattern)
+
+
+class TeacherMLP(_NormalPoints):
+    """Labels are the argmax of a random ReLU MLP without biases that is smaller than the model.
+
+    Its weights are uniform on +-1/sqrt(fan_in), PyTorch's default for a linear layer.
+
+    Args:
+        num_classes: C >= 2.
+        dim: d >= 1.
+        teacher_depth: Weight matrices of the teacher, >= 2; fewer than the model has.
+        teacher_width: Hidden width of the teacher; it must have fewer parameters than the model.
+        num_samples: Training points.
+        num_test: Test points.
+        random_labels: Share of the training labels drawn anew, 0..1.
+        batch_size: Training samples a batch, None for all.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 4,
+        dim: int = 16,
+        teacher_depth: int = 3,
+        teacher_width: int = 64,
+        num_samples: int = 8000,
+        num_test: int = 2000,
+        random_labels: float = 0.0,
+        batch_size: int | None = 128,
+        seed: int = 0,
+    ) -> None:
+        require(teacher_depth >= 2, "teacher_depth", "at least 2", teacher_depth)
+        require(teacher_width >= 1, "teacher_width", "at least 1", teacher_width)
+        super().__init__(
+            num_classes=num_classes,
+            dim=dim,
+            num_samples=num_samples,
+            num_test=num_test,
+            random_labels=random_labels,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        self.widths = [dim, *[teacher_width] * (teacher_depth - 1), num_classes]
+
+    def weights(self) -> list[Tensor]:
+        """The teacher's weight matrices, each (fan_out, fan_in)."""
+        rng = generator(self.seed, "labeller")
+        shapes = zip(self.widths[1:], self.widths[:-1], strict=True)
+        return [(torch.rand(out, fan, generator=rng) * 2 - 1) / math.sqrt(fan) for out, fan in shapes]
+
+    def label(self, points: Tensor) -> Tensor:
+        hidden = points
+        *inner, last = self.weights()
+        for weight in inner:
+            hidden = (hidden @ weight.T).relu()
+        labels = (hidden @ last.T).argmax(1)
+        counts = torch.bincount(labels[: self.num_samples], minlength=self.num_classes).tolist()
+        rule = "a seed whose teacher gives every class a training sample"
+        require(min(counts) > 0, "seed", f"{rule} (samples of each class here: {counts})", self.seed)
+        return labels
+
+    def check_network(self, network: nn.Module) -> None:
+        """Refuse a model that is not larger than the teacher, in matrices and in parameters."""
+        depth = sum(isinstance(module, nn.Linear | nn.Conv2d) for module in network.modules())
+        rule = f"less than the number of weight matrices of the model, {depth}"
+        require(len(self.widths) - 1 < depth, "teacher_depth", rule, len(self.widths) - 1)
+        own = sum(weight.numel() for weight in self.weights())
+        model = sum(parameter.numel() for parameter in network.parameters())
+        rule = f"small enough for fewer parameters than the model's {model}"
+        require(own < model, "teacher_width", rule, f"{self.widths[1]}, that is {own} parameters")

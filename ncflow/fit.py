@@ -1,0 +1,219 @@
+"""Assemble a run from its config, train it, and return what it found. The heavy half of :mod:`ncflow.train`."""
+
+import inspect
+import logging
+import os
+import platform
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from omegaconf import DictConfig, OmegaConf
+
+import ncflow
+from ncflow.callbacks import NeuralCollapseCallback, SaveForResume, StopOnDivergence
+from ncflow.checks import ArgumentError
+from ncflow.config import ConfigError, build, check_fields, locate
+from ncflow.data.base import InMemoryData
+from ncflow.features import resolve_layers
+from ncflow.loggers import wandb_logger
+from ncflow.models import Classifier
+from ncflow.progress import EpochProgress
+from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, final_measures
+from ncflow.seeding import derive_seed
+
+log = logging.getLogger(__name__)
+
+
+def prepare(cfg: DictConfig) -> tuple[InMemoryData, Classifier]:
+    """Build data and model, and check everything that can be checked without training.
+
+    Raises:
+        ConfigError: One line that names the option, its rule and the value found.
+    """
+    check_fields(cfg)
+    data = build(cfg, "data", seed=cfg.seed, batch_size=cfg.batch_size)
+    try:
+        data.setup()
+    except ArgumentError as error:
+        raise ConfigError(f"data.{error}" if not str(error).startswith("seed") else str(error)) from error
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(cfg.seed, "init"))
+        network = build(cfg, "model", input_shape=data.input_shape, num_classes=data.num_classes)
+    for group, check in (("data", data.check_network), ("measure", partial(resolve_layers, layers=_layers(cfg)))):
+        try:
+            check(network)
+        except ArgumentError as error:
+            raise ConfigError(f"{group}.{error}") from error
+    classifier = Classifier(
+        network,
+        build(cfg, "loss"),
+        partial(_optimizer, cfg),
+        partial(_scheduler, cfg),
+        cfg.weight_decay,
+        cfg.weight_decay_scope,
+    )
+    classifier.configure_optimizers()  # now, not in the first epoch, is the time to refuse their options
+    _trainer_options(cfg)
+    return data, classifier
+
+
+def _layers(cfg: DictConfig) -> Any:
+    layers = cfg.measure.layers
+    return OmegaConf.to_container(layers) if OmegaConf.is_config(layers) else layers
+
+
+def _optimizer(cfg: DictConfig, groups: list[dict[str, Any]]) -> Any:
+    return build(cfg, "optimizer", params=groups)
+
+
+def _scheduler(cfg: DictConfig, optimizer: torch.optim.Optimizer) -> Any:
+    return build(cfg, "scheduler", optimizer=optimizer, epochs=cfg.epochs)
+
+
+def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
+    options = OmegaConf.to_container(cfg.trainer, resolve=True)
+    assert isinstance(options, dict)
+    named = {str(key): value for key, value in options.items() if key not in ("_target_", "threads")}
+    known = inspect.signature(Trainer).parameters
+    for name in named:
+        if name not in known:
+            raise ConfigError(f"trainer.{name} must be an argument of lightning.Trainer")
+    if named.get("devices") != 1:
+        raise ConfigError(f"trainer.devices must be 1: a run trains on one device, found {named.get('devices')!r}")
+    threads = cfg.trainer.threads
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        raise ConfigError(f"trainer.threads must be a whole number of at least 1, found {threads!r}")
+    return named
+
+
+class _AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints that a crash leaves whole, old or new, and that are read without running code in them."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except Exception as error:
+            raise ConfigError(
+                f"the checkpoint cannot be read, delete it to start this run anew: {path} "
+                f"({type(error).__name__}: {str(error).splitlines()[0]})"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``done`` or ``diverged``, its final measures, its time."""
+
+    status: str
+    measures: dict[str, Any]
+    seconds: float
+    steps: int
+
+
+class Interrupted(RuntimeError):
+    """Training stopped before its last epoch; the same command goes on from the checkpoint."""
+
+
+def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
+    """Train the run of a config in a folder, from its checkpoint where there is one.
+
+    Args:
+        cfg: The config.
+        folder: The run's folder.
+        described: The run's flat description: ``name``, ``experiment`` and the config; W&B gets it as its config.
+
+    Raises:
+        ConfigError: Before any training, for an impossible config.
+        Interrupted: If training stopped early, for example by Ctrl-C.
+    """
+    _quiet_libraries()
+    torch.set_num_threads(int(cfg.trainer.threads))
+    # Weight decay drives the weights of dead units into denormal range, where a CPU is many times slower.
+    torch.set_flush_denormal(True)
+    data, classifier = prepare(cfg)
+    torch.manual_seed(derive_seed(cfg.seed, "train"))
+    measure = NeuralCollapseCallback(
+        cfg.measure.every_n_epochs,
+        _layers(cfg),
+        delta=cfg.measure.delta,
+        self_pairs=cfg.measure.self_pairs,
+        batch_size=cfg.measure.batch_size,
+        history=None if cfg.logger.name == "none" else folder / HISTORY,
+    )
+    divergence = StopOnDivergence()
+    save = SaveForResume(folder / CHECKPOINT, cfg.measure.every_n_epochs)
+    callbacks: list[Callback] = [divergence, measure, save, EpochProgress(described["name"])]
+    trainer = _trainer(cfg, folder, callbacks, _logger(cfg, folder, described))
+    checkpoint = folder / CHECKPOINT
+    trainer.fit(classifier, datamodule=data, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    if not divergence.diverged and trainer.current_epoch < cfg.epochs:
+        raise Interrupted(f"stopped after {trainer.current_epoch} of {cfg.epochs} epochs")
+    status = DIVERGED if divergence.diverged else DONE
+    return Outcome(status, final_measures(measure.rows), save.seconds, trainer.global_step)
+
+
+def _trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logger: Any) -> Trainer:
+    given = {
+        "max_epochs": cfg.epochs,
+        "default_root_dir": folder,
+        "logger": logger,
+        "callbacks": callbacks,
+        "plugins": [_AtomicCheckpoints()],
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 10**9,
+    }
+    try:
+        return locate("trainer", cfg.trainer._target_)(**{**_trainer_options(cfg), **given})
+    except Exception as error:  # Lightning raises many kinds for options that it refuses
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _logger(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Any:
+    kind = cfg.logger.name
+    if kind not in ("csv", "none", "wandb"):
+        raise ConfigError(f"logger.name must be one of 'csv', 'none', 'wandb', found {kind!r}")
+    if kind != "wandb":
+        return False
+    return wandb_logger(folder, described, cfg.logger.project, cfg.logger.entity)
+
+
+def _quiet_libraries() -> None:
+    """Lightning's notes on devices and its advice are not about this run; its errors are."""
+    for library in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+
+def versions() -> dict[str, str]:
+    """Versions that a run's numbers may depend on."""
+    return {
+        "version/ncflow": ncflow.__version__,
+        "version/python": platform.python_version(),
+        "version/torch": str(torch.__version__),
+        "version/lightning": lightning.__version__,
+    }

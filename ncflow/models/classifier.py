@@ -1,0 +1,94 @@
+"""The LightningModule that trains any network as a classifier."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ncflow.checks import require
+from ncflow.models.network import find_classifier
+
+
+class Classifier(LightningModule):
+    """Train a network on (inputs, labels) batches.
+
+    Args:
+        network: Any module from inputs (B, ...) to logits (B, C). ``last_layer`` weight decay also looks for its
+            attributes ``classifier`` and ``last_norm`` (see :class:`ncflow.models.network.Network`).
+        loss: From logits (B, C) and labels (B,) to a scalar, the mean over the batch.
+        optimizer: From parameter groups to the optimiser; the groups carry ``weight_decay``.
+        scheduler: From the optimiser to its schedule, stepped once an epoch, or to None.
+        weight_decay: lambda >= 0, the penalty being lambda/2 of the squared norms.
+        weight_decay_scope: ``all``, or ``last_layer`` for the classifier and the BN before it alone, the
+            layer-peeled setting (Pan, Cao, eq. 2).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler | None] | None = None,
+        weight_decay: float = 0.0,
+        weight_decay_scope: str = "all",
+    ) -> None:
+        super().__init__()
+        require(weight_decay >= 0, "weight_decay", "at least 0", weight_decay)
+        self.network = network
+        self.loss = loss
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.weight_decay, self.weight_decay_scope = weight_decay, weight_decay_scope
+        self.loss_sum = torch.zeros(())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, C)."""
+        return self.network(inputs)
+
+    def on_train_epoch_start(self) -> None:
+        """Start the sum of this epoch's losses."""
+        self.loss_sum = torch.zeros((), device=self.device)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """The loss of a minibatch; summed up on the device, so that no step waits for a logger."""
+        inputs, labels = batch
+        loss = self.loss(self.network(inputs), labels)
+        self.loss_sum += loss.detach()
+        return loss
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Every trained parameter in exactly one group, decayed or not."""
+        return parameter_groups(self.network, self.weight_decay, self.weight_decay_scope)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser over :meth:`parameter_groups` and its schedule."""
+        optimizer = self.make_optimizer(self.parameter_groups())
+        scheduler = None if self.make_scheduler is None else self.make_scheduler(optimizer)
+        return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+
+def parameter_groups(network: nn.Module, weight_decay: float, scope: str) -> list[dict[str, Any]]:
+    """Parameter groups for an optimiser: the decayed ones first, then the others.
+
+    Membership is by module, not by name, and what no group claims is in the second one: nothing is left out.
+
+    Args:
+        network: The network.
+        weight_decay: lambda of the decayed group.
+        scope: ``all`` or ``last_layer``.
+    """
+    require(scope in ("all", "last_layer"), "weight_decay_scope", "one of 'all', 'last_layer'", scope)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    decayed = {id(parameter) for parameter in trained}
+    if scope == "last_layer":
+        last_norm = getattr(network, "last_norm", None)
+        heads = [find_classifier(network)[1], *([last_norm] if last_norm is not None else [])]
+        decayed = {id(parameter) for module in heads for parameter in module.parameters()}
+    groups = [
+        {"params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
+        {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,201 @@
+"""What a run leaves on disk: file names, atomic writes, and a whole sweep as one table."""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RESULT = "result.json"  # written last: it means done
+RUN = "run.json"  # written first: the config, and why a run failed
+HISTORY = "history.csv"
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+LOG = "ncflow.log"
+LOCK = ".lock"
+
+MEASURES = (
+    "loss",
+    "accuracy",
+    "interpolated",
+    "intra_min",
+    "intra_mean",
+    "intra_quantile",
+    "inter_max",
+    "inter_mean",
+    "inter_quantile",
+    "nc3_cosine_min",
+    "nc3_cosine_mean",
+    "feature_rms_norm",
+    "weight_norm",
+    "gamma_norm",
+    "classes_present",
+)
+COLUMNS = ("epoch", "split", "layer", *MEASURES)
+
+DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED = "done", "diverged", "failed", "running", "interrupted"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file so that a reader, or a crash at any moment, sees the old or the new text, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a flat mapping atomically; NaN and infinities become null, which every JSON reader knows."""
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()
+    }
+    write_atomically(path, json.dumps(plain, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The mapping in a file, or None where there is no file or no whole one."""
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def lock(folder: Path) -> FileLock:
+    """Lock of a run's folder, to be acquired with ``timeout=0``; the system frees it when its process dies."""
+    return FileLock(folder / LOCK)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a living process is at work in the folder."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with lock(folder).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a folder that we may read but not write
+        return False
+
+
+class History:
+    """The growing ``history.csv`` of a run.
+
+    Args:
+        path: The file; it is created with the first row.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def restart_after(self, epoch: int | None) -> None:
+        """Keep the rows up to an epoch and drop later ones and a torn last line; None drops all.
+
+        Kept rows are rewritten letter by letter.
+        """
+        if not self.path.exists():
+            return
+        lines = self.path.read_text().splitlines(keepends=True)
+        if epoch is None or not lines or tuple(next(csv.reader([lines[0]]))) != COLUMNS:
+            self.path.unlink()
+            return
+        whole = [line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(COLUMNS) - 1]
+        write_atomically(self.path, "".join([lines[0], *(row for row in whole if int(row.split(",")[0]) <= epoch)]))
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows; a measure that a row does not have is left empty. Floats keep every digit."""
+        new = not self.path.exists()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n", extrasaction="raise")
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def final_measures(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Measures of the final rows under the names of ``result.json``: ``train/intra_min``, ``train/<layer>/...``."""
+    named = {}
+    for row in rows:
+        prefix = row["split"] if row["layer"] == "last" else f"{row['split']}/{row['layer']}"
+        named |= {f"{prefix}/{name}": row[name] for name in MEASURES if name in row}
+    return named
+
+
+def run_folders(*folders: Path | str) -> list[Path]:
+    """Folders of runs at or below the given ones, in order of their paths, each once.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+    """
+    found: dict[Path, None] = {}
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder}")
+        for file in sorted([*folder.rglob(RESULT), *folder.rglob(RUN)]):
+            found[file.parent] = None
+    return sorted(found)
+
+
+def status_of(folder: Path) -> tuple[str, dict[str, Any]]:
+    """A run's status and what it left: its result where it is done, else what it started with."""
+    result = read_json(folder / RESULT)
+    if result is not None:
+        return str(result["status"]), result
+    started = read_json(folder / RUN) or {}
+    if is_locked(folder):
+        return RUNNING, started
+    return (FAILED if started.get("status") == FAILED else INTERRUPTED), started
+
+
+def load_runs(*folders: Path | str) -> "pd.DataFrame":
+    """A row a run: config columns under their dotted names, final measures, ``status``, ``folder``.
+
+    Args:
+        folders: Folders that hold runs at any depth.
+
+    Returns:
+        Finished, diverged, failed, interrupted and running runs; what a run does not have is missing.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+    """
+    import pandas as pd
+
+    rows = []
+    for folder in run_folders(*folders):
+        status, values = status_of(folder)
+        rows.append({**values, "status": status, "folder": str(folder)})
+    return pd.DataFrame(rows)
+
+
+def load_history(*folders: Path | str) -> "pd.DataFrame":
+    """A row per run, epoch, split and layer: ``run_id``, ``folder`` and the columns of ``history.csv``.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+    """
+    import pandas as pd
+
+    parts = []
+    for folder in run_folders(*folders):
+        if (folder / HISTORY).exists():
+            part = pd.read_csv(folder / HISTORY, on_bad_lines="skip")
+            identity = status_of(folder)[1].get("run_id")
+            parts.append(part.assign(run_id=identity, folder=str(folder)))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS, "run_id", "folder"])

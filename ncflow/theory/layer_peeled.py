@@ -1,0 +1,63 @@
+"""Optimum of the layer-peeled model: cross-entropy over free features and classifier (Pan, Cao, section 2.3)."""
+
+from math import exp, log, log1p, sqrt
+
+from ncflow.checks import require
+
+
+def _check(num_classes: int) -> None:
+    require(num_classes >= 2, "num_classes", "at least 2", num_classes)
+
+
+def minimum_loss(num_classes: int, alpha: float, beta: float) -> float:
+    """Least mean cross-entropy under norm constraints, m(alpha, beta) = log(1 + (C-1) exp(-C/(C-1) alpha beta)).
+
+    Args:
+        num_classes: C >= 2.
+        alpha: Bound on sqrt(mean |h|^2), >= 0.
+        beta: Bound on |W|_F/sqrt(C), >= 0.
+
+    Example:
+        >>> round(minimum_loss(4, 0.0, 1.0), 6)  # log 4: no features, uniform predictions
+        1.386294
+    """
+    _check(num_classes)
+    require(alpha >= 0, "alpha", "at least 0", alpha)
+    require(beta >= 0, "beta", "at least 0", beta)
+    C = num_classes
+    return log1p((C - 1) * exp(-C / (C - 1) * alpha * beta))
+
+
+def optimal_norm_product(num_classes: int, weight_decay: float) -> float:
+    """g* = alpha beta at the regularised optimum, (C-1)/C log((C - (C-1) l)/l) with l = sqrt(C) lambda.
+
+    It minimises log(1 + (C-1) exp(-C/(C-1) g)) + sqrt(C) lambda g. For l >= 1 weight decay wins: g* = 0.
+
+    Args:
+        num_classes: C >= 2.
+        weight_decay: lambda > 0, the penalty being lambda/2 (|gamma|^2 + |W|_F^2).
+    """
+    _check(num_classes)
+    require(weight_decay > 0, "weight_decay", "greater than 0", weight_decay)
+    C, penalty = num_classes, sqrt(num_classes) * weight_decay
+    return 0.0 if penalty >= 1 else (C - 1) / C * log((C - (C - 1) * penalty) / penalty)
+
+
+def minimum_regularized_loss(num_classes: int, weight_decay: float) -> float:
+    """Least regularised loss of the layer-peeled model (Pan, Cao, Theorem 2.2, erratum mended).
+
+    m_reg = -log(1 - (C-1) lambda/sqrt(C)) + (C-1)/sqrt(C) lambda log(sqrt(C)/lambda - (C-1)) for sqrt(C) lambda < 1,
+    and log C otherwise. The text prints the first term with the opposite sign: for C = 4 and lambda = 5e-3 the
+    right value is 0.0524078, the printed form gives 0.0373513.
+
+    Args:
+        num_classes: C >= 2.
+        weight_decay: lambda > 0.
+
+    Example:
+        >>> round(minimum_regularized_loss(4, 5e-3), 7)
+        0.0524078
+    """
+    product = optimal_norm_product(num_classes, weight_decay)
+    penalty = sqrt(num_classes) * weight_decay
+    return minimum_loss(num_classes, 1.0, product) + penalty * product
