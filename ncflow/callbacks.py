@@ -17,6 +17,7 @@ from ncflow.checks import ArgumentError, require
 from ncflow.features import LAST, extract, resolve_layers
 from ncflow.metrics import NeuralCollapse
 from ncflow.models.network import find_classifier
+from ncflow.progress import EpochBar
 from ncflow.results import History
 
 log = logging.getLogger(__name__)
@@ -72,15 +73,16 @@ class NeuralCollapseCallback(Callback):
         self.rows: list[dict[str, Any]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fail before training if a layer is missing; forget what an interrupted run wrote after its checkpoint."""
+        """Fail before training if a layer is missing."""
         resolve_layers(_network(pl_module), self.layers)
         find_classifier(_network(pl_module), self.classifier)
-        if self.history is not None:
-            self.history.restart_after(trainer.current_epoch if trainer.ckpt_path else None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the model as initialised."""
-        if trainer.current_epoch == 0 and trainer.global_step == 0:
+        """Forget what an interrupted run wrote after its checkpoint; measure the model as initialised."""
+        starts = trainer.global_step == 0
+        if self.history is not None:
+            self.history.restart_after(None if starts else trainer.current_epoch)
+        if starts:
             self.measure(trainer, pl_module, epoch=0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -205,6 +207,11 @@ class StopOnDivergence(Callback):
     def __init__(self) -> None:
         self.diverged = False
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that was stopped between its divergence and its result does not go on."""
+        if self.diverged:
+            trainer.should_stop = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the sum of the epoch's losses, one transfer from the device an epoch."""
         loss_sum = pl_module.loss_sum
@@ -268,3 +275,33 @@ class SaveForResume(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the time spent and remember the random states for the start of training."""
         self.seconds, self._random = state_dict["seconds"], state_dict
+
+
+class EpochProgress(Callback):
+    """Bar over the epochs, moved once an epoch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._bar: EpochBar | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar."""
+        self._bar = EpochBar(self.name, trainer.max_epochs or 0, trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(trainer.current_epoch + 1)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the bar away."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take the bar away, so that the error is not drawn over."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

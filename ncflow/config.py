@@ -152,6 +152,9 @@ def check_fields(cfg: DictConfig) -> None:
     Raises:
         ConfigError: Naming the field, the rule and the value found.
     """
+    unknown = [str(key) for key in cfg if key not in RunConfig.__dataclass_fields__]
+    if unknown:
+        raise ConfigError(f"{unknown[0]} is not an option of this config, found {cfg[unknown[0]]!r}")
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError(f"{missing[0]} must be given, for example {missing[0]}=...")

@@ -18,14 +18,13 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
 import ncflow
-from ncflow.callbacks import NeuralCollapseCallback, SaveForResume, StopOnDivergence
+from ncflow.callbacks import EpochProgress, NeuralCollapseCallback, SaveForResume, StopOnDivergence
 from ncflow.checks import ArgumentError
 from ncflow.config import ConfigError, build, check_fields, locate
 from ncflow.data.base import InMemoryData
 from ncflow.features import resolve_layers
 from ncflow.loggers import wandb_logger
 from ncflow.models import Classifier
-from ncflow.progress import EpochProgress
 from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, final_measures
 from ncflow.seeding import derive_seed
 
@@ -147,6 +146,7 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
         Interrupted: If training stopped early, for example by Ctrl-C.
     """
     _quiet_libraries()
+    _trainer_options(cfg)
     torch.set_num_threads(int(cfg.trainer.threads))
     # Weight decay drives the weights of dead units into denormal range, where a CPU is many times slower.
     torch.set_flush_denormal(True)

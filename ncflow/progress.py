@@ -4,9 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -63,37 +61,32 @@ def sweep_progress(folders: Sequence[Path]) -> Iterator[None]:
             _shared = None
 
 
-class EpochProgress(Callback):
-    """Bar over the epochs of a run, moved once an epoch."""
+class EpochBar:
+    """Bar over the epochs of a run: a line of the sweep's display where there is one, else a display of its own.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._own: Progress | None = None
-        self._task: Any = None
+    Args:
+        name: Name of the run.
+        total: Epochs of the run.
+        completed: Epochs done before.
+    """
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the bar."""
-        if not is_interactive():
-            return
-        if _shared is None:
-            self._own = _progress()
+    def __init__(self, name: str, total: int, completed: int = 0) -> None:
+        self._own = _progress() if _shared is None and is_interactive() else None
+        if self._own is not None:
             self._own.start()
-        progress = self._own or _shared
-        assert progress is not None
-        done = trainer.current_epoch
-        self._task = progress.add_task(self.name, total=trainer.max_epochs, completed=done, unit="epochs")
+        self._progress = self._own or _shared
+        if self._progress is not None:
+            self._task = self._progress.add_task(name, total=total, completed=completed, unit="epochs")
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Move the bar."""
-        progress = self._own or _shared
-        if self._task is not None and progress is not None:
-            progress.update(self._task, completed=trainer.current_epoch + 1)
+    def update(self, completed: int) -> None:
+        """Show how many epochs are done."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=completed)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the bar away, also after an error."""
-        progress = self._own or _shared
-        if self._task is not None and progress is not None:
-            progress.remove_task(self._task)
+    def close(self) -> None:
+        """Take the bar away; harmless when repeated."""
+        if self._progress is not None:
+            self._progress.remove_task(self._task)
         if self._own is not None:
             self._own.stop()
-        self._task = self._own = None
+        self._own = self._progress = None

@@ -15,15 +15,14 @@ from dotenv import dotenv_values, find_dotenv
 from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ncflow.config import CONF_DIR, ConfigError, experiment_name, flat_config, register, run_id, slug
+from ncflow.explain import explain
 from ncflow.results import FAILED, LOG, RESULT, RUN, RUNNING, lock, read_json, write_json
 
 log = logging.getLogger(__name__)
-register()
+register()  # also in the processes of a sweep, which import this module for its task function
 
 SKIPPED, ELSEWHERE, REFUSED = "skipped", "elsewhere", "refused"
 _MAIN_PROCESS = "NCFLOW_MAIN_PROCESS"
@@ -163,20 +162,10 @@ def main() -> None:
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(collect)()
-    except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
+    except Exception as error:  # what a run raises is in its report; this is from before the first run
         if asked_for_traceback:
             raise
-        print(f"ncflow: error: {_explain(error)}", file=sys.stderr)
+        print(f"ncflow: error: {explain(error)}", file=sys.stderr)
         raise SystemExit(2) from None
     if reports:
         raise SystemExit(finish(reports))
-
-
-def _explain(error: BaseException) -> str:
-    """An error of ours, of Hydra or of OmegaConf as one line."""
-    parts = [str(error), str(error.__cause__ or "")]
-    lines = [line.strip() for part in parts for line in part.splitlines() if line.strip()]
-    noise = ("full_key:", "object_type=", "reference_type=", "To append to your config")
-    kept = [line for line in dict.fromkeys(lines) if not line.startswith(noise)]
-    text = "; ".join(kept)
-    return text if not isinstance(error, OSError) else f"{type(error).__name__}: {text}"

@@ -58,7 +58,7 @@ class NcflowSweeper(BasicSweeper):
                 finished.append(Report(SKIPPED, str(folder)))
             else:
                 cells.setdefault(folder, (overrides, cfg))
-        self._check([cfg for _, cfg in cells.values()])
+        self._check(list(cells.values()))
         return [overrides for overrides, _ in cells.values()], list(cells), finished
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
@@ -68,18 +68,21 @@ class NcflowSweeper(BasicSweeper):
         HydraConfig.instance().set_config(cfg)  # where ${hydra:...} looks
         return cfg
 
-    def _check(self, configs: Sequence[DictConfig]) -> None:
+    def _check(self, cells: Sequence[tuple[Sequence[str], DictConfig]]) -> None:
         """Build data and model once for each distinct config, seeds and weight decay aside."""
-        if not configs:
+        if not cells:
             return
-        from ncflow.config import check_fields, flat_config, without_hydra
+        from ncflow.config import ConfigError, check_fields, flat_config, without_hydra
         from ncflow.fit import prepare
 
         seen = set()
-        for cfg in configs:
+        for overrides, cfg in cells:
             task_cfg = without_hydra(cfg)
-            check_fields(task_cfg)
-            flat = {key: value for key, value in flat_config(task_cfg).items() if key not in ("seed", "weight_decay")}
-            if repr(flat) not in seen:
-                seen.add(repr(flat))
-                prepare(task_cfg)
+            try:
+                check_fields(task_cfg)
+                flat = {key: v for key, v in flat_config(task_cfg).items() if key not in ("seed", "weight_decay")}
+                if repr(flat) not in seen:
+                    seen.add(repr(flat))
+                    prepare(task_cfg)
+            except ConfigError as error:
+                raise ConfigError(f"{error} (in the cell {' '.join(overrides)})") from error
