@@ -43,7 +43,7 @@ class NeuralCollapseCallback(Callback):
             callable, else cross-entropy.
         delta: Level of the quantiles.
         self_pairs: Whether intra counts the pairs i = j.
-        batch_size: Batch size for ``measure_dataloaders()``; no value depends on it.
+        batch_size: Batch size for ``measure_dataloaders()``; values depend on it by rounding alone.
         history: File to which a row per split and layer is added at each measurement.
 
     Attributes:

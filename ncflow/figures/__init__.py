@@ -1,0 +1,1 @@
+"""Figures and verdicts from runs on disk."""

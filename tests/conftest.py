@@ -1,0 +1,61 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from ncflow.config import CONF_DIR, register
+
+torch.set_num_threads(1)
+torch.set_flush_denormal(True)
+
+# A run of a second: real code paths, little work.
+TINY = ["epochs=6", "model.width=16", "model.depth=3", "data.num_samples=300", "data.num_test=50", "trainer=cpu"]
+
+
+@pytest.fixture
+def config():
+    """Compose the config from overrides, as the command line does, without running anything."""
+
+    def make(*overrides: str):
+        GlobalHydra.instance().clear()
+        register()
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            return compose("train", overrides=list(overrides))
+
+    yield make
+    GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def ncflow(tmp_path):
+    """Run ``ncflow`` in a process of its own with its runs below ``tmp_path``; return the finished process."""
+
+    def call(*arguments: str, program=("-m", "ncflow"), env=None, timeout=240):
+        return subprocess.run(
+            [sys.executable, *program, *arguments],
+            cwd=tmp_path,
+            env=environment(env),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return call
+
+
+def environment(extra=None):
+    import os
+
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "NCFLOW_", "HYDRA_"))}
+    return {**kept, "OMP_NUM_THREADS": "1", **(extra or {})}
+
+
+def run_folder(root: Path) -> Path:
+    """The one run folder below a root."""
+    folders = sorted({file.parent for file in root.rglob("run.json")})
+    assert len(folders) == 1, folders
+    return folders[0]
