@@ -4,6 +4,7 @@ Nothing heavy is imported here: a finished run is recognised without loading PyT
 """
 
 import hashlib
+import importlib
 import inspect
 import json
 import typing
@@ -206,11 +207,10 @@ def build(cfg: DictConfig, group: str, **given: Any) -> Any:
 
 def locate(group: str, path: Any) -> Callable[..., Any]:
     """Import the object that ``_target_`` names."""
-    import hydra.utils
-
+    module, _, name = str(path).rpartition(".")
     try:
-        return hydra.utils.get_object(str(path))
-    except Exception as error:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{group}._target_ must be an importable object, found {path!r} ({error})") from error
 
 

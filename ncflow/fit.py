@@ -1,6 +1,7 @@
 """Assemble a run from its config, train it, and return what it found. The heavy half of :mod:`ncflow.train`."""
 
 import inspect
+import io
 import logging
 import os
 import platform
@@ -101,8 +102,11 @@ class _AtomicCheckpoints(TorchCheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
+            # Through memory: PyTorch's own writer reports a full disk as an internal error.
+            buffer = io.BytesIO()
+            torch.save(checkpoint, buffer)
             with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
+                file.write(buffer.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,9 +35,9 @@ def config():
 def ncflow(tmp_path):
     """Run ``ncflow`` in a process of its own with its runs below ``tmp_path``; return the finished process."""
 
-    def call(*arguments: str, program=("-m", "ncflow"), env=None, timeout=240):
+    def call(*arguments: str, program=(sys.executable, "-m", "ncflow"), env=None, timeout=240):
         return subprocess.run(
-            [sys.executable, *program, *arguments],
+            [*program, *arguments],
             cwd=tmp_path,
             env=environment(env),
             capture_output=True,
@@ -48,8 +49,6 @@ def ncflow(tmp_path):
 
 
 def environment(extra=None):
-    import os
-
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "NCFLOW_", "HYDRA_"))}
     return {**kept, "OMP_NUM_THREADS": "1", **(extra or {})}
 

@@ -97,7 +97,7 @@ class TeacherMLP(_NormalPoints):
         num_classes: int = 4,
         dim: int = 16,
         teacher_depth: int = 3,
-        teacher_width: int = 64,
+        teacher_width: int = 200,
         num_samples: int = 8000,
         num_test: int = 2000,
         random_labels: float = 0.0,

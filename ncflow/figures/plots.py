@@ -85,7 +85,7 @@ def _limit_line(axis: Axes, runs: pd.DataFrame) -> None:
     for limit in limits:
         axis.axhline(limit, color="0.5", lw=1, ls=":")
         place = {"xytext": (0, -3), "textcoords": "offset points", "ha": "right", "va": "top"}
-        text = f"limit $-1/(C-1)$ = {limit:.2f}"
+        text = f"limit $-1/(C-1) = {limit:.2f}$"
         axis.annotate(text, (0.99, limit), xycoords=("axes fraction", "data"), fontsize=8, color="0.35", **place)
     if limits:
         axis.set_ylim(min(axis.get_ylim()[0], limits[0]) - 0.15, 1.08)

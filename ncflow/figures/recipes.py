@@ -1,5 +1,6 @@
 """Which figures a set of runs allows, and how each is drawn from it. A new figure is an entry of ``FIGURES``."""
 
+import re
 from collections.abc import Callable, Iterator
 
 import pandas as pd
@@ -51,7 +52,7 @@ def training(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[tuple[str, F
     suited = suited[suited["folder"].isin(rows["folder"])]
     if suited.empty:
         return
-    for number, (values, part) in enumerate(panels(suited), start=1):
+    for values, part in panels(suited):
         part = part[part["seed"] == part["seed"].min()]
         decays = sorted(part["weight_decay"].unique())
         chosen = [decays[i] for i in sorted({0, len(decays) // 2, len(decays) - 1})]
@@ -61,8 +62,9 @@ def training(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[tuple[str, F
             for _, run in shown.iterrows()
         ]
         figure = trajectories(rows, titles)
-        figure.suptitle(panel_title(values))
-        yield f"trajectories_{number}" if len(panels(suited)) > 1 else "trajectories", figure
+        title = panel_title(values)
+        figure.suptitle(title)
+        yield "_".join(["trajectories", *re.findall(r"[\w.+-]+", title)]), figure
 
 
 FIGURES: dict[str, Recipe] = {"fig2": fig2, "fig4": fig4, "trajectories": training}

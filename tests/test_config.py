@@ -1,0 +1,152 @@
+"""Every option composes, builds and runs; every bad one is refused in one line before training."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ncflow.config import CONF_DIR, ConfigError, flat_config, folder_name, run_id, slug
+from ncflow.explain import explain
+from ncflow.fit import prepare
+from tests.conftest import TINY
+
+GROUPS = ["data", "model", "loss", "optimizer", "scheduler", "trainer", "logger"]
+OPTIONS = [
+    (group, file.stem) for group in GROUPS for file in sorted((CONF_DIR / group).glob("*.yaml")) if file.stem != "gpu"
+]
+EXPERIMENTS = [str(f.relative_to(CONF_DIR / "experiment").with_suffix("")) for f in CONF_DIR.rglob("experiment/**/*.yaml")]
+NEEDS = {("data", "arrays"): ["data.path={arrays}"], ("data", "teacher_mlp"): ["data.teacher_width=16", "model.width=64", "model.depth=4"]}
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    import numpy as np
+
+    path = tmp_path / "mine.npz"
+    rng = np.random.default_rng(0)
+    np.savez(path, X=rng.normal(size=(400, 6)), y=np.arange(400) % 3)
+    return path
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_builds(group, option, config, arrays):
+    more = [text.format(arrays=arrays) for text in NEEDS.get((group, option), [])]
+    data, classifier = prepare(config("model.width=16", f"{group}={option}", *more))
+    assert classifier(data.train.inputs[:3]).shape == (3, data.num_classes)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_builds_each_of_its_cells(name, config):
+    text = OmegaConf.load(CONF_DIR / "experiment" / f"{name}.yaml")
+    grid = {key: str(value).split(",") for key, value in text.hydra.sweeper.params.items() if key != "seed"}
+    ends = [(values[0], values[-1]) for values in grid.values()]
+    for values in itertools.product(*ends):
+        prepare(config(f"experiment={name}", *(f"{k}={v}" for k, v in zip(grid, values, strict=True))))
+
+
+BAD = [
+    (["model.depth=1"], "model.depth must be at least 2 (one hidden layer and the classifier), found 1"),
+    (["model.depth=abc"], "model.depth must be a whole number, found 'abc'"),
+    (["model.width=3.5"], "model.width must be a whole number, found 3.5"),
+    (["model.bias=1"], "model.bias must be true or false, found 1"),
+    (["model.norm=lst"], "model.norm must be one of 'none', 'last', 'all', found 'lst'"),
+    (["model.norm=none", "model.gamma=0.5"], "model.gamma must be null where norm is 'none': there is no BN, found 0.5"),
+    (["model.affine=false"], "model.gamma must be a number where affine is false"),
+    (["measure.layers=foo"], "measure.layers must be 'last', 'all' or names of layers (layers.0, layers.1, layers.2)"),
+    (["data=digits", "data.classes=12"], "data.classes must be between 2 and 10, what the data has, found 12"),
+    (["data=digits", "data.classes=[3,3]"], "data.classes must be at least two different labels in 0..9"),
+    (["data=digits", "data.num_samples=5000"], "data.num_samples must be at most 1437"),
+    (["data.random_labels=2"], "data.random_labels must be in 0..1, found 2"),
+    (["data=arrays"], "data.path must be given"),
+    (["data=arrays", "data.path=/no.npz"], "data.path must be an existing .npz file, found '/no.npz'"),
+    (["data=teacher_mlp", "model.depth=3"], "data.teacher_depth must be less than the number of weight matrices"),
+    (["optimizer.lr=abc"], "optimizer.lr must be a number"),
+    (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1"),
+    (["scheduler.fractions=[2]"], "scheduler.fractions must be numbers in (0, 1], found [2]"),
+    (["trainer.threads=0"], "trainer.threads must be a whole number of at least 1, found 0"),
+    (["trainer.devices=2"], "trainer.devices must be 1: a run trains on one device, found 2"),
+    (["+trainer.foo=2"], "trainer.foo must be an argument of lightning.Trainer"),
+    (["+model.foo=2"], "model.foo must be one of the options of MLP"),
+    (["+foo=2"], "foo is not an option of this config, found 2"),
+    (["model._target_=nowhere.Net"], "model._target_ must be an importable object, found 'nowhere.Net'"),
+    (["seed=-1"], "seed must be at least 0, found -1"),
+    (["epochs=0"], "epochs must be at least 1, found 0"),
+    (["batch_size=0"], "batch_size must be null or at least 1, found 0"),
+    (["weight_decay=-1"], "weight_decay must be a number of at least 0, found -1.0"),
+    (["weight_decay=nan"], "weight_decay must be a number of at least 0, found nan"),
+    (["weight_decay_scope=first"], "weight_decay_scope must be one of 'all', 'last_layer', found 'first'"),
+    (["measure.every_n_epochs=0"], "measure.every_n_epochs must be at least 1, found 0"),
+    (["measure.delta=1"], "measure.delta must be between 0 and 1, both excluded, found 1.0"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD, ids=lambda value: value[-1] if isinstance(value, list) else "")
+def test_bad_options_are_refused_in_one_line(overrides, message, config):
+    with pytest.raises(ConfigError) as error:
+        prepare(config(*overrides))
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+MISSPELT = [
+    ("modle.depth=3", "modle.depth is not an option of this config; did you mean model.depth?"),
+    ("model.dept=3", "model.dept is not an option of this config; did you mean model.depth?"),
+    ("weight_decy=0", "weight_decy is not an option of this config; did you mean weight_decay?"),
+    ("model=nope", "model must be one of mlp, found 'nope'"),
+    ("seed=abc", "Value 'abc' of type 'str' could not be converted to Integer"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), MISSPELT)
+def test_misspelt_keys_are_explained_in_one_line(override, message, config):
+    with pytest.raises(Exception) as error:  # noqa: PT011 - whatever Hydra raises
+        config(override)
+    assert message in explain(error.value)
+    assert "\n" not in explain(error.value)
+
+
+def test_identity_is_what_changes_the_numbers(config, tmp_path):
+    base = run_id(config())
+    for same in ("runs_dir=/x", "logger=none", "trainer.threads=2", "trainer=cpu", "measure.batch_size=7"):
+        assert run_id(config(same)) == base, same
+    changes = (
+        ["seed=1", "epochs=301", "weight_decay=1e-3", "model.norm=none", "data.random_labels=0.1"]
+        + ["optimizer.lr=2e-3", "weight_decay_scope=last_layer", "trainer.precision=64-true", "batch_size=64"]
+        + ["measure.every_n_epochs=1", "model.gamma=0.5", "model.gamma=1", "data=teacher_mlp", "scheduler=constant"]
+    )
+    assert len({run_id(config(change)) for change in changes} | {base}) == len(changes) + 1
+
+
+def test_identity_does_not_depend_on_how_a_number_is_written(config):
+    assert run_id(config("weight_decay=5e-3", "model.gamma=1")) == run_id(config("weight_decay=0.005", "model.gamma=1.0"))
+
+
+def test_identity_knows_a_file_by_its_content(config, tmp_path):
+    one, copy, other = (tmp_path / name for name in ("a.npz", "b.npz", "c.npz"))
+    one.write_bytes(b"1")
+    copy.write_bytes(b"1")
+    other.write_bytes(b"2")
+    first, second, third = (run_id(config("data=arrays", f"data.path={path}")) for path in (one, copy, other))
+    assert first == second != third
+
+
+def test_slug_tells_runs_apart(config):
+    cfg = config("weight_decay=5e-3", "seed=3", "model.gamma=0.5")
+    assert slug(cfg) == "conic_hull-mlp4-last-gamma0.5-wd0.005-seed3"
+    assert folder_name(cfg) == f"{slug(cfg)}-{run_id(cfg)}"
+
+
+def test_flat_config_is_resolved(config):
+    flat = flat_config(config(*TINY))
+    assert flat["model.width"] == 16
+    assert flat["runs_dir"] == "runs"
+    assert not any(key.startswith("hydra") for key in flat)
+
+
+def test_configs_name_their_option():
+    for group in GROUPS:
+        for file in (CONF_DIR / group).glob("*.yaml"):
+            if group != "trainer":
+                assert OmegaConf.load(file).name == file.stem, file
+    assert Path(CONF_DIR / "train.yaml").exists()

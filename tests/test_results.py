@@ -1,0 +1,115 @@
+import json
+import math
+
+import pytest
+
+from ncflow.results import (
+    COLUMNS,
+    History,
+    final_measures,
+    load_history,
+    load_runs,
+    lock,
+    read_json,
+    write_atomically,
+    write_json,
+)
+
+
+def row(epoch, **values):
+    return {"epoch": epoch, "split": "train", "layer": "last", "loss": 0.1 + epoch, **values}
+
+
+def test_history_grows_and_keeps_every_digit(tmp_path):
+    history = History(tmp_path / "history.csv")
+    value = 0.1 + 0.2
+    history.append([row(0, intra_min=value)])
+    history.append([row(5)])
+    lines = history.path.read_text().splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    assert float(lines[1].split(",")[COLUMNS.index("intra_min")]) == value
+    assert lines[2].startswith("5,train,last,5.1,")
+
+
+def test_history_refuses_a_measure_it_has_no_column_for(tmp_path):
+    with pytest.raises(ValueError, match="nonsense"):
+        History(tmp_path / "history.csv").append([row(0, nonsense=1)])
+
+
+def test_restart_drops_what_came_after_the_checkpoint_and_a_torn_line(tmp_path):
+    history = History(tmp_path / "history.csv")
+    history.append([row(0), row(5)])
+    before = history.path.read_text()
+    history.append([row(10)])
+    history.path.write_text(history.path.read_text() + "15,train,last,0.")
+    history.restart_after(5)
+    assert history.path.read_text() == before
+    history.restart_after(None)
+    assert not history.path.exists()
+    history.restart_after(3)  # nothing there, nothing to do
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    monkeypatch.setattr("os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_json_is_json_everywhere(tmp_path):
+    write_json(tmp_path / "x.json", {"a": math.nan, "b": math.inf, "c": 1.5})
+    assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {"a": None, "b": None, "c": 1.5}
+    (tmp_path / "torn.json").write_text('{"a": 1')
+    assert read_json(tmp_path / "torn.json") is None
+    assert read_json(tmp_path / "none.json") is None
+
+
+def test_final_measures_are_named_by_split_and_layer():
+    rows = [row(5, intra_min=1.0), {"epoch": 5, "split": "test", "layer": "layers.0", "intra_min": 0.5}]
+    assert final_measures(rows) == {"train/loss": 5.1, "train/intra_min": 1.0, "test/layers.0/intra_min": 0.5}
+
+
+def make(folder, status, **values):
+    folder.mkdir(parents=True)
+    write_json(folder / "run.json", {"run_id": folder.name, "seed": 1, "status": "running", **values})
+    if status in ("done", "diverged"):
+        write_json(folder / "result.json", {"run_id": folder.name, "seed": 1, "status": status, "train/intra_min": 0.5})
+    elif status == "failed":
+        write_json(folder / "run.json", {"run_id": folder.name, "seed": 1, "status": "failed", "error": "boom"})
+
+
+def test_load_runs_has_a_row_for_every_run_whatever_became_of_it(tmp_path):
+    for status in ("done", "diverged", "failed", "interrupted", "running"):
+        make(tmp_path / "sweep" / status, status)
+    (tmp_path / "sweep" / "figures").mkdir()
+    with lock(tmp_path / "sweep" / "running").acquire(timeout=0):
+        import subprocess
+        import sys
+
+        # From another process, as a lock is free for the process that holds it.
+        code = "import sys; from ncflow.results import load_runs; t = load_runs(sys.argv[1]); print(*t.status, t.seed.sum())"
+        out = subprocess.check_output([sys.executable, "-c", code, str(tmp_path)], text=True)
+    assert out.split() == ["diverged", "done", "failed", "interrupted", "running", "5"]
+    table = load_runs(tmp_path, tmp_path / "sweep")
+    assert len(table) == 5
+    assert table.set_index("status").loc["failed", "error"] == "boom"
+    assert table.set_index("status").loc["done", "train/intra_min"] == 0.5
+
+
+def test_load_history_reads_also_a_run_that_is_being_written(tmp_path):
+    make(tmp_path / "a", "done")
+    History(tmp_path / "a" / "history.csv").append([row(0), row(5)])
+    make(tmp_path / "b", "interrupted")
+    History(tmp_path / "b" / "history.csv").append([row(0)])
+    with (tmp_path / "b" / "history.csv").open("a") as file:
+        file.write("5,train,la")
+    table = load_history(tmp_path)
+    assert table.dropna(subset=["loss"]).groupby("run_id").size().to_dict() == {"a": 2, "b": 1}
+
+
+def test_a_missing_folder_is_named():
+    with pytest.raises(FileNotFoundError, match="no folder /no/such"):
+        load_runs("/no/such")

@@ -1,0 +1,402 @@
+"""Life of a run: trained, skipped, killed and resumed, diverged, failed, locked; alone and in a sweep."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ncflow.fit import prepare
+from ncflow.models.mlp import MLP
+from ncflow.results import load_history, load_runs
+from ncflow.seeding import derive_seed, epoch_order
+from tests.conftest import TINY, environment, run_folder
+
+MEASURES = ("train/", "test/")
+
+
+def measures(folder):
+    result = json.loads((folder / "result.json").read_text())
+    return {key: value for key, value in result.items() if key.startswith(MEASURES)}
+
+
+def assert_same_run(one, other):
+    assert (one / "history.csv").read_text() == (other / "history.csv").read_text()
+    assert measures(one) == measures(other)
+    a, b = (torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for folder in (one, other))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- one run ----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_its_folder_and_is_skipped_the_second_time(ncflow, tmp_path):
+    first = ncflow(*TINY)
+    assert first.returncode == 0, first.stderr
+    folder = run_folder(tmp_path / "runs" / "single")
+    for name in ("history.csv", "result.json", "run.json", "ncflow.log", "checkpoints/last.ckpt", ".hydra/config.yaml"):
+        assert (folder / name).exists(), name
+    result = json.loads((folder / "result.json").read_text())
+    assert result["status"] == "done"
+    assert result["model.width"] == 16
+    assert folder.name.endswith(result["run_id"])
+    history = load_history(tmp_path)
+    assert sorted(history["epoch"].unique()) == [0, 5, 6]
+    last = history[(history["epoch"] == 6) & (history["split"] == "train")].iloc[0]
+    assert last["intra_min"] == result["train/intra_min"]
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.c*")}
+    second = ncflow(*TINY)
+    assert second.returncode == 0
+    assert second.stdout.startswith("finished already")
+    assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("*.c*")}
+
+
+def test_a_skipped_run_does_not_load_pytorch(ncflow, tmp_path):
+    assert ncflow(*TINY).returncode == 0
+    code = (
+        "import sys; from ncflow.train import main\n"
+        "try: main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
+    )
+    again = ncflow(*TINY, program=(sys.executable, "-c", code))
+    assert again.returncode == 0, again.stderr
+    assert "finished already" in again.stdout
+
+
+def test_module_and_console_script_are_one_program(ncflow):
+    script = Path(sys.executable).with_name("ncflow")
+    assert ncflow(*TINY, program=[script]).returncode == 0
+    assert ncflow(*TINY).stdout.startswith("finished already")
+    help_texts = [ncflow("--help", program=program).stdout for program in ([script], [sys.executable, "-m", "ncflow"])]
+    assert help_texts[0] == help_texts[1] != ""
+
+
+def test_output_is_plain_lines_where_nobody_watches(ncflow):
+    done = ncflow(*TINY)
+    assert "\x1b" not in done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("norm", ["none", "last", "all"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_hand_written_loop_gives_the_same_weights_after_50_steps(norm, optimizer, config, tmp_path):
+    """The whole path through Lightning against ten lines of PyTorch with the same generators."""
+    from lightning import Trainer
+
+    options = [f"model.norm={norm}", f"optimizer={optimizer}", "weight_decay=0.01", "seed=3", "epochs=10"]
+    cfg = config("data.num_samples=320", "batch_size=64", "model.width=16", *options)
+    data, classifier = prepare(cfg)
+    Trainer(
+        max_epochs=10,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(classifier, datamodule=data)
+
+    torch.manual_seed(derive_seed(3, "init"))
+    network = MLP((16,), 4, depth=4, width=16, norm=norm)
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    more = {"lr": 0.0679, "momentum": 0.9} if optimizer == "sgd" else {"lr": 1e-3}
+    loop = kinds[optimizer](network.parameters(), weight_decay=0.01, fused=True, **more)
+    for epoch in range(10):
+        for group in loop.param_groups:
+            group["lr"] = more["lr"] * 0.1 ** sum(epoch >= milestone for milestone in (3, 5, 8))
+        for index in epoch_order(3, epoch, 320).split(64):
+            loop.zero_grad()
+            nn.functional.cross_entropy(network(data.train.inputs[index]), data.train.labels[index]).backward()
+            loop.step()
+    for (name, found), expected in zip(classifier.network.state_dict().items(), network.state_dict().values(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7, msg=name)
+
+
+def test_the_seed_decides_weights_and_data(config):
+    def start(*options):
+        data, classifier = prepare(config(*TINY[1:], *options))
+        return torch.cat([p.flatten() for p in classifier.parameters()] + [data.train.inputs.flatten()])
+
+    assert torch.equal(start("seed=0"), start("seed=0", "weight_decay=0.1"))
+    assert not torch.equal(start("seed=0"), start("seed=1"))
+
+
+def test_arrays_that_someone_else_made(ncflow, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", X=rng.normal(size=(300, 3, 4)), y=np.arange(300) % 3)
+    done = ncflow("data=arrays", "data.path=mine.npz", "epochs=5", "model.width=16", "trainer=cpu")
+    assert done.returncode == 0, done.stderr
+    runs = load_runs(tmp_path)
+    assert runs["train/classes_present"].item() == 3
+
+
+def test_random_labels_are_the_same_in_every_measurement_and_after_a_resume(config):
+    cfg = config(*TINY[1:], "data.random_labels=0.5", "seed=4")
+    one, other = prepare(cfg)[0], prepare(cfg)[0]
+    assert torch.equal(one.train.labels, other.train.labels)
+
+
+# --- interruption -----------------------------------------------------------------------------------------------
+
+LONG = ["epochs=60", "model.width=48", "data.num_samples=1200", "data.num_test=100", "trainer=cpu", "weight_decay=5e-3"]
+
+
+def start(tmp_path, *arguments):
+    command = [sys.executable, "-m", "ncflow", *arguments]
+    return subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def kill_when(process, condition, timeout=120):
+    """kill -9 as soon as a condition holds; whether it came before the process ended."""
+    end = time.time() + timeout
+    while process.poll() is None and time.time() < end:
+        if condition():
+            process.kill()
+            process.wait()
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def rows(tmp_path):
+    file = next(iter(tmp_path.glob("runs/single/*/history.csv")), None)
+    return 0 if file is None else file.read_text().count("\n")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("whole")
+    process = start(tmp_path, *LONG)
+    assert process.wait(120) == 0, process.stderr.read()
+    return run_folder(tmp_path)
+
+
+MOMENTS = {
+    "before the first measurement": [lambda t: any(t.glob("runs/single/*/run.json"))],
+    "in the middle, twice": [lambda t: rows(t) >= 6, lambda t: rows(t) >= 14],
+    "after the last epoch, before the result": [lambda t: rows(t) >= 27],
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_goes_on_to_the_same_numbers(moment, tmp_path, uninterrupted):
+    killed = 0
+    for condition in MOMENTS[moment]:
+        killed += kill_when(start(tmp_path, *LONG), lambda condition=condition: condition(tmp_path))
+    if moment.startswith("after the last"):  # a moment too short to hit for certain: make it
+        (run_folder(tmp_path) / "result.json").unlink(missing_ok=True)
+    else:
+        assert killed == len(MOMENTS[moment])
+        assert not (run_folder(tmp_path) / "result.json").exists()
+        assert load_runs(tmp_path)["status"].tolist() == ["interrupted"]
+    last = start(tmp_path, *LONG)
+    assert last.wait(120) == 0, last.stderr.read()
+    assert_same_run(run_folder(tmp_path), uninterrupted)
+
+
+def test_ctrl_c_leaves_no_result_and_the_run_goes_on(tmp_path, uninterrupted):
+    process = start(tmp_path, *LONG)
+    while rows(tmp_path) < 6 and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    assert not (run_folder(tmp_path) / "result.json").exists()
+    assert start(tmp_path, *LONG).wait(120) == 0
+    assert_same_run(run_folder(tmp_path), uninterrupted)
+
+
+def test_a_broken_checkpoint_is_named(ncflow, tmp_path):
+    kill_when(start(tmp_path, *LONG), lambda: rows(tmp_path) >= 6)
+    checkpoint = run_folder(tmp_path) / "checkpoints/last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    done = ncflow(*LONG)
+    assert done.returncode == 1
+    assert "the checkpoint cannot be read, delete it to start this run anew" in done.stderr
+    assert str(checkpoint.name) in done.stderr
+    assert rows(tmp_path) >= 6
+
+
+def test_a_second_process_leaves_a_running_run_alone(ncflow, tmp_path, uninterrupted):
+    first = start(tmp_path, *LONG)
+    while rows(tmp_path) < 4 and first.poll() is None:
+        time.sleep(0.001)
+    first.send_signal(signal.SIGSTOP)
+    second = ncflow(*LONG)
+    assert load_runs(tmp_path)["status"].tolist() == ["running"]
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 0
+    assert "left alone, another process is at work on it" in second.stdout
+    assert first.wait(120) == 0
+    assert_same_run(run_folder(tmp_path), uninterrupted)
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------
+
+
+def test_a_diverged_run_is_a_row_and_is_not_run_again(ncflow, tmp_path):
+    options = [*TINY, "optimizer=sgd", "optimizer.lr=1e20", "model.norm=none", "epochs=30"]
+    done = ncflow(*options)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("diverged")
+    runs = load_runs(tmp_path)
+    assert runs["status"].item() == "diverged"
+    assert runs["train/loss"].isna().item()
+    assert load_history(tmp_path)["epoch"].max() == 1
+    assert ncflow(*options).stdout.startswith("finished already")
+
+
+def test_bad_input_leaves_no_run_behind(ncflow, tmp_path):
+    done = ncflow("model.depth=1")
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "ncflow: error: model.depth must be at least 2 (one hidden layer and the classifier), found 1"
+    )
+    assert done.stdout == ""
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_a_folder_that_cannot_be_made_is_named(ncflow, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    done = ncflow(*TINY, "runs_dir=file/below")
+    assert done.returncode == 2
+    assert done.stderr.startswith("ncflow: error: NotADirectoryError")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_of_another_run_is_not_overwritten(ncflow, tmp_path):
+    assert ncflow(*TINY, "hydra.run.dir=mine").returncode == 0
+    before = (tmp_path / "mine/result.json").read_text()
+    done = ncflow(*TINY, "seed=1", "hydra.run.dir=mine")
+    assert done.returncode == 2
+    assert "holds another run" in done.stderr
+    assert (tmp_path / "mine/result.json").read_text() == before
+
+
+def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path, ncflow):
+    """No file may grow beyond 20 kB: the checkpoint cannot be written, as on a full disk."""
+    assert ncflow(*TINY).returncode == 0
+    done_before = run_folder(tmp_path).joinpath("result.json").read_text()
+    options = [*TINY, "seed=1", "model.width=128"]
+    limited = subprocess.run(
+        [sys.executable, "-m", "ncflow", *options],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY)),
+    )
+    assert limited.returncode == 1
+    assert "File too large" in limited.stderr
+    assert len(limited.stderr.splitlines()) == 1
+    runs = load_runs(tmp_path).set_index("status")
+    assert set(runs.index) == {"done", "failed"}
+    assert (Path(runs.loc["done", "folder"]) / "result.json").read_text() == done_before
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert ncflow(*options).returncode == 0
+    assert set(load_runs(tmp_path)["status"]) == {"done"}
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------------
+
+SWEEP = ["-m", *TINY, "model.norm=none,last", "weight_decay=1e-3,1e-2"]
+
+
+def test_a_sweep_equals_its_runs_alone_and_is_skipped(ncflow, tmp_path):
+    done = ncflow(*SWEEP)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "4 runs: 0 finished already, 4 to do"
+    assert done.stdout.splitlines()[-1] == "4 runs: 4 done"
+    assert ncflow(*TINY, "model.norm=last", "weight_decay=1e-2", "runs_dir=alone").returncode == 0
+    alone = run_folder(tmp_path / "alone")
+    assert_same_run(tmp_path / "runs/single" / alone.name, alone)
+    again = ncflow(*SWEEP)
+    assert again.returncode == 0
+    assert again.stdout.splitlines() == ["4 runs: 4 finished already, 0 to do", "4 runs: 4 skipped"]
+    more = ncflow(*SWEEP, "weight_decay=1e-2,1e-1")  # the later override of a key counts
+    assert more.stdout.splitlines()[0] == "4 runs: 2 finished already, 2 to do"
+
+
+def test_a_sweep_in_processes_equals_the_same_sweep_in_one(ncflow, tmp_path):
+    assert ncflow(*SWEEP).returncode == 0
+    done = ncflow(*SWEEP, "runs_dir=parallel", "hydra/launcher=local", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "4 runs: 4 done"
+    folders = sorted((tmp_path / "parallel/single").glob("*-*"))
+    assert len(folders) == 4
+    for folder in folders:
+        assert_same_run(folder, tmp_path / "runs/single" / folder.name)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "local"])
+def test_a_failing_run_does_not_stop_its_sweep(launcher, ncflow, tmp_path):
+    # With so few points the random teacher of one of the seeds leaves a class empty.
+    options = ["data=teacher_mlp", "data.teacher_width=2", "model.depth=4", "data.num_samples=12", "epochs=1", "trainer=cpu"]
+    seeds = "seed=0,1,2,3,4,5"
+    done = ncflow("-m", *options, "data.num_test=5", seeds, "data.num_classes=2", f"hydra/launcher={launcher}")
+    runs = load_runs(tmp_path)
+    counts = runs["status"].value_counts()
+    assert counts.sum() == 6
+    assert counts["done"] >= 1
+    assert counts["failed"] >= 1
+    assert done.returncode == 1
+    assert f"6 runs: {counts['done']} done" in done.stdout or f"{counts['failed']} failed" in done.stdout
+    for _, run in runs[runs["status"] == "failed"].iterrows():
+        assert "every class a training sample" in run["error"]
+        log = Path(run["folder"]) / "ncflow.log"
+        assert "Traceback" in log.read_text()
+        assert Path(run["folder"]).name in done.stderr
+        assert "ncflow.log" in done.stderr
+
+
+def test_a_bad_cell_is_refused_before_the_first_run(ncflow, tmp_path):
+    done = ncflow("-m", *TINY, "model.norm=last,none", "model.gamma=0.5")
+    assert done.returncode == 2
+    assert "model.gamma must be null where norm is 'none'" in done.stderr
+    assert "in the cell" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_a_killed_sweep_goes_on(tmp_path, ncflow):
+    assert ncflow(*SWEEP, "runs_dir=whole").returncode == 0
+    process = start(tmp_path, *SWEEP)
+    assert kill_when(process, lambda: any(tmp_path.glob("runs/single/*/result.json")))
+    done = ncflow(*SWEEP)
+    assert done.returncode == 0
+    for folder in (tmp_path / "whole/single").glob("*-*"):
+        assert_same_run(folder, tmp_path / "runs/single" / folder.name)
+
+
+def test_an_experiment_is_a_sweep_and_an_override_narrows_it(ncflow, tmp_path):
+    narrow = ["data=conic_hull", "model.depth=4", "model.norm=last", "weight_decay=5e-3", "seed=0", "epochs=1"]
+    done = ncflow("experiment=pan_cao/fig2", *narrow, "data.num_samples=200", "trainer=cpu")
+    assert done.returncode == 0, done.stderr
+    folder = run_folder(tmp_path / "runs/pan_cao/fig2")
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["model.width"], result["experiment"]) == (300, "pan_cao/fig2")
+
+
+def test_environment_file_is_read_and_the_shell_wins(ncflow, tmp_path):
+    (tmp_path / ".env").write_text("NCFLOW_RUNS_DIR=from_file\nWANDB_PROJECT=\n")
+    assert ncflow(*TINY).returncode == 0
+    assert run_folder(tmp_path / "from_file")
+    assert ncflow(*TINY, env={"NCFLOW_RUNS_DIR": "from_shell"}).returncode == 0
+    assert run_folder(tmp_path / "from_shell")
+
+
+def test_logger_none_keeps_the_result_alone(ncflow, tmp_path):
+    assert ncflow(*TINY, "logger=none").returncode == 0
+    folder = run_folder(tmp_path)
+    assert (folder / "result.json").exists()
+    assert not (folder / "history.csv").exists()
+    assert not os.path.exists(folder / "wandb")
