@@ -61,7 +61,7 @@ class NeuralCollapseCallback(Callback):
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         delta: float = 0.05,
         self_pairs: bool = False,
-        batch_size: int = 2000,
+        batch_size: int = 500,
         history: Path | str | None = None,
     ) -> None:
         require(every_n_epochs >= 1, "every_n_epochs", "at least 1", every_n_epochs)
@@ -117,9 +117,9 @@ class NeuralCollapseCallback(Callback):
     def _loaders(self, trainer: Trainer) -> Mapping[str, Iterable[Any]]:
         if self.loaders is not None:
             return self.loaders
-        datamodule = getattr(trainer, "datamodule", None)
-        if hasattr(datamodule, "measure_dataloaders"):
-            return datamodule.measure_dataloaders(self.batch_size)
+        own = getattr(getattr(trainer, "datamodule", None), "measure_dataloaders", None)
+        if own is not None:
+            return own(self.batch_size)
         found = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders}
         return {split: sequential(loader) for split, loader in found.items() if loader is not None}
 

@@ -45,7 +45,7 @@ class Measure:
     layers: Any = "last"
     delta: float = 0.05
     self_pairs: bool = False
-    batch_size: int = 2000
+    batch_size: int = 500
 
 
 @dataclass
@@ -91,7 +91,7 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
     """The run's own config, as Hydra hands it to a task function."""
-    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
 def flat_config(cfg: DictConfig) -> dict[str, Any]:

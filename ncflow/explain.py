@@ -58,4 +58,4 @@ def _known_keys() -> Iterator[str]:
         for file in sorted(group.glob("*.yaml")):
             options = OmegaConf.load(file)
             if isinstance(options, DictConfig):
-                yield from (f"{group.name}.{key}" for key in options)
+                yield from (f"{group.name}.{key!s}" for key in options)

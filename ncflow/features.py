@@ -122,9 +122,13 @@ def extract(
 def _check_is_last_step(head_output: Tensor | None, logits: Tensor) -> None:
     if head_output is logits:
         return
-    same = head_output is not None and head_output.shape == logits.shape
-    if not same or not torch.equal(head_output.nan_to_num(), logits.nan_to_num()):
+    if head_output is None or not _same(head_output, logits):
         raise ArgumentError(
             "classifier must be named: the output of the last nn.Linear is not the output of the model, "
             "so it is not known which layer's input is the feature"
         )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Equal values, NaN being equal to NaN: a diverged model is still measured."""
+    return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())

@@ -26,6 +26,7 @@ from ncflow.data.base import InMemoryData
 from ncflow.features import resolve_layers
 from ncflow.loggers import wandb_logger
 from ncflow.models import Classifier
+from ncflow.progress import is_interactive
 from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, final_measures
 from ncflow.seeding import derive_seed
 
@@ -133,7 +134,7 @@ class Outcome:
     steps: int
 
 
-class Interrupted(RuntimeError):
+class InterruptedRunError(RuntimeError):
     """Training stopped before its last epoch; the same command goes on from the checkpoint."""
 
 
@@ -147,7 +148,7 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
 
     Raises:
         ConfigError: Before any training, for an impossible config.
-        Interrupted: If training stopped early, for example by Ctrl-C.
+        InterruptedRunError: If training stopped early, for example by Ctrl-C.
     """
     _quiet_libraries()
     _trainer_options(cfg)
@@ -166,14 +167,16 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
     )
     divergence = StopOnDivergence()
     save = SaveForResume(folder / CHECKPOINT, cfg.measure.every_n_epochs)
-    callbacks: list[Callback] = [divergence, measure, save, EpochProgress(described["name"])]
+    callbacks: list[Callback] = [divergence, measure, save]
+    if is_interactive():  # Lightning calls every callback some ten times a step, whether it does anything or not
+        callbacks.append(EpochProgress(described["name"]))
     trainer = _trainer(cfg, folder, callbacks, _logger(cfg, folder, described))
     checkpoint = folder / CHECKPOINT
     trainer.fit(classifier, datamodule=data, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
     for logger in trainer.loggers:
         logger.finalize("success")
     if not divergence.diverged and trainer.current_epoch < cfg.epochs:
-        raise Interrupted(f"stopped after {trainer.current_epoch} of {cfg.epochs} epochs")
+        raise InterruptedRunError(f"stopped after {trainer.current_epoch} of {cfg.epochs} epochs")
     status = DIVERGED if divergence.diverged else DONE
     return Outcome(status, final_measures(measure.rows), save.seconds, trainer.global_step)
 

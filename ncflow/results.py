@@ -130,7 +130,7 @@ class History:
 
 def final_measures(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Measures of the final rows under the names of ``result.json``: ``train/intra_min``, ``train/<layer>/...``."""
-    named = {}
+    named: dict[str, float] = {}
     for row in rows:
         prefix = row["split"] if row["layer"] == "last" else f"{row['split']}/{row['layer']}"
         named |= {f"{prefix}/{name}": row[name] for name in MEASURES if name in row}

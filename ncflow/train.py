@@ -1,4 +1,4 @@
-"""``ncflow``: one run or a sweep from a config. Finished runs are skipped, interrupted ones go on, failed ones retry."""
+"""``ncflow``: one run or a sweep from a config. Finished runs are skipped, others go on from their checkpoint."""
 
 import logging
 import os

@@ -114,7 +114,7 @@ def test_loaders_that_cannot_be_copied_must_be_given():
 def test_a_missing_layer_ends_it_before_training():
     module = Foreign()
     before = module.fc.weight.clone()
-    with pytest.raises(ArgumentError, match="layers must be .* found 'nope'"):
+    with pytest.raises(ArgumentError, match=r"layers must be .* found 'nope'"):
         train([NeuralCollapseCallback(layers=["nope"])], module=module)
     assert torch.equal(before, module.fc.weight)
 

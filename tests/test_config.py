@@ -15,8 +15,13 @@ GROUPS = ["data", "model", "loss", "optimizer", "scheduler", "trainer", "logger"
 OPTIONS = [
     (group, file.stem) for group in GROUPS for file in sorted((CONF_DIR / group).glob("*.yaml")) if file.stem != "gpu"
 ]
-EXPERIMENTS = [str(f.relative_to(CONF_DIR / "experiment").with_suffix("")) for f in CONF_DIR.rglob("experiment/**/*.yaml")]
-NEEDS = {("data", "arrays"): ["data.path={arrays}"], ("data", "teacher_mlp"): ["data.teacher_width=16", "model.width=64", "model.depth=4"]}
+EXPERIMENTS = [
+    str(f.relative_to(CONF_DIR / "experiment").with_suffix("")) for f in CONF_DIR.rglob("experiment/**/*.yaml")
+]
+NEEDS = {
+    ("data", "arrays"): ["data.path={arrays}"],
+    ("data", "teacher_mlp"): ["data.teacher_width=16", "model.width=64", "model.depth=4"],
+}
 
 
 @pytest.fixture
@@ -51,7 +56,10 @@ BAD = [
     (["model.width=3.5"], "model.width must be a whole number, found 3.5"),
     (["model.bias=1"], "model.bias must be true or false, found 1"),
     (["model.norm=lst"], "model.norm must be one of 'none', 'last', 'all', found 'lst'"),
-    (["model.norm=none", "model.gamma=0.5"], "model.gamma must be null where norm is 'none': there is no BN, found 0.5"),
+    (
+        ["model.norm=none", "model.gamma=0.5"],
+        "model.gamma must be null where norm is 'none': there is no BN, found 0.5",
+    ),
     (["model.affine=false"], "model.gamma must be a number where affine is false"),
     (["measure.layers=foo"], "measure.layers must be 'last', 'all' or names of layers (layers.0, layers.1, layers.2)"),
     (["data=digits", "data.classes=12"], "data.classes must be between 2 and 10, what the data has, found 12"),
@@ -110,16 +118,18 @@ def test_identity_is_what_changes_the_numbers(config, tmp_path):
     base = run_id(config())
     for same in ("runs_dir=/x", "logger=none", "trainer.threads=2", "trainer=cpu", "measure.batch_size=7"):
         assert run_id(config(same)) == base, same
-    changes = (
-        ["seed=1", "epochs=301", "weight_decay=1e-3", "model.norm=none", "data.random_labels=0.1"]
-        + ["optimizer.lr=2e-3", "weight_decay_scope=last_layer", "trainer.precision=64-true", "batch_size=64"]
-        + ["measure.every_n_epochs=1", "model.gamma=0.5", "model.gamma=1", "data=teacher_mlp", "scheduler=constant"]
-    )
+    changes = """
+        seed=1 epochs=301 weight_decay=1e-3 model.norm=none data.random_labels=0.1 optimizer.lr=2e-3 batch_size=64
+        weight_decay_scope=last_layer trainer.precision=64-true measure.every_n_epochs=1 model.gamma=0.5
+        model.gamma=1 data=teacher_mlp scheduler=constant
+    """.split()
     assert len({run_id(config(change)) for change in changes} | {base}) == len(changes) + 1
 
 
 def test_identity_does_not_depend_on_how_a_number_is_written(config):
-    assert run_id(config("weight_decay=5e-3", "model.gamma=1")) == run_id(config("weight_decay=0.005", "model.gamma=1.0"))
+    assert run_id(config("weight_decay=5e-3", "model.gamma=1")) == run_id(
+        config("weight_decay=0.005", "model.gamma=1.0")
+    )
 
 
 def test_identity_knows_a_file_by_its_content(config, tmp_path):

@@ -68,7 +68,7 @@ def test_teacher_with_an_empty_class_is_refused():
 def test_teacher_must_be_smaller_than_the_model():
     data = ready(TeacherMLP(num_samples=500, num_test=0))
     data.check_network(MLP((16,), 4, depth=4, width=300))
-    with pytest.raises(ArgumentError, match="teacher_depth must be less than .* 3, found 3"):
+    with pytest.raises(ArgumentError, match=r"teacher_depth must be less than .* 3, found 3"):
         data.check_network(MLP((16,), 4, depth=3, width=300))
     with pytest.raises(ArgumentError, match="teacher_width must be small enough"):
         data.check_network(MLP((16,), 4, depth=4, width=8))
@@ -104,7 +104,7 @@ def test_split_and_subset_depend_on_the_seed_alone():
 
 
 def test_too_many_samples_are_refused():
-    with pytest.raises(ArgumentError, match="num_samples must be at most 1437, .* found 5000"):
+    with pytest.raises(ArgumentError, match=r"num_samples must be at most 1437, .* found 5000"):
         ready(Digits(num_samples=5000))
 
 
@@ -224,5 +224,5 @@ def test_files_that_are_no_archive_are_refused(content, tmp_path, monkeypatch):
 
 
 def test_a_missing_file_is_refused():
-    with pytest.raises(ArgumentError, match="path must be an existing .npz file, found '/no/such.npz'"):
+    with pytest.raises(ArgumentError, match=r"path must be an existing .npz file, found '/no/such.npz'"):
         Arrays(path="/no/such.npz")

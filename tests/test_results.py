@@ -90,7 +90,7 @@ def test_load_runs_has_a_row_for_every_run_whatever_became_of_it(tmp_path):
         import sys
 
         # From another process, as a lock is free for the process that holds it.
-        code = "import sys; from ncflow.results import load_runs; t = load_runs(sys.argv[1]); print(*t.status, t.seed.sum())"
+        code = "import sys, ncflow.results as r; t = r.load_runs(sys.argv[1]); print(*t.status, t.seed.sum())"
         out = subprocess.check_output([sys.executable, "-c", code, str(tmp_path)], text=True)
     assert out.split() == ["diverged", "done", "failed", "interrupted", "running", "5"]
     table = load_runs(tmp_path, tmp_path / "sweep")

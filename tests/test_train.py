@@ -115,7 +115,9 @@ def test_a_hand_written_loop_gives_the_same_weights_after_50_steps(norm, optimiz
             loop.zero_grad()
             nn.functional.cross_entropy(network(data.train.inputs[index]), data.train.labels[index]).backward()
             loop.step()
-    for (name, found), expected in zip(classifier.network.state_dict().items(), network.state_dict().values(), strict=True):
+    for (name, found), expected in zip(
+        classifier.network.state_dict().items(), network.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7, msg=name)
 
 
@@ -340,7 +342,14 @@ def test_a_sweep_in_processes_equals_the_same_sweep_in_one(ncflow, tmp_path):
 @pytest.mark.parametrize("launcher", ["basic", "local"])
 def test_a_failing_run_does_not_stop_its_sweep(launcher, ncflow, tmp_path):
     # With so few points the random teacher of one of the seeds leaves a class empty.
-    options = ["data=teacher_mlp", "data.teacher_width=2", "model.depth=4", "data.num_samples=12", "epochs=1", "trainer=cpu"]
+    options = [
+        "data=teacher_mlp",
+        "data.teacher_width=2",
+        "model.depth=4",
+        "data.num_samples=12",
+        "epochs=1",
+        "trainer=cpu",
+    ]
     seeds = "seed=0,1,2,3,4,5"
     done = ncflow("-m", *options, "data.num_test=5", seeds, "data.num_classes=2", f"hydra/launcher={launcher}")
     runs = load_runs(tmp_path)

@@ -44,6 +44,7 @@ class Arrays(InMemoryData):
         require(self.path.is_file(), "path", "an existing .npz file", path)
 
     def load(self) -> tuple[Split, Split, int]:
+        """Read and check the file."""
         arrays = self._read()
         train = self._split(arrays, "X", "y")
         if "X_test" in arrays:
@@ -80,7 +81,9 @@ class Arrays(InMemoryData):
         require(np.issubdtype(y.dtype, np.integer), "path", f"a file whose {labels} has integers", f"dtype {y.dtype}")
         numeric = np.issubdtype(X.dtype, np.number) and not np.issubdtype(X.dtype, np.complexfloating)
         require(numeric or X.dtype == bool, "path", f"a file whose {inputs} has real numbers", f"dtype {X.dtype}")
-        require(len(y) > 0 and y.min() >= 0, "path", f"a file whose {labels} has labels 0..C-1", f"{y[:5].tolist()} ...")
+        require(
+            len(y) > 0 and y.min() >= 0, "path", f"a file whose {labels} has labels 0..C-1", f"{y[:5].tolist()} ..."
+        )
         result = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
         require(bool(result.isfinite().all()), "path", f"a file whose {inputs} is finite in float32", "NaN or infinity")
         return Split(result, torch.from_numpy(y.astype(np.int64)))

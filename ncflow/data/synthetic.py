@@ -67,6 +67,7 @@ class ConicHull(_NormalPoints):
         return torch.randn(planes, self.dim, generator=generator(self.seed, "labeller"))
 
     def label(self, points: Tensor) -> Tensor:
+        """Sign patterns as numbers, those beyond C - 1 merged."""
         normals = self.normals()
         bits = (points @ normals.T > 0).long()
         weights = 2 ** torch.arange(len(normals))
@@ -124,6 +125,7 @@ class TeacherMLP(_NormalPoints):
         return [(torch.rand(out, fan, generator=rng) * 2 - 1) / math.sqrt(fan) for out, fan in shapes]
 
     def label(self, points: Tensor) -> Tensor:
+        """Argmax of the teacher; refuses a teacher that leaves a class without training sample."""
         hidden = points
         *inner, last = self.weights()
         for weight in inner:

@@ -40,6 +40,7 @@ class Digits(InMemoryData):
         self.size, self.test_fraction = size, test_fraction
 
     def load(self) -> tuple[Split, Split, int]:
+        """Read, select, scale and split the images."""
         bundle = load_digits()
         labels = torch.full((len(bundle.target),), -1)
         for new, old in enumerate(self.classes):

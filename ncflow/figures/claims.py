@@ -124,7 +124,8 @@ def bn_collapse_follows_loss(runs: pd.DataFrame, history: pd.DataFrame) -> Verdi
             follow = {bn: sum(values) / len(values) for bn, values in correlations.items()}
             gain = {bn: sum(values) / len(values) for bn, values in late.items()}
             line = (
-                f"{title}: rank correlation of loss with intra {follow[True]:+.2f} with BN, {follow[False]:+.2f} without; "
+                f"{title}: rank correlation of loss with intra "
+                f"{follow[True]:+.2f} with BN, {follow[False]:+.2f} without; "
                 f"intra after a quarter of training {gain[True]:+.3f} with BN, {gain[False]:+.3f} without; "
                 f"{len(late[True])} and {len(late[False])} runs"
             )
@@ -148,7 +149,10 @@ def smaller_gamma_collapses_more(runs: pd.DataFrame, history: pd.DataFrame) -> V
                 if cell["model.gamma"].nunique() >= 3:
                     up, down = _correlation(cell, "model.gamma", INTRA), _correlation(cell, "model.gamma", INTER)
                     title = panel_title(values) or "all runs"
-                    line = f"{title}, weight decay {decay:g}: rank correlation of gamma with intra {up:+.2f}, with inter {down:+.2f}"
+                    line = (
+                        f"{title}, weight decay {decay:g}: rank correlation of gamma "
+                        f"with intra {up:+.2f}, with inter {down:+.2f}"
+                    )
                     checks.append((up < -_TREND, f"{line}; {len(cell)} runs"))
     claim = "4. Smaller |gamma| gives more collapse"
     return _verdict(claim, checks, "runs with three fixed values of model.gamma or more")

@@ -50,7 +50,9 @@ def summary(runs: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def draw(runs: pd.DataFrame, history: pd.DataFrame, out: Path, names: Sequence[str], formats: Sequence[str]) -> list[Path]:
+def draw(
+    runs: pd.DataFrame, history: pd.DataFrame, out: Path, names: Sequence[str], formats: Sequence[str]
+) -> list[Path]:
     """Draw figures by name and return the files written.
 
     Raises:

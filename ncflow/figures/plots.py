@@ -23,7 +23,9 @@ def panel_title(values: Mapping[str, Any]) -> str:
             parts.append(DATA_LABELS.get(str(value), str(value)))
         elif not pd.isna(value) if not isinstance(value, tuple | list) else True:
             name = key.rsplit(".", 1)[-1].replace("_", " ")
-            parts.append(str(value) if name == "name" else f"{name} {value:g}" if _is_number(value) else f"{name} {value}")
+            parts.append(
+                str(value) if name == "name" else f"{name} {value:g}" if _is_number(value) else f"{name} {value}"
+            )
     return ", ".join(parts)
 
 
@@ -84,9 +86,17 @@ def _limit_line(axis: Axes, runs: pd.DataFrame) -> None:
     limits = sorted({-1 / (count - 1) for count in runs["train/classes_present"].dropna().unique()})
     for limit in limits:
         axis.axhline(limit, color="0.5", lw=1, ls=":")
-        place = {"xytext": (0, -3), "textcoords": "offset points", "ha": "right", "va": "top"}
-        text = f"limit $-1/(C-1) = {limit:.2f}$"
-        axis.annotate(text, (0.99, limit), xycoords=("axes fraction", "data"), fontsize=8, color="0.35", **place)
+        axis.annotate(
+            f"limit $-1/(C-1) = {limit:.2f}$",
+            (0.99, limit),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -3),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8,
+            color="0.35",
+        )
     if limits:
         axis.set_ylim(min(axis.get_ylim()[0], limits[0]) - 0.15, 1.08)
 
@@ -110,7 +120,9 @@ def _legend(figure: Figure, runs: pd.DataFrame, intra: str, inter: str) -> None:
     ]
     if (runs["train/interpolated"] != 1).any():
         entries.append(
-            plt.Line2D([], [], color="0.3", marker="o", mfc="white", ls="none", label="a run misses training accuracy 1")
+            plt.Line2D(
+                [], [], color="0.3", marker="o", mfc="white", ls="none", label="a run misses training accuracy 1"
+            )
         )
     figure.legend(handles=entries, loc="outside lower center", ncols=min(3, len(entries)))
 

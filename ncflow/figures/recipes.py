@@ -58,7 +58,10 @@ def training(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[tuple[str, F
         chosen = [decays[i] for i in sorted({0, len(decays) // 2, len(decays) - 1})]
         shown = part[part["weight_decay"].isin(chosen)].sort_values(["weight_decay", "model.norm"])
         titles = [
-            (run["folder"], f"{NORM_LABELS.get(run['model.norm'], run['model.norm'])}, $\\lambda$ = {run['weight_decay']:g}")
+            (
+                run["folder"],
+                f"{NORM_LABELS.get(run['model.norm'], run['model.norm'])}, $\\lambda$ = {run['weight_decay']:g}",
+            )
             for _, run in shown.iterrows()
         ]
         figure = trajectories(rows, titles)

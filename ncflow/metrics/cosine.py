@@ -4,42 +4,58 @@ With u_c the mean over class c of the centred, normalised features, the mean cos
 |u_c|^2, and over the pairs of two classes u_c . u_c' (Lemma C.5). Nothing of size N x N is ever formed.
 """
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor
 
-# Rows that are centred and normalised at a time: a chunk in float64 stays in the processor's cache.
-_CHUNK = 1024
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Features (B, d) of any floating type with their labels (B,), in as many batches as there are."""
+
+# Rows that are centred and normalised at a time: in float64 they stay in the processor's cache.
+_CHUNK = 256
 
 
-def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Sum of the features of each class (C, d) in float64 and number of samples of each (C,).
+def _chunks(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """Small pieces of the batches, features in float64."""
+    for features, labels in batches:
+        for rows, classes in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
+            yield rows.double(), classes
+
+
+def class_sums(batches: Batches, num_classes: int, dim: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum of the features of each class (C, d), number of samples of each (C,), and sum of all |h|^2 (scalar).
 
     Args:
-        features: (N, d), any floating type.
-        labels: (N,), int64, 0..C-1.
+        batches: Features and labels, labels in 0..C-1.
         num_classes: C.
+        dim: d.
+        device: Where the features are.
     """
-    sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
-    for rows, classes in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
-        sums.index_add_(0, classes, rows.double())
-    return sums, torch.bincount(labels, minlength=num_classes)
+    sums = torch.zeros(num_classes, dim, dtype=torch.float64, device=device)
+    counts = torch.zeros(num_classes, dtype=torch.int64, device=device)
+    squares = torch.zeros((), dtype=torch.float64, device=device)
+    for rows, classes in _chunks(batches):
+        sums.index_add_(0, classes, rows)
+        counts += torch.bincount(classes, minlength=num_classes)
+        squares += torch.linalg.vector_norm(rows).square()
+    return sums, counts, squares
 
 
-def direction_sums(features: Tensor, labels: Tensor, centre: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def direction_sums(batches: Batches, centre: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Sum over each class of (h - h_G)/|h - h_G|, (C, d), and the number of samples that have a direction, (C,).
 
     A feature that lies exactly at the centre has no direction and is in neither.
 
     Args:
-        features: (N, d), any floating type.
-        labels: (N,), int64, 0..C-1.
+        batches: Features and labels, labels in 0..C-1.
         centre: h_G, (d,), float64.
         num_classes: C.
     """
-    sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
-    counts = torch.zeros(num_classes, dtype=torch.int64, device=features.device)
-    for rows, classes in zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True):
-        centred = rows.double() - centre
+    sums = torch.zeros(num_classes, len(centre), dtype=torch.float64, device=centre.device)
+    counts = torch.zeros(num_classes, dtype=torch.int64, device=centre.device)
+    for rows, classes in _chunks(batches):
+        centred = rows - centre
         norms = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
         directed = norms != 0
         centred /= torch.where(directed, norms, 1.0)

@@ -1,11 +1,11 @@
 """Neural collapse of one layer: a pure function and the torchmetrics Metric that delegates to it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from ncflow.checks import require
 from ncflow.metrics.cosine import class_sums, cosine_measures, direction_sums, duality_cosines
@@ -52,15 +52,23 @@ def neural_collapse(
     if weight is not None:
         expected = (num_classes, features.shape[1])
         require(tuple(weight.shape) == expected, "weight", f"of shape (C, d) = {expected}", tuple(weight.shape))
-    sums, counts = class_sums(features, labels, num_classes)
-    centre = sums.sum(0) / len(features)
+    return _measure([(features, labels)], num_classes, weight, delta, self_pairs)
+
+
+def _measure(
+    batches: Sequence[tuple[Tensor, Tensor]], num_classes: int, weight: Tensor | None, delta: float, self_pairs: bool
+) -> dict[str, Tensor]:
+    """Both entrances' one answer, from checked batches."""
+    first = batches[0][0]
+    sums, counts, squares = class_sums(batches, num_classes, first.shape[1], first.device)
+    total = counts.sum()
     means = sums / torch.where(counts > 0, counts, torch.nan)[:, None]
-    measures = cosine_measures(*direction_sums(features, labels, centre, num_classes), delta, self_pairs)
+    directions = direction_sums(batches, sums.sum(0) / total, num_classes)
+    measures = cosine_measures(*directions, delta, self_pairs)
     if weight is not None:
         measures |= duality_cosines(weight, means, means[counts > 0].mean(0))
         measures["weight_norm"] = torch.linalg.matrix_norm(weight.double())
-    squares = sum(rows.double().square().sum() for rows in features.split(4096))
-    measures["feature_rms_norm"] = torch.sqrt(torch.as_tensor(squares) / len(features))
+    measures["feature_rms_norm"] = torch.sqrt(squares / total)
     measures["classes_present"] = (counts > 0).sum().double()
     return measures
 
@@ -136,6 +144,9 @@ class NeuralCollapse(Metric):
         shape = tuple(features.shape)
         right = len(shape) == 2 and shape[1] == self.feature_dim
         require(right, "features", f"of shape (B, {self.feature_dim})", shape)
+        if len(features) == 0:
+            return
+        _check(features, labels, self.num_classes, self.delta)
         self.features.append(features.detach())
         self.labels.append(labels)
 
@@ -143,11 +154,7 @@ class NeuralCollapse(Metric):
         """The measures of :func:`neural_collapse` over all batches."""
         require(len(self.features) > 0, "update", "called before compute", "no sample")
         classifier = self._classifier[0]
-        return neural_collapse(
-            dim_zero_cat(self.features),
-            dim_zero_cat(self.labels),
-            self.num_classes,
-            weight=None if classifier is None else classifier.weight.detach(),
-            delta=self.delta,
-            self_pairs=self.self_pairs,
-        )
+        weight = None if classifier is None else classifier.weight.detach()
+        # After a sync over processes the states are single tensors, before it lists.
+        gathered = [state if isinstance(state, list) else [state] for state in (self.features, self.labels)]
+        return _measure(list(zip(*gathered, strict=True)), self.num_classes, weight, self.delta, self.self_pairs)

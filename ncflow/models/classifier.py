@@ -56,7 +56,7 @@ class Classifier(LightningModule):
         """The loss of a minibatch; summed up on the device, so that no step waits for a logger."""
         inputs, labels = batch
         loss = self.loss(self.network(inputs), labels)
-        self.loss_sum += loss.detach()
+        self.loss_sum.add_(loss.detach())  # in place: setting an attribute of a module costs more than the sum
         return loss
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Multilayer perceptron with batch normalisation where the papers place it."""
 
+import itertools
 from collections.abc import Sequence
 from math import prod
 from typing import Literal
@@ -55,7 +56,7 @@ class MLP(Network):
         check_norm(norm, affine, gamma, norm_bias)
         widths = [prod(input_shape), *[width] * (depth - 1)]
         layers = []
-        for index, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for index, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
             parts: list[nn.Module] = [nn.Linear(fan_in, fan_out, bias=bias), _ACTIVATIONS[activation]()]
             if norm == "all" or (norm == "last" and index == depth - 2):
                 parts.append(batch_norm(fan_out, gamma, norm_bias))

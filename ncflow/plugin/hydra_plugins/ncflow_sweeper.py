@@ -21,6 +21,9 @@ class NcflowSweeper(BasicSweeper):
         from ncflow.progress import sweep_progress
         from ncflow.train import finish
 
+        assert self.hydra_context is not None
+        assert self.config is not None
+        assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         batches = self.split_arguments(overrides, self.max_batch_size)
@@ -46,7 +49,8 @@ class NcflowSweeper(BasicSweeper):
 
     def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[list[Sequence[str]], list[Path], list[Any]]:
         """Cells of a batch that have work left, their folders, and reports of the finished ones."""
-        from ncflow.results import RESULT
+        from ncflow.config import run_id
+        from ncflow.results import RESULT, read_json
         from ncflow.train import SKIPPED, Report
 
         cells: dict[Path, tuple[Sequence[str], DictConfig]] = {}
@@ -54,7 +58,8 @@ class NcflowSweeper(BasicSweeper):
         for overrides in batch:
             cfg = self._compose(overrides)
             folder = Path(str(cfg.hydra.sweep.dir)) / str(cfg.hydra.sweep.subdir)
-            if (folder / RESULT).exists() and "ncflow.slug" in str(OmegaConf.to_container(cfg.hydra.sweep)["subdir"]):
+            result = read_json(folder / RESULT)
+            if result is not None and result["run_id"] == run_id(cfg):
                 finished.append(Report(SKIPPED, str(folder)))
             else:
                 cells.setdefault(folder, (overrides, cfg))
@@ -64,6 +69,8 @@ class NcflowSweeper(BasicSweeper):
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         from hydra.core.hydra_config import HydraConfig
 
+        assert self.hydra_context is not None
+        assert self.config is not None
         cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         HydraConfig.instance().set_config(cfg)  # where ${hydra:...} looks
         return cfg
