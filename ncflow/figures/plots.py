@@ -64,7 +64,8 @@ def collapse_against(runs: pd.DataFrame, by: str, intra: str = "intra_min", inte
                 _series(axis, of_norm, by, measure, style, norm)
         axis.axhline(1, color="0.5", lw=1, ls=":")
         _limit_line(axis, part)
-        axis.set(xscale="log", xlabel=LABELS.get(by.rsplit(".", 1)[-1], by), title=panel_title(values))
+        _log_scale(axis, part[by])
+        axis.set(xlabel=LABELS.get(by.rsplit(".", 1)[-1], by), title=panel_title(values))
         _mark_values(axis, sorted(part[by].unique()))
         axis.set_ylabel("cosine (training split)")
     _legend(figure, runs, intra, inter)
@@ -99,6 +100,14 @@ def _limit_line(axis: Axes, runs: pd.DataFrame) -> None:
         )
     if limits:
         axis.set_ylim(min(axis.get_ylim()[0], limits[0]) - 0.15, 1.08)
+
+
+def _log_scale(axis: Axes, values: pd.Series) -> None:
+    """Logarithmic; where 0 is among the values it stands apart on the left."""
+    if values.min() > 0:
+        axis.set_xscale("log")
+    else:
+        axis.set_xscale("symlog", linthresh=values[values > 0].min())
 
 
 def _mark_values(axis: Axes, values: Sequence[float]) -> None:

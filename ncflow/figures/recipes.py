@@ -13,18 +13,18 @@ from ncflow.figures.tables import finished, panels
 Recipe = Callable[[pd.DataFrame, pd.DataFrame], Iterator[tuple[str, Figure]]]
 
 
-def _measured(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """Finished runs that have all these columns; none where a column is missing altogether."""
+def _measured(runs: pd.DataFrame) -> pd.DataFrame:
+    """Finished runs with measures and what every figure sorts by; none where a column is missing altogether."""
     done = finished(runs)
-    needed = ["train/intra_min", "train/inter_max", "model.norm", *columns]
+    needed = ["train/intra_min", "train/inter_max", "model.norm", "weight_decay", "seed"]
     return done.dropna(subset=needed) if all(column in done for column in needed) else done.iloc[:0]
 
 
 def fig2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Min intra and max inter against weight decay, with and without BN (Pan, Cao, figure 2)."""
     suited = _measured(runs)
-    suited = suited[(suited["weight_decay"] > 0) & ~_fixed_gamma(suited)]
-    if suited["weight_decay"].nunique() > 1:
+    suited = suited[~_fixed_gamma(suited)]
+    if not suited.empty and suited["weight_decay"].nunique() > 1:
         yield "fig2", collapse_against(suited, "weight_decay")
 
 
@@ -32,7 +32,7 @@ def fig4(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[tuple[str, Figur
     """Min intra and max inter against a fixed gamma (Pan, Cao, figure 4)."""
     suited = _measured(runs)
     suited = suited[_fixed_gamma(suited)]
-    if len(suited) and suited["model.gamma"].nunique() > 1:
+    if not suited.empty and suited["model.gamma"].nunique() > 1:
         yield "fig4", collapse_against(suited, "model.gamma")
 
 
