@@ -85,6 +85,16 @@ def test_output_is_plain_lines_where_nobody_watches(ncflow):
     assert done.stderr == ""
 
 
+def test_denormals_are_flushed(ncflow):
+    code = (
+        "import sys, torch; from ncflow.train import main\n"
+        "tiny = lambda: float(torch.tensor([1e-30]) * torch.tensor([1e-10]))\n"
+        "assert tiny() != 0\ntry: main()\nexcept SystemExit as e: assert not e.code\nassert tiny() == 0"
+    )
+    done = ncflow(*TINY, program=(sys.executable, "-c", code))
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("norm", ["none", "last", "all"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_a_hand_written_loop_gives_the_same_weights_after_50_steps(norm, optimizer, config, tmp_path):
