@@ -21,6 +21,8 @@ def explain(error: BaseException) -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_option(error.missing_cfg_file)
+    if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
+        return _join(str(error if isinstance(error, OSError) else error.__cause__))
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return f"{type(error).__name__}: {_join(str(error))} (HYDRA_FULL_ERROR=1 shows where)"
     text = _join(f"{error}\n{error.__cause__ or ''}")

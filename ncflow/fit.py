@@ -19,11 +19,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 
 import ncflow
-from ncflow.callbacks import EpochProgress, NeuralCollapseCallback, SaveForResume, StopOnDivergence
+from ncflow.callbacks import NeuralCollapseCallback
 from ncflow.checks import ArgumentError
 from ncflow.config import ConfigError, build, check_fields, locate
 from ncflow.data.base import InMemoryData
 from ncflow.features import resolve_layers
+from ncflow.lifecycle import EpochProgress, SaveForResume, StopOnDivergence
 from ncflow.loggers import wandb_logger
 from ncflow.models import Classifier
 from ncflow.progress import is_interactive

@@ -195,7 +195,7 @@ def load_history(*folders: Path | str) -> "pd.DataFrame":
     parts = []
     for folder in run_folders(*folders):
         if (folder / HISTORY).exists():
-            part = pd.read_csv(folder / HISTORY, on_bad_lines="skip")
+            part = pd.read_csv(folder / HISTORY, on_bad_lines="skip", float_precision="round_trip")
             identity = status_of(folder)[1].get("run_id")
             parts.append(part.assign(run_id=identity, folder=str(folder)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS, "run_id", "folder"])

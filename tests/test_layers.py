@@ -19,6 +19,7 @@ ORDER = [
     {"results"},
     {"progress", "loggers"},
     {"callbacks"},
+    {"lifecycle"},
     {"explain", "fit"},
     {"train"},
     {"figures"},

@@ -280,7 +280,7 @@ def test_a_folder_that_cannot_be_made_is_named(ncflow, tmp_path):
     (tmp_path / "file").write_text("in the way")
     done = ncflow(*TINY, "runs_dir=file/below")
     assert done.returncode == 2
-    assert done.stderr.startswith("ncflow: error: NotADirectoryError")
+    assert done.stderr.startswith("ncflow: error: [Errno 20] Not a directory: ")
     assert len(done.stderr.splitlines()) == 1
 
 
