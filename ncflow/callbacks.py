@@ -38,7 +38,8 @@ class NeuralCollapseCallback(Callback):
         delta: Level of the quantiles.
         self_pairs: Whether intra counts the pairs i = j.
         batch_size: Batch size for ``measure_dataloaders()``; values depend on it by rounding alone.
-        history: File to which a row per split and layer is added at each measurement.
+        history: File to which a row per split and layer is added at each measurement; training that starts anew,
+            rather than from a checkpoint, starts it anew.
 
     Attributes:
         rows: The rows of the latest measurement: ``epoch`` (finished epochs), ``split``, ``layer`` and the measures.
