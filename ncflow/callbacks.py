@@ -1,18 +1,21 @@
 """The Lightning callback that measures collapse, on our models and on anybody's."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ncflow.checks import ArgumentError, require
-from ncflow.features import LAST, extract, resolve_layers
+from ncflow.data.base import shard
+from ncflow.features import LAST, FeatureBatch, extract, resolve_layers
 from ncflow.metrics import NeuralCollapse
+from ncflow.metrics.margins import predictions, weight_norm_product
 from ncflow.models.network import find_classifier
 from ncflow.results import History
 
@@ -38,6 +41,8 @@ class NeuralCollapseCallback(Callback):
         delta: Level of the quantiles.
         self_pairs: Whether intra counts the pairs i = j.
         batch_size: Batch size for ``measure_dataloaders()``; values depend on it by rounding alone.
+        max_cached_bytes: Bytes of features kept for each layer, on each rank; a split that has more is read twice. None
+            for no limit.
         history: File to which a row per split and layer is added at each measurement; training that starts anew,
             rather than from a checkpoint, starts it anew.
 
@@ -57,6 +62,7 @@ class NeuralCollapseCallback(Callback):
         delta: float = 0.05,
         self_pairs: bool = False,
         batch_size: int = 500,
+        max_cached_bytes: int | None = 2**31,
         history: Path | str | None = None,
     ) -> None:
         require(every_n_epochs >= 1, "every_n_epochs", "at least 1", every_n_epochs)
@@ -64,6 +70,7 @@ class NeuralCollapseCallback(Callback):
         self.every_n_epochs, self.layers, self.loaders = every_n_epochs, layers, loaders
         self.classifier, self.norm, self.loss = classifier, norm, loss
         self.delta, self.self_pairs, self.batch_size = delta, self_pairs, batch_size
+        self.max_cached_bytes = max_cached_bytes
         self.history = None if history is None else History(Path(history))
         self.rows: list[dict[str, Any]] = []
 
@@ -75,7 +82,7 @@ class NeuralCollapseCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what an interrupted run wrote after its checkpoint; measure the model as initialised."""
         starts = trainer.global_step == 0
-        if self.history is not None:
+        if self.history is not None and trainer.is_global_zero:
             self.history.restart_after(None if starts else trainer.current_epoch)
         if starts:
             self.measure(trainer, pl_module, epoch=0)
@@ -106,7 +113,7 @@ class NeuralCollapseCallback(Callback):
                 trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
                 for logger in trainer.loggers:
                     logger.log_metrics({**named, "epoch": epoch}, step=trainer.global_step)
-        if self.history is not None:
+        if self.history is not None and trainer.is_global_zero:
             self.history.append(self.rows)
 
     def _loaders(self, trainer: Trainer) -> Mapping[str, Iterable[Any]]:
@@ -123,36 +130,76 @@ class NeuralCollapseCallback(Callback):
         names = resolve_layers(network, self.layers)
         _, head = find_classifier(network, self.classifier)
         metrics: dict[str, NeuralCollapse] = {}
-        logits, labels = [], []
+        outputs = _Outputs(self._loss(pl_module), next(network.parameters()).device)
         for batch in extract(network, loader, names, self.classifier):
             for name, features in batch.features.items():
                 if name not in metrics:
-                    # A hidden layer's features have another meaning, and often another size, than the rows of W.
-                    reads = head if name == LAST else None
-                    metrics[name] = NeuralCollapse(
-                        head.out_features, features.shape[1], reads, self.delta, self.self_pairs
-                    ).to(features.device)
-                metrics[name].update(features, batch.labels)
-            logits.append(batch.logits)
-            labels.append(batch.labels)
-        require(bool(labels), "loaders", "loaders with at least one batch", "an empty one")
+                    metrics[name] = self._metric(head, name, features)
+            _update(metrics, batch)
+            outputs.update(batch.logits, batch.labels)
+        require(bool(metrics), "loaders", "loaders with at least one batch", "an empty one")
         with torch.no_grad():
+            unfit = {name: metric for name, metric in metrics.items() if metric.second_pass()}
+            if unfit:
+                for batch in extract(network, loader, list(unfit), self.classifier):
+                    _update(unfit, batch)
             values = {name: metric.compute() for name, metric in metrics.items()}
             if LAST in values:
-                values[LAST] |= self._outputs(pl_module, torch.cat(logits), torch.cat(labels))
+                values[LAST] |= outputs.compute()
                 values[LAST]["gamma_norm"] = self._gamma_norm(network)
+                values[LAST]["rho"] = weight_norm_product(network)
         return {name: _floats(measures) for name, measures in values.items()}
 
-    def _outputs(self, pl_module: LightningModule, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def _metric(self, head: nn.Linear, name: str, features: Tensor) -> NeuralCollapse:
+        # A hidden layer's features have another meaning, and often another size, than the rows of W.
+        reads = head if name == LAST else None
+        # Apple's GPUs have no float64: there the sums are made on the CPU.
+        device = "cpu" if features.device.type == "mps" else features.device
+        metric = NeuralCollapse(
+            head.out_features,
+            features.shape[1],
+            reads,
+            self.delta,
+            self.self_pairs,
+            max_cached_bytes=self.max_cached_bytes,
+        )
+        return metric.to(device)
+
+    def _loss(self, pl_module: LightningModule) -> Callable[[Tensor, Tensor], Tensor]:
         own = getattr(pl_module, "loss", None)
-        loss = self.loss or (own if callable(own) else F.cross_entropy)
-        correct = (logits.argmax(1) == labels) & logits.isfinite().all(1)
-        return {"loss": loss(logits.double(), labels), "accuracy": correct.double().mean()}
+        return self.loss or (own if callable(own) else F.cross_entropy)
 
     def _gamma_norm(self, network: nn.Module) -> Tensor:
         layer = network.get_submodule(self.norm) if self.norm is not None else getattr(network, "last_norm", None)
         weight = getattr(layer, "weight", None)
         return torch.tensor(torch.nan) if weight is None else weight.double().norm()
+
+
+def _update(metrics: Mapping[str, NeuralCollapse], batch: FeatureBatch) -> None:
+    for name, metric in metrics.items():
+        device = metric.sums.device
+        logits = batch.logits.to(device) if name == LAST else None
+        metric.update(batch.features[name].to(device), batch.labels.to(device), logits)
+
+
+class _Outputs:
+    """Loss and accuracy over all samples of all ranks, from a loss that is a mean over its batch."""
+
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> None:
+        self.loss = loss
+        self.device = torch.device("cpu") if device.type == "mps" else device
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, correct, samples
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        logits, labels = logits.to(self.device), labels.to(self.device)
+        correct = (predictions(logits) == labels).sum()
+        count = len(labels)
+        self.sums += torch.stack([self.loss(logits.double(), labels) * count, correct, correct.new_tensor(count)])
+
+    def compute(self) -> dict[str, Tensor]:
+        everywhere = gather_all_tensors(self.sums) if torch.distributed.is_initialized() else [self.sums]
+        loss, correct, count = torch.stack(everywhere).sum(0)
+        return {"loss": loss / count, "accuracy": correct / count}
 
 
 def _network(pl_module: LightningModule) -> nn.Module:
@@ -175,6 +222,9 @@ def is_due(trainer: Trainer, every_n_epochs: int) -> bool:
 def sequential(loader: Any) -> DataLoader:
     """Copy of a DataLoader that gives each sample of its data set once, in order.
 
+    Under distributed training each rank gets its share and no sample is given twice: Lightning's own samplers would
+    pad the shares to one size.
+
     Raises:
         ArgumentError: For anything but a DataLoader over a map-style data set.
     """
@@ -184,7 +234,7 @@ def sequential(loader: Any) -> DataLoader:
             f"found {type(loader).__name__}"
         )
     return DataLoader(
-        loader.dataset,
+        Subset(loader.dataset, shard(len(cast(Sized, loader.dataset)))),
         batch_size=loader.batch_size or 256,
         collate_fn=loader.collate_fn if loader.batch_size else None,
         num_workers=loader.num_workers,

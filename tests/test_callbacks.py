@@ -61,7 +61,7 @@ def test_works_on_a_module_that_is_not_ours(tmp_path):
     module.eval()
     with torch.no_grad():
         H = module.body(X)
-        expected = neural_collapse(H, Y, 3, module.fc.weight)
+        expected = neural_collapse(H, Y, 3, module.fc.weight, module.fc.bias)
         for name, value in expected.items():
             assert callback.rows[0][name] == pytest.approx(value.item(), rel=1e-6), name
         logits = module(X).double()

@@ -1,6 +1,5 @@
-"""The cosine family against its definition over all pairs, and against exact geometry."""
+"""Every measure against its formula, exact geometry, closed forms and invariances; streams; degenerate states."""
 
-import itertools
 import math
 import pickle
 
@@ -9,54 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics import MetricCollection
 
 from ncflow.metrics import NeuralCollapse, neural_collapse
-from ncflow.metrics.cosine import quantile
-
-
-def naive(H, y, C, W=None, delta=0.05, self_pairs=False):
-    """O(N^2) transcription of the definitions in float64: every pair of samples, one by one."""
-    H = np.asarray(H, dtype=np.float64)
-    y = np.asarray(y)
-    centred = H - H.mean(0)
-
-    def cos(i, j):
-        return centred[i] @ centred[j] / np.linalg.norm(centred[i]) / np.linalg.norm(centred[j])
-
-    members = {c: [i for i in np.flatnonzero(y == c) if np.linalg.norm(centred[i]) > 0] for c in range(C)}
-    intra, inter = [], []
-    for c in range(C):
-        pairs = [(i, j) for i in members[c] for j in members[c] if self_pairs or i != j]
-        if pairs:
-            intra.append(np.mean([cos(i, j) for i, j in pairs]))
-    for c, d in itertools.combinations(range(C), 2):
-        if members[c] and members[d]:
-            inter.append(np.mean([cos(i, j) for i in members[c] for j in members[d]]))
-    nan = float("nan")
-    result = {
-        "intra_min": min(intra, default=nan),
-        "intra_mean": np.mean(intra) if intra else nan,
-        "intra_quantile": np.quantile(intra, delta) if intra else nan,
-        "inter_max": max(inter, default=nan),
-        "inter_mean": np.mean(inter) if inter else nan,
-        "inter_quantile": np.quantile(inter, 1 - delta) if inter else nan,
-        "feature_rms_norm": np.sqrt(np.mean((H**2).sum(1))),
-        "classes_present": len(set(y.tolist())),
-    }
-    if W is not None:
-        W = np.asarray(W, dtype=np.float64)
-        means = {c: H[y == c].mean(0) for c in range(C) if (y == c).any()}
-        centre = np.mean(list(means.values()), axis=0)
-        cosines = []
-        for c, mean in means.items():
-            w, m = W[c] - W.mean(0), mean - centre
-            cosines.append(w @ m / np.linalg.norm(w) / np.linalg.norm(m))
-        result |= {
-            "nc3_cosine_min": min(cosines),
-            "nc3_cosine_mean": np.mean(cosines),
-            "weight_norm": np.linalg.norm(W),
-        }
-    return result
+from ncflow.metrics.margins import margins, weight_norm_product
+from ncflow.metrics.summary import quantile
+from tests.naive import naive
 
 
 def assert_equal(found, expected, rel=1e-9, abs_=1e-11):
@@ -72,6 +29,7 @@ def features(N, d, C, seed=0, offset=0.0, shares=None):
     return torch.tensor(H), torch.tensor(y), torch.tensor(rng.normal(size=(C, d)))
 
 
+@pytest.mark.parametrize("center", ["samples", "classes", "none"])
 @pytest.mark.parametrize("self_pairs", [False, True])
 @pytest.mark.parametrize(
     ("N", "d", "C", "shares"),
@@ -80,14 +38,15 @@ def features(N, d, C, seed=0, offset=0.0, shares=None):
         (60, 2, 6, None),  # C > d
         (50, 4, 2, None),
         (60, 5, 4, [0.85, 0.05, 0.05, 0.05]),  # unbalanced
-        (30, 5, 4, [0.5, 0.5, 0.0, 0.0]),  # absent classes
-        (5, 3, 8, None),  # classes of one
+        (30, 5, 4, [0.5, 0.4, 0.1, 0.0]),  # an absent class
+        (9, 3, 8, None),  # classes of one
     ],
 )
-def test_equals_the_definition_over_all_pairs(N, d, C, shares, self_pairs):
+def test_equals_the_formulas(N, d, C, shares, self_pairs, center):
     H, y, W = features(N, d, C, shares=shares)
-    found = neural_collapse(H, y, C, W, delta=0.1, self_pairs=self_pairs)
-    assert_equal(found, naive(H, y, C, W, delta=0.1, self_pairs=self_pairs))
+    b = torch.linspace(-1, 1, C, dtype=torch.float64)
+    found = neural_collapse(H, y, C, W, b, delta=0.1, self_pairs=self_pairs, center=center)
+    assert_equal(found, naive(H, y, C, W, b, delta=0.1, self_pairs=self_pairs, center=center), rel=1e-8)
 
 
 @pytest.mark.parametrize("C", [2, 3, 10, 100])
@@ -135,25 +94,174 @@ def test_metric_over_any_batches_equals_the_function(splits):
     H, y, W = features(40, 4, 3)
     classifier = torch.nn.Linear(4, 3).double()
     classifier.weight.data = W
+    classifier.bias.data = torch.tensor([0.5, -0.5, 0.0], dtype=torch.float64)
     metric = NeuralCollapse(3, 4, classifier, delta=0.2, self_pairs=True)
     for rows, labels in zip(H.split(splits), y.split(splits), strict=True):
         metric.update(rows, labels)
-    expected = neural_collapse(H, y, 3, W, delta=0.2, self_pairs=True)
+    expected = neural_collapse(H, y, 3, W, classifier.bias, delta=0.2, self_pairs=True)
     assert_equal(metric.compute(), {k: v.item() for k, v in expected.items()}, rel=1e-12)
     pickle.loads(pickle.dumps(metric))
     metric.reset()
     metric.update(H[:20], y[:20])
-    again = neural_collapse(H[:20], y[:20], 3, W, delta=0.2, self_pairs=True)
+    again = neural_collapse(H[:20], y[:20], 3, W, classifier.bias, delta=0.2, self_pairs=True)
     assert metric.compute()["intra_min"] == again["intra_min"]
 
 
-def test_degenerate_states_are_values():
-    H, y = torch.zeros(6, 3), torch.tensor([0, 0, 1, 1, 2, 2])
-    found = neural_collapse(H, y, 4, weight=torch.ones(4, 3))
-    # Every feature is at the centre, so none has a direction; all rows of W agree, so none differs from their mean.
-    assert all(found[name].isnan() for name in found if name.startswith(("intra", "inter", "nc3")))
+# --- exactness ---------------------------------------------------------------------------------------------------
+
+
+def planted(nc1, C=4, d=12, n=50, offset=0.0, dtype=torch.float64, seed=0):
+    """Features whose NC1 is known: simplex means, and in each class a cloud of exactly this covariance."""
+    rng = np.random.default_rng(seed)
+    M = np.zeros((C, d))
+    M[:, :C] = np.eye(C) - 1 / C
+    M = M @ np.linalg.qr(rng.normal(size=(d, d)))[0]
+    cloud = rng.normal(size=(n, d))
+    cloud -= cloud.mean(0)
+    cloud = cloud @ np.linalg.inv(np.linalg.cholesky(cloud.T @ cloud / n).T)  # mean 0, covariance I
+    # Sigma_B = M^T M/C has C-1 eigenvalues 1/C, so tr(s^2 I pinv(Sigma_B))/C = s^2 (C-1).
+    s = math.sqrt(nc1 / (C - 1))
+    H = np.concatenate([mean + s * cloud for mean in M]) + offset
+    return torch.tensor(H, dtype=dtype), torch.arange(C).repeat_interleave(n)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("nc1", [1e2, 1.0, 1e-3, 1e-6, 1e-10])
+def test_planted_nc1(nc1, offset):
+    spread = math.sqrt(nc1 / 3)
+    H, y = planted(nc1, offset=offset * 1e4 * spread)
+    found = neural_collapse(H, y, 4)
+    assert found["nc1"].item() == pytest.approx(nc1, rel=1e-9 if offset == 0 else 1e-7)
+    assert found["nc1_rank"] == 3
+    # tr Sigma_W = 12 s^2, tr Sigma_B = 3/4, |mu_c - mu_c'|^2 = 2.
+    assert found["nc1_trace_ratio"].item() == pytest.approx(16 * spread**2, rel=1e-7)
+    assert found["cdnv"].item() == pytest.approx(12 * spread**2 / 2, rel=1e-7)
+
+
+@pytest.mark.parametrize("nc1", [1e2, 1e-3, 1e-10])
+@pytest.mark.parametrize("splits", [[200], [1] * 200, [199, 1], [50, 100, 50]])
+@pytest.mark.parametrize("limit", [None, 0])
+def test_streams_equal_one_pass_far_from_the_origin(nc1, splits, limit):
+    """Any batches, kept or read twice, equal float64 formulas at a mean of 1e4 times the spread."""
+    H, y = planted(nc1, offset=1e4 * math.sqrt(nc1 / 3))
+    W = torch.tensor(np.random.default_rng(3).normal(size=(4, 12)))
+    order = torch.randperm(200)
+    H, y = H[order], y[order]
+    classifier = torch.nn.Linear(12, 4, bias=False).double()
+    classifier.weight.data = W
+    metric = NeuralCollapse(4, 12, classifier, max_cached_bytes=limit)
+    batches = list(zip(H.split(splits), y.split(splits), strict=True))
+    for batch in batches:
+        metric.update(*batch)
+    assert metric.second_pass() == (limit == 0)
+    if limit == 0:
+        with pytest.raises(ValueError, match="update must be given the same 200 samples in the second pass"):
+            metric.compute()
+        for batch in batches:
+            metric.update(*batch)
+    whole = {name: value.item() for name, value in neural_collapse(H, y, 4, W).items()}
+    assert_equal(metric.compute(), whole, rel=1e-9, abs_=1e-9)
+    assert_equal(metric.compute(), naive(H, y, 4, W), rel=1e-6, abs_=1e-7)
+
+
+def test_compute_before_the_second_pass_is_refused():
+    H, y, _ = features(20, 3, 2)
+    metric = NeuralCollapse(2, 3, max_cached_bytes=100)
+    metric.update(H, y)
+    with pytest.raises(ValueError, match=r"update must be called for all data once more after second_pass\(\)"):
+        metric.compute()
+
+
+def test_standard_gaussians_have_the_closed_form():
+    """N(mu_c, I) with simplex means of length r: CDNV = d/|mu_c - mu_c'|^2, trace ratio d/r^2."""
+    C, d, n, r = 3, 8, 40_000, 4.0
+    means = torch.zeros(C, d, dtype=torch.float64)
+    means[:, :C] = (torch.eye(C, dtype=torch.float64) - 1 / C) * r / math.sqrt(1 - 1 / C)
+    y = torch.arange(C).repeat(n)
+    H = means[y] + torch.randn(C * n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = neural_collapse(H, y, C)
+    apart = 2 * r**2 * C / (C - 1) / 1  # |mu_c - mu_c'|^2 = 2 r^2 (1 + 1/(C-1))
+    assert found["cdnv"].item() == pytest.approx(d / apart, rel=0.02)
+    assert found["nc1_trace_ratio"].item() == pytest.approx(d / r**2, rel=0.02)
+    assert found["nc1"].item() == pytest.approx((C - 1) / r**2 * (C - 1) / C, rel=0.02)
+
+
+def test_ill_conditioned_means_keep_their_small_eigenvalue():
+    """float32 pinv cuts it off: 2.38 for a true 10.66 in a peer's code."""
+    rng = np.random.default_rng(0)
+    means = np.linalg.qr(rng.normal(size=(40, 40)))[0][:5] * np.geomspace(1, 1e-3, 5)[:, None]
+    y = np.arange(500) % 5
+    H = means[y] + 0.01 * rng.normal(size=(500, 40))
+    H32 = torch.tensor(H, dtype=torch.float32)
+    assert neural_collapse(H32, torch.tensor(y), 5)["nc1"].item() == pytest.approx(naive(H32, y, 5)["nc1"], rel=1e-6)
+
+
+def test_nc4_uses_the_bias():
+    H = torch.tensor([[-1.0], [-0.5], [0.5], [1.0]])
+    y = torch.tensor([0, 0, 1, 1])
+    W = torch.tensor([[-1.0], [1.0]])
+    assert neural_collapse(H, y, 2, W)["nc4_agreement"] == 1
+    assert neural_collapse(H, y, 2, W, torch.tensor([3.0, 0.0]))["nc4_agreement"] == 0.5
+    assert neural_collapse(H, y, 2, W, logits=torch.tensor([[0.0, 1.0]] * 4))["nc4_agreement"] == 0.5
+
+
+def test_nearest_centre_with_a_far_mean():
+    """By |h|^2 - 2 h.mu + |mu|^2 in float32, 89 % of such samples go to the wrong class in a peer's code."""
+    H, y = planted(1e-2, offset=3e4, dtype=torch.float32)
+    assert neural_collapse(H, y, 4)["ncc_accuracy"] == 1
+
+
+# --- degenerate states: values, and why ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6 / 3])
+def test_all_features_equal(value):
+    """No direction, no spread of means: nothing to compare, so NaN and not the rounding of the mean."""
+    H, y = torch.full((30, 3), value), torch.arange(30) % 3
+    found = neural_collapse(H, y, 4, weight=torch.eye(4)[:, :3])
+    families = ("intra", "inter", "nc1_trace", "cdnv", "nc2_equiangular_means", "nc2_etf", "nc3_cos", "nc3_etf")
+    assert all(found[name].isnan() for name in found if name.startswith(families))
+    assert found["nc1"].isnan()
+    assert found["nc1_rank"] == 0
     assert found["classes_present"] == 3
-    assert found["feature_rms_norm"] == 0
+    assert found["feature_rms_norm"].item() == pytest.approx(value * math.sqrt(3))
+
+
+def test_an_absent_class_is_left_out_not_counted_as_zeros():
+    H, y, _W = features(60, 5, 3)
+    assert_equal(
+        neural_collapse(H, y, 3),
+        {name: value.item() for name, value in neural_collapse(H, y * 2, 6).items()},  # classes 1, 3, 5 are absent
+        rel=1e-12,
+    )
+
+
+def test_classes_of_one_have_no_pairs_and_no_variance():
+    H = torch.randn(5, 4, dtype=torch.float64)
+    found = neural_collapse(H, torch.arange(5), 5)
+    assert found["intra_min"].isnan()  # no pair i != j
+    assert found["nc1"] == 0
+    assert found["cdnv"] == 0
+    assert found["ncc_accuracy"] == 1
+    assert neural_collapse(H, torch.arange(5), 5, self_pairs=True)["intra_min"].item() == pytest.approx(1)
+
+
+def test_coincident_class_means_lose_rank():
+    """Two of four classes share a mean: a fixed C - 1 eigenvalues gives 4e4 for 0.13 in a peer's code."""
+    H, y = planted(0.1)
+    merged = H.clone()
+    merged[y == 1] = H[y == 0]
+    found = neural_collapse(merged, y, 4)
+    assert found["nc1_rank"] == 2
+    assert found["nc1"].item() == pytest.approx(naive(merged, y, 4)["nc1"], rel=1e-9)
+    assert found["cdnv"].isinf()  # two classes at no distance
+
+
+def test_one_class_alone():
+    found = neural_collapse(torch.randn(10, 3), torch.zeros(10, dtype=torch.long), 2, weight=torch.eye(2, 3))
+    assert found["classes_present"] == 1
+    assert found["ncc_accuracy"] == 1
+    assert all(found[name].isnan() for name in ("nc1", "cdnv", "inter_max", "nc2_etf_error", "nc3_cosine_min"))
 
 
 def test_a_feature_at_the_centre_is_left_out():
@@ -163,12 +271,86 @@ def test_a_feature_at_the_centre_is_left_out():
     assert found["inter_max"] == -1
 
 
-def test_features_that_are_not_finite_give_nan_not_a_number():
-    H, y, _ = features(20, 3, 2)
-    H[3, 1] = torch.nan
-    found = neural_collapse(H, y, 2)
-    assert found["intra_min"].isnan()
-    assert found["inter_max"].isnan()
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_features_that_are_not_finite_give_nan_and_a_count(bad):
+    H, y, W = features(20, 3, 2)
+    H[3, 1] = bad
+    found = neural_collapse(H, y, 2, W)
+    fine = {"classes_present", "nonfinite_samples", "weight_norm", "nc2_equinorm_weights", "nc2_equiangular_weights"}
+    assert all(found[name].isfinite() for name in fine)
+    assert found["nonfinite_samples"] == 1
+    numbers = {name for name, value in found.items() if value.isfinite()}
+    assert numbers - {"margin_min", "margin_mean", "margin_std"} == fine
+
+
+def test_two_classes_and_more_classes_than_dimensions():
+    for C, d in ((2, 1), (2, 7), (9, 2)):
+        H, y, W = features(80, d, C)
+        assert_equal(neural_collapse(H, y, C, W), naive(H, y, C, W), rel=1e-7)
+
+
+def test_margins():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 5.0]])
+    assert margins(logits, torch.tensor([0, 0])).tolist() == [1.0, -5.0]
+    assert margins(torch.tensor([[2.0], [2.0]]), torch.tensor([0, 1])).tolist() == [-2.0, 2.0]
+
+
+def test_weight_norm_product():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 2), torch.nn.BatchNorm2d(2), torch.nn.Linear(3, 2))
+    torch.nn.init.constant_(network[0].weight, 1.0)
+    torch.nn.init.constant_(network[2].weight, 2.0)
+    assert weight_norm_product(network).item() == pytest.approx(math.sqrt(8) * math.sqrt(24))
+
+
+# --- as a torchmetrics Metric --------------------------------------------------------------------------------------
+
+
+def test_merge_state_adds_up():
+    H, y, _ = features(40, 4, 3)
+    one, other = NeuralCollapse(3, 4), NeuralCollapse(3, 4)
+    one.update(H[:15], y[:15])
+    other.update(H[15:], y[15:])
+    one.merge_state(other)
+    assert_equal(one.compute(), {k: v.item() for k, v in neural_collapse(H, y, 3).items()}, rel=1e-12)
+
+
+def test_state_dict_pickle_and_device_carry_the_state():
+    H, y, _ = features(40, 4, 3)
+    metric = NeuralCollapse(3, 4)
+    metric.persistent(True)
+    metric.update(H[:30], y[:30])
+    restored = NeuralCollapse(3, 4)
+    restored.persistent(True)
+    restored.load_state_dict(metric.state_dict())
+    copy = pickle.loads(pickle.dumps(metric)).to("cpu")
+    expected = {k: v.item() for k, v in neural_collapse(H, y, 3).items()}
+    for each in (restored, copy, metric):
+        each.update(H[30:], y[30:])
+        assert_equal(each.compute(), expected, rel=1e-12)
+
+
+def test_in_a_collection_and_by_forward():
+    H, y, _ = features(40, 4, 3)
+    collection = MetricCollection({"all": NeuralCollapse(3, 4), "pairs": NeuralCollapse(3, 4, self_pairs=True)})
+    first = collection(H[:20], y[:20])
+    collection(H[20:], y[20:])
+    assert first["all_nc1" if "all_nc1" in first else "nc1"] == neural_collapse(H[:20], y[:20], 3)["nc1"]
+    single = NeuralCollapse(3, 4)
+    assert single(H[:20], y[:20])["nc1"] == neural_collapse(H[:20], y[:20], 3)["nc1"]
+    single(H[20:], y[20:])
+    assert_equal(single.compute(), {k: v.item() for k, v in neural_collapse(H, y, 3).items()}, rel=1e-12)
+
+
+def test_logits_with_some_batches_alone_are_refused():
+    metric = NeuralCollapse(3, 4)
+    H, y, _ = features(40, 4, 3)
+    metric.update(H[:20], y[:20], torch.randn(20, 3))
+    metric.update(H[20:], y[20:])
+    with pytest.raises(ValueError, match="logits must be given with every batch or with none, found '1 of 2 batches'"):
+        metric.compute()
+
+
+# --- bad arguments -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -177,7 +359,7 @@ def test_features_that_are_not_finite_give_nan_not_a_number():
         ({"labels": torch.tensor([0, 1, 3])}, r"labels must be in 0..2, found '0..3'"),
         ({"labels": torch.tensor([0, -1, 1])}, r"labels must be in 0..2"),
         ({"labels": torch.tensor([0.0, 1.0, 2.0])}, "labels must be integers, found torch.float32"),
-        ({"labels": torch.tensor([0, 1])}, r"labels must be of shape"),
+        ({"labels": torch.tensor([0, 1])}, r"labels must be of shape \(3,\)"),
         ({"features": torch.zeros(3, 2, 2)}, r"features must be of shape \(N, d\)"),
         ({"features": torch.zeros(3, 2, dtype=torch.long)}, "features must be of a floating type"),
         ({"features": torch.zeros(0, 2), "labels": torch.zeros(0, dtype=torch.long)}, "at least one sample"),

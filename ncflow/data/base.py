@@ -26,6 +26,11 @@ class Split(NamedTuple):
         """The same split on a device."""
         return Split(self.inputs.to(device), self.labels.to(device))
 
+    def shard(self) -> "Split":
+        """This rank's samples; a view."""
+        own = shard(len(self.labels))
+        return Split(self.inputs[own.start :: own.step], self.labels[own.start :: own.step])
+
     def take(self, index: Tensor) -> "Split":
         """The samples at ``index``."""
         return Split(self.inputs[index], self.labels[index])
@@ -68,6 +73,13 @@ def batch_bounds(num_samples: int, batch_size: int | None) -> list[tuple[int, in
     if len(starts) > 1 and num_samples - starts[-1] == 1:
         starts.pop()
     return list(zip(starts, [*starts[1:], num_samples], strict=True))
+
+
+def shard(count: int) -> range:
+    """This rank's samples of 0..count-1: every world-size-th one, all where there is one process, none twice."""
+    if not torch.distributed.is_initialized():
+        return range(count)
+    return range(torch.distributed.get_rank(), count, torch.distributed.get_world_size())
 
 
 class InMemoryData(LightningDataModule, ABC):
@@ -154,9 +166,10 @@ class InMemoryData(LightningDataModule, ABC):
         )
 
     def measure_dataloaders(self, batch_size: int = 500) -> dict[str, Batches]:
-        """Each split in a fixed order, every sample once, for measurement."""
+        """Each split in a fixed order, every sample once over all ranks, for measurement."""
         assert self.train is not None
         assert self.test is not None
         self.test = self.test.to(self.train.labels.device)
         splits = {"train": self.train, "test": self.test}
-        return {name: Batches(split, batch_size) for name, split in splits.items() if len(split.labels)}
+        own = {name: split.shard() for name, split in splits.items() if len(split.labels)}
+        return {name: Batches(split, batch_size) for name, split in own.items()}

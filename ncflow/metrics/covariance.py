@@ -1,0 +1,74 @@
+"""NC1 and NC2: variability within classes against the spread of their means, and the shape of that spread.
+
+Classes weigh the same whatever their number of samples (Sigma_W is the mean over classes of each class's covariance,
+divided by n_c), as in CBMM Memo 117, eq. 83-84; for balanced classes this is the sample-weighted form of Papyan, Han
+and Donoho (2020) and of Zhu et al. (2021).
+"""
+
+import torch
+from torch import Tensor
+
+from ncflow.metrics.statistics import Geometry, SecondSums, squared_distances
+from ncflow.metrics.summary import distance_to_simplex, mean_of_defined, pairs
+
+
+def variability_measures(around: Geometry, second: SecondSums) -> dict[str, Tensor]:
+    """``nc1``, ``nc1_rank``, ``nc1_trace_ratio`` and ``cdnv``; 0 at collapse.
+
+    ``nc1`` = tr(Sigma_W pinv(Sigma_B))/K, Zhu's convention; Papyan's notebook leaves out 1/K. Nothing of size d x d is
+    formed: pinv(Sigma_B) lives in the span of the K centred means. ``nc1_rank`` is the number of eigenvalues kept.
+    ``nc1_trace_ratio`` = tr Sigma_W / tr Sigma_B. ``cdnv`` is the mean over pairs of classes of
+    (v_c + v_c')/(2 |mu_c - mu_c'|^2) (Galanti et al. 2022); infinite where two class means coincide.
+
+    NaN where all class means coincide: there is nothing to compare with.
+    """
+    K = around.num_present
+    rank = (around.eigenvalues > 0).sum().double() if around.finite else around.gram.new_full((), torch.nan)
+    variances = (second.squares / around.counts)[around.present]
+    between = around.gram.diagonal().sum() / K
+    undefined = torch.where(rank > 0, 0.0, torch.nan)
+    ratios = pairs(variances[:, None] + variances) / (2 * pairs(squared_distances(around)))
+    defined = ~ratios.isnan() if around.finite else torch.ones_like(ratios, dtype=torch.bool)
+    return {
+        "nc1": second.relative / K + undefined,
+        "nc1_trace_ratio": variances.mean() / between + undefined,
+        "cdnv": mean_of_defined(ratios[defined]) + undefined,
+        "nc1_rank": rank,
+    }
+
+
+def simplex_measures(around: Geometry) -> dict[str, Tensor]:
+    """``nc2_equinorm_means``, ``nc2_equiangular_means``, ``nc2_etf_error`` (0 at collapse) and ``feature_rank`` (C-1).
+
+    Equinorm is std/mean of |mu_c - mu_G| with divisor K (notebooks divide by K - 1); equiangular the mean over pairs
+    of |cos + 1/(K-1)|; the ETF error || G/|G|_F - E ||_F; the rank (nuclear norm/Frobenius norm)^2 of M.
+    """
+    roots = around.eigenvalues.sqrt()
+    return {
+        "nc2_equinorm_means": _equinorm(torch.linalg.vector_norm(around.centred, dim=1)),
+        "nc2_equiangular_means": _equiangular(around.centred, around.num_present),
+        "nc2_etf_error": distance_to_simplex(around.gram),
+        "feature_rank": roots.sum().square() / around.eigenvalues.sum(),
+    }
+
+
+def weight_measures(weight: Tensor) -> dict[str, Tensor]:
+    """``nc2_equinorm_weights``, ``nc2_equiangular_weights``, ``weight_norm``: of all rows of W (C, d), not centred."""
+    rows = weight.double()
+    norms = torch.linalg.vector_norm(rows, dim=1)
+    return {
+        "nc2_equinorm_weights": _equinorm(norms),
+        "nc2_equiangular_weights": _equiangular(rows, len(rows)),
+        "weight_norm": torch.linalg.vector_norm(norms),
+    }
+
+
+def _equinorm(norms: Tensor) -> Tensor:
+    return norms.std(correction=0) / norms.mean()
+
+
+def _equiangular(rows: Tensor, size: int) -> Tensor:
+    """Rows that are 0 have no angle and are left out."""
+    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    units = (rows / norms)[(norms != 0).flatten()]
+    return mean_of_defined((pairs(units @ units.T) + 1 / max(size - 1, 1)).abs())

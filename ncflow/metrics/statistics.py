@@ -1,0 +1,232 @@
+"""What crosses the data: sums over samples in float64, each of a size that does not depend on the number of samples.
+
+Two passes. The first needs nothing and gives the class means; the second, around these means, gives the rest. Both are
+plain sums, so that batches, and ranks, add up. Features may be of any floating type: each chunk of rows is cast.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+EPSILON = torch.finfo(torch.float64).eps
+# Closer to its centre than this many ulps of the centre, a feature or a mean is at it: what is left is rounding.
+_ROUNDING = 64
+# Elements of a chunk: in float64 it stays in a CPU's cache; a GPU wants few, large kernels.
+_CHUNK_ELEMENTS = {"cpu": 2**18}
+_GPU_CHUNK_ELEMENTS = 2**24
+
+
+def chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Cut features (B, d), the first argument, and tensors beside them into rows that are worked on at a time."""
+    elements = _CHUNK_ELEMENTS.get(tensors[0].device.type, _GPU_CHUNK_ELEMENTS)
+    rows = max(64, elements // tensors[0].shape[1])
+    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
+
+
+@dataclass
+class FirstSums:
+    """Of the first pass.
+
+    Attributes:
+        sums: Of the features by class, (C, d).
+        counts: Samples by class, (C,).
+        squares: Sum of |h|^2, ().
+        nonfinite: Samples with a feature that is not finite, ().
+    """
+
+    sums: Tensor
+    counts: Tensor
+    squares: Tensor
+    nonfinite: Tensor
+
+    @classmethod
+    def zeros(cls, num_classes: int, dim: int, device: torch.device | str = "cpu") -> "FirstSums":
+        """No sample."""
+        zeros = torch.zeros(num_classes, dim, dtype=torch.float64, device=device)
+        return cls(zeros, zeros.new_zeros(num_classes), zeros.new_zeros(()), zeros.new_zeros(()))
+
+    def add(self, features: Tensor, labels: Tensor) -> None:
+        """Take in features (B, d) with labels (B,) in 0..C-1; nothing waits for a device."""
+        for rows, classes in chunks(features, labels):
+            rows = rows.double()
+            self.sums.index_add_(0, classes, rows)
+            self.counts.index_add_(0, classes, self.counts.new_ones(len(classes)))
+            squares = rows.square().sum(1)
+            self.squares += squares.sum()
+            self.nonfinite += (~squares.isfinite()).sum()
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the class means determine.
+
+    Attributes:
+        counts: n_c, (C,), float64.
+        present: Classes with a sample, (C,), bool.
+        means: mu_c, (C, d); 0 for an absent class.
+        mean_of_means: mu_G, (d,): the mean over present classes.
+        centre: h_G of the cosine family, (d,).
+        centred: M, (K, d): mu_c - mu_G of the present classes; exactly 0 where only rounding is left.
+        gram: G = M M^T, (K, K).
+        eigenvalues: Of G, ascending, (K,); those that are 0 by rounding, and the one that is 0 by the centring, are 0.
+        eigenvectors: Columns, (K, K).
+    """
+
+    counts: Tensor
+    present: Tensor
+    means: Tensor
+    mean_of_means: Tensor
+    centre: Tensor
+    centred: Tensor
+    gram: Tensor
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+    @property
+    def num_present(self) -> int:
+        """K."""
+        return len(self.centred)
+
+    @property
+    def finite(self) -> bool:
+        """Whether every feature was finite."""
+        return bool(self.gram.isfinite().all())
+
+
+def geometry(first: FirstSums, center: str) -> Geometry:
+    """Class means and the spectrum of their Gram matrix.
+
+    Eigenvalues of G under K * 2.2e-16 * the largest are dropped, and always the smallest: rows of M sum to 0.
+
+    Args:
+        first: Sums of the first pass, over all ranks.
+        center: h_G: ``samples``, the mean over all samples; ``classes``, mu_G; ``none``, 0.
+    """
+    present = first.counts > 0
+    means = first.sums / first.counts.clamp(min=1)[:, None]
+    mean_of_means = means[present].mean(0)
+    centres = {
+        "samples": first.sums.sum(0) / first.counts.sum(),
+        "classes": mean_of_means,
+        "none": torch.zeros_like(mean_of_means),
+    }
+    centred = means[present] - mean_of_means
+    rounding = _ROUNDING * EPSILON * torch.linalg.vector_norm(means[present], dim=1).amax()
+    centred[torch.linalg.vector_norm(centred, dim=1) <= rounding] = 0
+    gram = centred @ centred.T
+    K = len(gram)
+    if bool(gram.isfinite().all()):
+        eigenvalues, eigenvectors = torch.linalg.eigh(gram)
+        eigenvalues[eigenvalues <= K * EPSILON * eigenvalues[-1]] = 0
+        eigenvalues[0] = 0
+    else:
+        eigenvalues, eigenvectors = torch.full_like(gram[0], torch.nan), torch.full_like(gram, torch.nan)
+    return Geometry(
+        first.counts, present, means, mean_of_means, centres[center], centred, gram, eigenvalues, eigenvectors
+    )
+
+
+@dataclass
+class SecondSums:
+    """Of the second pass, around the class means of the first.
+
+    Attributes:
+        directions: Sum of (h - h_G)/|h - h_G| by class, (C, d).
+        directed: Number of samples that have a direction by class, (C,).
+        squares: Sum of |h - mu_c|^2 by class, (C,).
+        relative: Sum over samples of (h - mu_c)^T pinv(Sigma_B) (h - mu_c) / (K n_c), (): tr(Sigma_W pinv(Sigma_B)).
+        nearest_is_label: Samples whose nearest mu_c is their label's, ().
+        nearest_is_predicted: Samples whose nearest mu_c is the classifier's choice, ().
+        seen: Samples taken in, ().
+    """
+
+    directions: Tensor
+    directed: Tensor
+    squares: Tensor
+    relative: Tensor
+    nearest_is_label: Tensor
+    nearest_is_predicted: Tensor
+    seen: Tensor
+
+    def parts(self) -> list[Tensor]:
+        """All sums, to be added up over ranks one by one."""
+        return [getattr(self, part.name) for part in fields(self)]
+
+    @classmethod
+    def zeros(cls, num_classes: int, dim: int, device: torch.device | str = "cpu") -> "SecondSums":
+        """No sample."""
+        zeros = torch.zeros(num_classes, dim, dtype=torch.float64, device=device)
+        by_class, scalar = zeros.new_zeros(num_classes), zeros.new_zeros(())
+        return cls(zeros, by_class, by_class.clone(), scalar, scalar.clone(), scalar.clone(), scalar.clone())
+
+    def add(self, features: Tensor, labels: Tensor, predicted: Tensor | None, around: Geometry) -> None:
+        """Take in features (B, d), labels (B,) and the classifier's choices (B,), in the order of the first pass.
+
+        With r = h - mu_c, c the own class, and Y = r M^T, the distances to the class means differ by
+        |h - mu_k|^2 = const - 2 Y_k + |mu_c - mu_k|^2: nothing large cancels, wherever the mean of the data is.
+        """
+        place = around.present.cumsum(0) - 1  # row of M of a class
+        names = around.present.nonzero().flatten()  # class of a row of M
+        apart = squared_distances(around)
+        scale, whiten = _whitening(around)
+        weights = 1 / (around.num_present * around.counts)
+        tolerance = _ROUNDING * EPSILON * torch.linalg.vector_norm(around.centre)
+        beside = [labels] if predicted is None else [labels, predicted]
+        for rows, classes, *choice in chunks(features, *beside):
+            rows = rows.double()
+            residuals = rows - around.means[classes]
+            self.squares.index_add_(0, classes, residuals.square().sum(1))
+            products = residuals @ around.centred.T
+            whitened = (products if scale == "products" else residuals) @ whiten
+            self.relative += (whitened.square().sum(1) * weights[classes]).sum()
+            nearest = names[(apart[place[classes]] - 2 * products).argmin(1)]
+            self.nearest_is_label += (nearest == classes).sum()
+            if choice:
+                self.nearest_is_predicted += (nearest == choice[0]).sum()
+            self._add_directions(rows, classes, around.centre, tolerance)
+        self.seen += len(labels)
+
+    def _add_directions(self, rows: Tensor, classes: Tensor, centre: Tensor, tolerance: Tensor) -> None:
+        centred = rows - centre
+        norms = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+        # Not `norms > tolerance`: a feature that is not finite must not pass for one at the centre.
+        at_centre = norms <= tolerance
+        centred /= norms.masked_fill(at_centre, torch.inf)
+        self.directions.index_add_(0, classes, centred)
+        self.directed.index_add_(0, classes, (~at_centre).flatten().double())
+
+
+def _whitening(around: Geometry) -> tuple[str, Tensor]:
+    """A matrix B with |x B|^2 = r^T pinv(Sigma_B) r, for x = Y (K < d, the cheaper one) or x = r.
+
+    Sigma_B = M^T M / K and G = V S V^T give pinv(Sigma_B) = K M^T V S^-2 V^T M.
+    """
+    S, V = around.eigenvalues, around.eigenvectors
+    inverse = torch.where(S > 0, 1 / S, 0.0) + 0 * S  # NaN stays NaN
+    on_products = around.num_present**0.5 * V * inverse
+    K, dim = around.centred.shape
+    if dim >= K:
+        return "products", on_products
+    # More classes than dimensions: the d x r map is smaller.
+    kept = S > 0 if around.finite else torch.ones_like(S, dtype=torch.bool)
+    return "residuals", around.centred.T @ on_products[:, kept]
+
+
+def squared_distances(around: Geometry) -> Tensor:
+    """|mu_c - mu_k|^2 of the present classes, (K, K).
+
+    By the Gram matrix; pairs that are close against their distance to the mean, where that cancels, one by one.
+    """
+    G = around.gram
+    lengths = G.diagonal()
+    total = lengths[:, None] + lengths
+    distances = (total - 2 * G).fill_diagonal_(0).clamp(min=0)
+    near = distances < 1e-4 * total
+    close = near.triu(1).nonzero()
+    for pairs in close.split(4096):
+        exact = (around.centred[pairs[:, 0]] - around.centred[pairs[:, 1]]).square().sum(1)
+        distances[pairs[:, 0], pairs[:, 1]] = exact
+        distances[pairs[:, 1], pairs[:, 0]] = exact
+    return distances
