@@ -1,0 +1,128 @@
+"""Real processes: the metric, and the callback under Lightning's DDP, give what one process gives."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ncflow.metrics import NeuralCollapse, neural_collapse
+from tests.conftest import environment
+
+SHARES = {  # samples of each rank, of 101 in all
+    "one rank": [range(101)],
+    "uneven": [range(0, 60), range(60, 101)],
+    "three": [range(0, 50), range(50, 52), range(52, 101)],
+    "a rank with no sample": [range(0, 70), range(0), range(70, 101)],
+    "a class on one rank only": None,
+}
+
+
+def data():
+    rng = torch.Generator().manual_seed(0)
+    y = torch.randint(4, (101,), generator=rng)
+    H = torch.randn(4, 6, dtype=torch.float64, generator=rng)[y] + torch.randn(
+        101, 6, dtype=torch.float64, generator=rng
+    )
+    return H, y, torch.randn(4, 6, dtype=torch.float64, generator=rng)
+
+
+def shares(case):
+    if SHARES[case] is not None:
+        return [list(share) for share in SHARES[case]]
+    _, y, _ = data()
+    return [(y == 2).nonzero().flatten().tolist(), (y != 2).nonzero().flatten().tolist()]
+
+
+def worker(rank, case, limit, folder):
+    own = shares(case)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=len(own))
+    sizes = []
+
+    def counting(tensor, group=None):
+        sizes.append(tensor.numel())
+        received = [torch.zeros_like(tensor) for _ in own]
+        dist.all_gather(received, tensor, group=group)
+        return received
+
+    H, y, W = data()
+    classifier = torch.nn.Linear(6, 4, bias=False).double()
+    classifier.weight.data = W
+    metric = NeuralCollapse(4, 6, classifier, max_cached_bytes=limit, dist_sync_fn=counting)
+    batches = [own[rank][i : i + 16] for i in range(0, len(own[rank]), 16)]
+    for index in batches:
+        metric.update(H[index], y[index])
+    if metric.second_pass():
+        for index in batches:
+            metric.update(H[index], y[index])
+    values = {name: value.item() for name, value in metric.compute().items()}
+    again = {name: value.item() for name, value in metric.compute().items()}
+    assert str(values) == str(again)
+    kept = sum(len(batch) for batch in metric.features)
+    with open(f"{folder}/{rank}.json", "w") as file:
+        json.dump({"values": values, "largest": max(sizes, default=0), "kept": kept}, file)
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("limit", [None, 16 * 6 * 8])  # all kept; only a rank's first batch would fit
+@pytest.mark.parametrize("case", SHARES)
+def test_metric_on_ranks_equals_one_process(case, limit, tmp_path):
+    own = shares(case)
+    mp.spawn(worker, (case, limit, str(tmp_path)), nprocs=len(own))
+    H, y, W = data()
+    expected = {name: value.item() for name, value in neural_collapse(H, y, 4, W).items()}
+    for rank, share in enumerate(own):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found["values"] == pytest.approx(expected, rel=1e-12, abs=1e-14)
+        assert found["largest"] <= 4 * 6  # no more than (C, d) ever crosses ranks
+        assert found["kept"] == (len(share) if limit is None else 0)
+
+
+SCRIPT = """
+import sys, warnings, logging
+import lightning as L, torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+from ncflow.callbacks import NeuralCollapseCallback
+
+class Module(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.body, self.fc = nn.Sequential(nn.Linear(5, 8), nn.ReLU()), nn.Linear(8, 3)
+    def forward(self, x):
+        return self.fc(self.body(x))
+    def training_step(self, batch, index):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)  # the same weights whatever the batches
+
+if __name__ == "__main__":
+    devices, limit = int(sys.argv[1]), None if sys.argv[2] == "None" else int(sys.argv[2])
+    torch.manual_seed(0)
+    loader = DataLoader(TensorDataset(torch.randn(93, 5), torch.randint(3, (93,))), 16, shuffle=True)
+    callback = NeuralCollapseCallback(layers=["last", "body.0"], max_cached_bytes=limit, history=sys.argv[3])
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto",
+        callbacks=[callback], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False)
+    trainer.fit(Module(), loader)
+"""
+
+
+@pytest.mark.parametrize("limit", [None, 1000])
+def test_callback_under_ddp_equals_one_process(limit, tmp_path):
+    """93 samples on 2 ranks: Lightning's sampler would give one of them twice."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    for devices in (1, 2):
+        command = [sys.executable, "script.py", str(devices), str(limit), f"history{devices}.csv"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+    one, two = ((tmp_path / f"history{devices}.csv").read_text().splitlines() for devices in (1, 2))
+    assert len(one) == len(two) == 5
+    for a, b in zip(one[1:], two[1:], strict=True):
+        assert a.split(",")[:3] == b.split(",")[:3]
+        numbers = [[float(value or "nan") for value in line.split(",")[3:]] for line in (a, b)]
+        assert numbers[1] == pytest.approx(numbers[0], rel=1e-6, nan_ok=True)  # float32 forward, other batches
