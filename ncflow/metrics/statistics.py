@@ -21,7 +21,7 @@ _GPU_CHUNK_ELEMENTS = 2**24
 def chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cut features (B, d), the first argument, and tensors beside them into rows that are worked on at a time."""
     elements = _CHUNK_ELEMENTS.get(tensors[0].device.type, _GPU_CHUNK_ELEMENTS)
-    rows = max(64, elements // tensors[0].shape[1])
+    rows = max(256, elements // tensors[0].shape[1])
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 
@@ -53,7 +53,7 @@ class FirstSums:
             rows = rows.double()
             self.sums.index_add_(0, classes, rows)
             self.counts.index_add_(0, classes, self.counts.new_ones(len(classes)))
-            squares = rows.square().sum(1)
+            squares = torch.linalg.vector_norm(rows, dim=1).square()
             self.squares += squares.sum()
             self.nonfinite += (~squares.isfinite()).sum()
 
@@ -177,11 +177,11 @@ class SecondSums:
         for rows, classes, *choice in chunks(features, *beside):
             rows = rows.double()
             residuals = rows - around.means[classes]
-            self.squares.index_add_(0, classes, residuals.square().sum(1))
+            self.squares.index_add_(0, classes, torch.linalg.vector_norm(residuals, dim=1).square())
             products = residuals @ around.centred.T
             whitened = (products if scale == "products" else residuals) @ whiten
-            self.relative += (whitened.square().sum(1) * weights[classes]).sum()
-            nearest = names[(apart[place[classes]] - 2 * products).argmin(1)]
+            self.relative += (torch.linalg.vector_norm(whitened, dim=1).square() * weights[classes]).sum()
+            nearest = names[apart.index_select(0, place[classes]).sub_(products, alpha=2).argmin(1)]
             self.nearest_is_label += (nearest == classes).sum()
             if choice:
                 self.nearest_is_predicted += (nearest == choice[0]).sum()
