@@ -61,7 +61,7 @@ class NeuralCollapseCallback(Callback):
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         delta: float = 0.05,
         self_pairs: bool = False,
-        batch_size: int = 500,
+        batch_size: int = 1000,
         max_cached_bytes: int | None = 2**31,
         history: Path | str | None = None,
     ) -> None:

@@ -45,7 +45,7 @@ class Measure:
     layers: Any = "last"
     delta: float = 0.05
     self_pairs: bool = False
-    batch_size: int = 500
+    batch_size: int = 1000
 
 
 @dataclass

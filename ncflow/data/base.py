@@ -165,7 +165,7 @@ class InMemoryData(LightningDataModule, ABC):
             order=lambda: epoch_order(self.seed, 0 if trainer is None else trainer.current_epoch, count),
         )
 
-    def measure_dataloaders(self, batch_size: int = 500) -> dict[str, Batches]:
+    def measure_dataloaders(self, batch_size: int = 1000) -> dict[str, Batches]:
         """Each split in a fixed order, every sample once over all ranks, for measurement."""
         assert self.train is not None
         assert self.test is not None

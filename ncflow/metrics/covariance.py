@@ -8,7 +8,7 @@ and Donoho (2020) and of Zhu et al. (2021).
 import torch
 from torch import Tensor
 
-from ncflow.metrics.statistics import Geometry, SecondSums, squared_distances
+from ncflow.metrics.statistics import Geometry, SecondSums
 from ncflow.metrics.summary import distance_to_simplex, mean_of_defined, pairs
 
 
@@ -27,7 +27,7 @@ def variability_measures(around: Geometry, second: SecondSums) -> dict[str, Tens
     variances = (second.squares / around.counts)[around.present]
     between = around.gram.diagonal().sum() / K
     undefined = torch.where(rank > 0, 0.0, torch.nan)
-    ratios = pairs(variances[:, None] + variances) / (2 * pairs(squared_distances(around)))
+    ratios = pairs(variances[:, None] + variances) / (2 * pairs(around.distances))
     defined = ~ratios.isnan() if around.finite else torch.ones_like(ratios, dtype=torch.bool)
     return {
         "nc1": second.relative / K + undefined,

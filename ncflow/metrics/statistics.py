@@ -6,6 +6,7 @@ plain sums, so that batches, and ranks, add up. Features may be of any floating 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -89,10 +90,51 @@ class Geometry:
         """K."""
         return len(self.centred)
 
-    @property
+    @cached_property
     def finite(self) -> bool:
         """Whether every feature was finite."""
         return bool(self.gram.isfinite().all())
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Row of M of each present class, (C,)."""
+        return self.present.cumsum(0) - 1
+
+    @cached_property
+    def names(self) -> Tensor:
+        """Class of each row of M, (K,)."""
+        return self.present.nonzero().flatten()
+
+    @cached_property
+    def distances(self) -> Tensor:
+        """|mu_c - mu_k|^2 of the present classes, (K, K).
+
+        By the Gram matrix; pairs that are close against their distance to the mean, where that cancels, one by one.
+        """
+        lengths = self.gram.diagonal()
+        total = lengths[:, None] + lengths
+        distances = (total - 2 * self.gram).fill_diagonal_(0).clamp(min=0)
+        near = distances < 1e-4 * total
+        for pairs in near.triu(1).nonzero().split(4096):
+            exact = (self.centred[pairs[:, 0]] - self.centred[pairs[:, 1]]).square().sum(1)
+            distances[pairs[:, 0], pairs[:, 1]] = exact
+            distances[pairs[:, 1], pairs[:, 0]] = exact
+        return distances
+
+    @cached_property
+    def whitening(self) -> tuple[bool, Tensor]:
+        """(True, B) with |Y B|^2 = r^T pinv(Sigma_B) r for Y = r M^T, or (False, B) with |r B|^2: the cheaper one.
+
+        Sigma_B = M^T M / K and G = V S V^T give pinv(Sigma_B) = K M^T V S^-2 V^T M.
+        """
+        S = self.eigenvalues
+        inverse = torch.where(S > 0, 1 / S, 0.0) + 0 * S  # NaN stays NaN
+        on_products = self.num_present**0.5 * self.eigenvectors * inverse
+        K, dim = self.centred.shape
+        if dim >= K:
+            return True, on_products
+        kept = S > 0 if self.finite else torch.ones_like(S, dtype=torch.bool)
+        return False, self.centred.T @ on_products[:, kept]
 
 
 def geometry(first: FirstSums, center: str) -> Geometry:
@@ -167,66 +209,31 @@ class SecondSums:
         With r = h - mu_c, c the own class, and Y = r M^T, the distances to the class means differ by
         |h - mu_k|^2 = const - 2 Y_k + |mu_c - mu_k|^2: nothing large cancels, wherever the mean of the data is.
         """
-        place = around.present.cumsum(0) - 1  # row of M of a class
-        names = around.present.nonzero().flatten()  # class of a row of M
-        apart = squared_distances(around)
-        scale, whiten = _whitening(around)
+        by_products, whitening = around.whitening
         weights = 1 / (around.num_present * around.counts)
         tolerance = _ROUNDING * EPSILON * torch.linalg.vector_norm(around.centre)
         beside = [labels] if predicted is None else [labels, predicted]
         for rows, classes, *choice in chunks(features, *beside):
             rows = rows.double()
-            residuals = rows - around.means[classes]
+            buffer = around.means.index_select(0, classes)
+            residuals = torch.sub(rows, buffer, out=buffer)
             self.squares.index_add_(0, classes, torch.linalg.vector_norm(residuals, dim=1).square())
             products = residuals @ around.centred.T
-            whitened = (products if scale == "products" else residuals) @ whiten
+            whitened = (products if by_products else residuals) @ whitening
             self.relative += (torch.linalg.vector_norm(whitened, dim=1).square() * weights[classes]).sum()
-            nearest = names[apart.index_select(0, place[classes]).sub_(products, alpha=2).argmin(1)]
+            gaps = around.distances.index_select(0, around.places[classes]).sub_(products, alpha=2)
+            nearest = around.names[gaps.argmin(1)]
             self.nearest_is_label += (nearest == classes).sum()
             if choice:
                 self.nearest_is_predicted += (nearest == choice[0]).sum()
-            self._add_directions(rows, classes, around.centre, tolerance)
+            # The residuals are used up, and fresh memory would cost as much as the subtraction.
+            self._add_directions(torch.sub(rows, around.centre, out=buffer), classes, tolerance)
         self.seen += len(labels)
 
-    def _add_directions(self, rows: Tensor, classes: Tensor, centre: Tensor, tolerance: Tensor) -> None:
-        centred = rows - centre
+    def _add_directions(self, centred: Tensor, classes: Tensor, tolerance: Tensor) -> None:
         norms = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
         # Not `norms > tolerance`: a feature that is not finite must not pass for one at the centre.
         at_centre = norms <= tolerance
         centred /= norms.masked_fill(at_centre, torch.inf)
         self.directions.index_add_(0, classes, centred)
         self.directed.index_add_(0, classes, (~at_centre).flatten().double())
-
-
-def _whitening(around: Geometry) -> tuple[str, Tensor]:
-    """A matrix B with |x B|^2 = r^T pinv(Sigma_B) r, for x = Y (K < d, the cheaper one) or x = r.
-
-    Sigma_B = M^T M / K and G = V S V^T give pinv(Sigma_B) = K M^T V S^-2 V^T M.
-    """
-    S, V = around.eigenvalues, around.eigenvectors
-    inverse = torch.where(S > 0, 1 / S, 0.0) + 0 * S  # NaN stays NaN
-    on_products = around.num_present**0.5 * V * inverse
-    K, dim = around.centred.shape
-    if dim >= K:
-        return "products", on_products
-    # More classes than dimensions: the d x r map is smaller.
-    kept = S > 0 if around.finite else torch.ones_like(S, dtype=torch.bool)
-    return "residuals", around.centred.T @ on_products[:, kept]
-
-
-def squared_distances(around: Geometry) -> Tensor:
-    """|mu_c - mu_k|^2 of the present classes, (K, K).
-
-    By the Gram matrix; pairs that are close against their distance to the mean, where that cancels, one by one.
-    """
-    G = around.gram
-    lengths = G.diagonal()
-    total = lengths[:, None] + lengths
-    distances = (total - 2 * G).fill_diagonal_(0).clamp(min=0)
-    near = distances < 1e-4 * total
-    close = near.triu(1).nonzero()
-    for pairs in close.split(4096):
-        exact = (around.centred[pairs[:, 0]] - around.centred[pairs[:, 1]]).square().sum(1)
-        distances[pairs[:, 0], pairs[:, 1]] = exact
-        distances[pairs[:, 1], pairs[:, 0]] = exact
-    return distances
