@@ -107,9 +107,8 @@ def main() -> None:
             f"epoch: bare {plain:.4f} s, ncflow {unmeasured:.4f} s, measured every 5 epochs {measured:.4f} s",
             flush=True,
         )
-    print(
-        f"epoch of ncflow, checkpoint every 5, / of the bare loop: {statistics.median(ratios):.3f} (target <= 1.35, goal 1.2)"
-    )
+    ratio = statistics.median(ratios)
+    print(f"epoch of ncflow / of the bare loop, checkpoints every 5: {ratio:.3f} (target <= 1.35, goal 1.2)")
     print(f"the same with measurement every 5 epochs: {statistics.median(totals):.3f}")
     print(f"measurement every 5 epochs adds: {statistics.median(additions):.1%} (target <= 10 %)")
     if arguments.long_epochs:
