@@ -123,16 +123,19 @@ class History:
     def restart_after(self, epoch: int | None) -> None:
         """Keep the rows up to an epoch and drop later ones and a torn last line; None drops all.
 
-        Kept rows are rewritten letter by letter.
+        Kept values are rewritten letter by letter, under this version's columns.
         """
         if not self.path.exists():
             return
         lines = self.path.read_text().splitlines(keepends=True)
-        if epoch is None or not lines or tuple(next(csv.reader([lines[0]]))) != COLUMNS:
+        if epoch is None or not lines:
             self.path.unlink()
             return
-        whole = [line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(COLUMNS) - 1]
-        write_atomically(self.path, "".join([lines[0], *(row for row in whole if int(row.split(",")[0]) <= epoch)]))
+        header = lines[0].rstrip("\n").split(",")
+        whole = [line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(header) - 1]
+        rows = [dict(zip(header, line.rstrip("\n").split(","), strict=True)) for line in whole]
+        kept = [",".join(row.get(column, "") for column in COLUMNS) for row in rows if int(row["epoch"]) <= epoch]
+        write_atomically(self.path, "".join(f"{line}\n" for line in [",".join(COLUMNS), *kept]))
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows; a measure that a row does not have is left empty. Floats keep every digit."""

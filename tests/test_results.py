@@ -49,6 +49,17 @@ def test_restart_drops_what_came_after_the_checkpoint_and_a_torn_line(tmp_path):
     history.restart_after(3)  # nothing there, nothing to do
 
 
+def test_a_history_of_an_older_version_keeps_its_rows(tmp_path):
+    history = History(tmp_path / "history.csv")
+    history.path.write_text("epoch,split,layer,intra_min\n0,train,last,0.1\n5,train,last,0.25\n")
+    history.restart_after(0)
+    history.append([row(5)])
+    lines = history.path.read_text().splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    assert lines[1].split(",")[COLUMNS.index("intra_min")] == "0.1"
+    assert [line.split(",")[0] for line in lines] == ["epoch", "0", "5"]
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, "old")
