@@ -3,7 +3,6 @@
 import inspect
 import io
 import logging
-import os
 import platform
 import warnings
 from collections.abc import Mapping
@@ -28,10 +27,8 @@ from ncflow.lifecycle import EpochProgress, SaveForResume, StopOnDivergence
 from ncflow.loggers import wandb_logger
 from ncflow.models import Classifier
 from ncflow.progress import is_interactive
-from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, final_measures
+from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, final_measures, write_atomically
 from ncflow.seeding import derive_seed
-
-log = logging.getLogger(__name__)
 
 
 def prepare(cfg: DictConfig) -> tuple[InMemoryData, Classifier]:
@@ -100,20 +97,10 @@ class _AtomicCheckpoints(TorchCheckpointIO):
     """Checkpoints that a crash leaves whole, old or new, and that are read without running code in them."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            # Through memory: PyTorch's own writer reports a full disk as an internal error.
-            buffer = io.BytesIO()
-            torch.save(checkpoint, buffer)
-            with temporary.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # Through memory: PyTorch's own writer reports a full disk as an internal error.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomically(Path(path), buffer.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         try:

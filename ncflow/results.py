@@ -61,13 +61,13 @@ COLUMNS = ("epoch", "split", "layer", *MEASURES)
 DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED = "done", "diverged", "failed", "running", "interrupted"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file so that a reader, or a crash at any moment, sees the old or the new text, never a part."""
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+    """Replace a file so that a reader, or a crash at any moment, sees the old or the new content, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -153,7 +153,7 @@ def smaller_gamma_collapses_more(runs: pd.DataFrame, history: pd.DataFrame) -> V
     checks = []
     if "model.gamma" in done and INTRA in done:
         fixed = done[done["model.gamma"].notna() & done[INTRA].notna()]
-        for values, part in panels(fixed.assign(model_gamma=fixed["model.gamma"]), "model.gamma", "model_gamma"):
+        for values, part in panels(fixed, "model.gamma"):
             for decay, cell in part.groupby("weight_decay"):
                 if cell["model.gamma"].nunique() >= 3:
                     up, down = _correlation(cell, "model.gamma", INTRA), _correlation(cell, "model.gamma", INTER)
