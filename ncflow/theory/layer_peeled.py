@@ -58,6 +58,30 @@ def minimum_regularized_loss(num_classes: int, weight_decay: float) -> float:
         >>> round(minimum_regularized_loss(4, 5e-3), 7)
         0.0524078
     """
-    product = optimal_norm_product(num_classes, weight_decay)
-    penalty = sqrt(num_classes) * weight_decay
-    return minimum_loss(num_classes, 1.0, product) + penalty * product
+    return regularized_bound(num_classes, weight_decay, optimal_norm_product(num_classes, weight_decay))
+
+
+def regularized_bound(num_classes: int, weight_decay: float, norm_product: float) -> float:
+    """Least regularised loss at a given product of norms, f(g) = m(g) + sqrt(C) lambda g (Pan, Cao, section C.3).
+
+    Weight decay costs lambda/2 (alpha^2 + C beta^2) >= sqrt(C) lambda alpha beta, with equality for balanced norms.
+
+    Args:
+        num_classes: C >= 2.
+        weight_decay: lambda >= 0.
+        norm_product: g = alpha beta >= 0.
+    """
+    require(weight_decay >= 0, "weight_decay", "at least 0", weight_decay)
+    return minimum_loss(num_classes, 1.0, norm_product) + sqrt(num_classes) * weight_decay * norm_product
+
+
+def regularized_loss(loss: float, weight_decay: float, alpha: float, weight_norm: float) -> float:
+    """Cross-entropy plus the penalty of the last layer alone, L + lambda/2 (alpha^2 + |W|_F^2) (Pan, Cao, eq. 2).
+
+    Args:
+        loss: Mean cross-entropy L.
+        weight_decay: lambda >= 0.
+        alpha: |gamma| of the BN before the classifier, or sqrt(mean |h|^2) where there is none.
+        weight_norm: |W|_F.
+    """
+    return loss + weight_decay / 2 * (alpha**2 + weight_norm**2)
