@@ -1,6 +1,7 @@
 """The Lightning callback that measures collapse, on our models and on anybody's."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from math import isfinite, isnan, nan, sqrt
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from ncflow.metrics import NeuralCollapse
 from ncflow.metrics.margins import predictions, weight_norm_product
 from ncflow.models.network import find_classifier
 from ncflow.results import History
+from ncflow.theory.layer_peeled import minimum_loss, minimum_regularized_loss, regularized_loss
 
 
 class NeuralCollapseCallback(Callback):
@@ -38,6 +40,8 @@ class NeuralCollapseCallback(Callback):
         norm: Name of the BN right before the classifier, for ``gamma_norm``; None takes the network's ``last_norm``.
         loss: From logits (N, C) and labels (N,) to the mean loss; None takes the module's ``loss`` where that is
             callable, else cross-entropy.
+        weight_decay: lambda of ``regularized_loss`` and its gap; None takes the module's ``weight_decay`` where that is
+            a number, else the two are NaN.
         delta: Level of the quantiles.
         self_pairs: Whether intra counts the pairs i = j.
         batch_size: Batch size for ``measure_dataloaders()``; values depend on it by rounding alone.
@@ -59,6 +63,7 @@ class NeuralCollapseCallback(Callback):
         classifier: str | None = None,
         norm: str | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        weight_decay: float | None = None,
         delta: float = 0.05,
         self_pairs: bool = False,
         batch_size: int = 1000,
@@ -68,7 +73,8 @@ class NeuralCollapseCallback(Callback):
         require(every_n_epochs >= 1, "every_n_epochs", "at least 1", every_n_epochs)
         require(0 < delta < 1, "delta", "in (0, 1)", delta)
         self.every_n_epochs, self.layers, self.loaders = every_n_epochs, layers, loaders
-        self.classifier, self.norm, self.loss = classifier, norm, loss
+        require(weight_decay is None or weight_decay >= 0, "weight_decay", "null or at least 0", weight_decay)
+        self.classifier, self.norm, self.loss, self.weight_decay = classifier, norm, loss, weight_decay
         self.delta, self.self_pairs, self.batch_size = delta, self_pairs, batch_size
         self.max_cached_bytes = max_cached_bytes
         self.history = None if history is None else History(Path(history))
@@ -148,7 +154,31 @@ class NeuralCollapseCallback(Callback):
                 values[LAST] |= outputs.compute()
                 values[LAST]["gamma_norm"] = self._gamma_norm(network)
                 values[LAST]["rho"] = weight_norm_product(network)
-        return {name: _floats(measures) for name, measures in values.items()}
+        measured = {name: _floats(measures) for name, measures in values.items()}
+        if LAST in measured:
+            measured[LAST] |= self._optimality(pl_module, head.out_features, measured[LAST])
+        return measured
+
+    def _optimality(self, pl_module: LightningModule, num_classes: int, values: dict[str, float]) -> dict[str, float]:
+        """Regularised loss and the gaps to the least losses of the layer-peeled model, for balanced classes.
+
+        Where the theory does not apply they are NaN: a class is absent, or BN adds an offset, which nothing penalises.
+        """
+        cross_entropy, gamma = values.pop("cross_entropy"), values["gamma_norm"]
+        alpha, weight_norm = values["feature_rms_norm"], values["weight_norm"]
+        own = getattr(pl_module, "weight_decay", None) if self.weight_decay is None else self.weight_decay
+        decay = float(own) if isinstance(own, int | float) and own >= 0 else nan
+        offset = getattr(self._last_norm(_network(pl_module)), "bias", None) is not None
+        applies = values["classes_present"] == num_classes
+        finite = isfinite(alpha) and isfinite(weight_norm)
+        total = regularized_loss(cross_entropy, decay, alpha if isnan(gamma) else gamma, weight_norm)
+        least = minimum_loss(num_classes, alpha, weight_norm / sqrt(num_classes)) if finite else nan
+        least_total = nan if isnan(decay) else minimum_regularized_loss(num_classes, decay)
+        return {
+            "regularized_loss": total,
+            "loss_gap": cross_entropy - least if applies else nan,
+            "regularized_loss_gap": total - least_total if applies and not offset else nan,
+        }
 
     def _metric(self, head: nn.Linear, name: str, features: Tensor) -> NeuralCollapse:
         # A hidden layer's features have another meaning, and often another size, than the rows of W.
@@ -169,9 +199,11 @@ class NeuralCollapseCallback(Callback):
         own = getattr(pl_module, "loss", None)
         return self.loss or (own if callable(own) else F.cross_entropy)
 
+    def _last_norm(self, network: nn.Module) -> nn.Module | None:
+        return network.get_submodule(self.norm) if self.norm is not None else getattr(network, "last_norm", None)
+
     def _gamma_norm(self, network: nn.Module) -> Tensor:
-        layer = network.get_submodule(self.norm) if self.norm is not None else getattr(network, "last_norm", None)
-        weight = getattr(layer, "weight", None)
+        weight = getattr(self._last_norm(network), "weight", None)
         return torch.tensor(torch.nan) if weight is None else weight.double().norm()
 
 
@@ -183,23 +215,24 @@ def _update(metrics: Mapping[str, NeuralCollapse], batch: FeatureBatch) -> None:
 
 
 class _Outputs:
-    """Loss and accuracy over all samples of all ranks, from a loss that is a mean over its batch."""
+    """Loss, cross-entropy and accuracy over all samples of all ranks, from a loss that is a mean over its batch."""
 
     def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> None:
         self.loss = loss
         self.device = torch.device("cpu") if device.type == "mps" else device
-        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, correct, samples
+        self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # loss, cross-entropy, correct, samples
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         logits, labels = logits.to(self.device), labels.to(self.device)
         correct = (predictions(logits) == labels).sum()
-        count = len(labels)
-        self.sums += torch.stack([self.loss(logits.double(), labels) * count, correct, correct.new_tensor(count)])
+        count, exact = len(labels), logits.double()
+        losses = [self.loss(exact, labels) * count, F.cross_entropy(exact, labels) * count]
+        self.sums += torch.stack([*losses, correct, correct.new_tensor(count)])
 
     def compute(self) -> dict[str, Tensor]:
         everywhere = gather_all_tensors(self.sums) if torch.distributed.is_initialized() else [self.sums]
-        loss, correct, count = torch.stack(everywhere).sum(0)
-        return {"loss": loss / count, "accuracy": correct / count}
+        loss, cross_entropy, correct, count = torch.stack(everywhere).sum(0)
+        return {"loss": loss / count, "cross_entropy": cross_entropy / count, "accuracy": correct / count}
 
 
 def _network(pl_module: LightningModule) -> nn.Module:

@@ -29,7 +29,9 @@ _NOT_IDENTITY = (
     "trainer.accelerator",
     "trainer.devices",
     "trainer.threads",
+    "trainer.channels_last",
     "data.data_dir",
+    "data.download",
 )
 
 
@@ -133,7 +135,8 @@ def run_id(cfg: DictConfig) -> str:
 def slug(cfg: DictConfig) -> str:
     """What tells a run from its neighbours at a glance, for example ``conic_hull-mlp4-last-wd0.005-seed0``."""
     data, model = cfg.data, cfg.model
-    parts = [str(data.get("name", "data")), f"{model.get('name', 'model')}{model.get('depth', '')}"]
+    network, depth = str(model.get("name", "model")), str(model.get("depth", ""))
+    parts = [str(data.get("name", "data")), network if network.endswith(depth) else network + depth]
     if model.get("norm") is not None:
         parts.append(str(model.norm))
     if model.get("gamma") is not None:

@@ -30,6 +30,9 @@ from ncflow.progress import is_interactive
 from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, final_measures, write_atomically
 from ncflow.seeding import derive_seed
 
+# Of the options in conf/trainer, those that are ours rather than lightning.Trainer's.
+_OWN_TRAINER_OPTIONS = ("_target_", "threads", "channels_last")
+
 
 def prepare(cfg: DictConfig) -> tuple[InMemoryData, Classifier]:
     """Build data and model, and check everything that can be checked without training.
@@ -43,9 +46,12 @@ def prepare(cfg: DictConfig) -> tuple[InMemoryData, Classifier]:
         data.setup()
     except ArgumentError as error:
         raise ConfigError(f"data.{error}" if not str(error).startswith("seed") else str(error)) from error
+    assert data.train is not None
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(cfg.seed, "init"))
-        network = build(cfg, "model", input_shape=data.input_shape, num_classes=data.num_classes)
+        network = build(
+            cfg, "model", input_shape=data.input_shape, num_classes=data.num_classes, num_samples=len(data.train.labels)
+        )
     for group, check in (("data", data.check_network), ("measure", partial(resolve_layers, layers=_layers(cfg)))):
         try:
             check(network)
@@ -80,13 +86,15 @@ def _scheduler(cfg: DictConfig, optimizer: torch.optim.Optimizer) -> Any:
 def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
     options = OmegaConf.to_container(cfg.trainer, resolve=True)
     assert isinstance(options, dict)
-    named = {str(key): value for key, value in options.items() if key not in ("_target_", "threads")}
+    named = {str(key): value for key, value in options.items() if key not in _OWN_TRAINER_OPTIONS}
     known = inspect.signature(Trainer).parameters
     for name in named:
         if name not in known:
             raise ConfigError(f"trainer.{name} must be an argument of lightning.Trainer")
     if named.get("devices") != 1:
         raise ConfigError(f"trainer.devices must be 1: a run trains on one device, found {named.get('devices')!r}")
+    if not isinstance(options.get("channels_last"), bool):
+        raise ConfigError(f"trainer.channels_last must be true or false, found {options.get('channels_last')!r}")
     threads = cfg.trainer.threads
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise ConfigError(f"trainer.threads must be a whole number of at least 1, found {threads!r}")
@@ -144,6 +152,8 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
     # Weight decay drives the weights of dead units into denormal range, where a CPU is many times slower.
     torch.set_flush_denormal(True)
     data, classifier = prepare(cfg)
+    if cfg.trainer.channels_last:
+        classifier.to(memory_format=torch.channels_last)
     torch.manual_seed(derive_seed(cfg.seed, "train"))
     measure = NeuralCollapseCallback(
         cfg.measure.every_n_epochs,

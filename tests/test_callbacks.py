@@ -1,5 +1,7 @@
 """The callback on models that are not ours, and the promise that measuring changes nothing."""
 
+import math
+
 import lightning as L
 import pytest
 import torch
@@ -123,3 +125,56 @@ def test_a_missing_layer_ends_it_before_training():
 def test_bad_arguments_are_named(bad):
     with pytest.raises(ValueError, match=f"{next(iter(bad))} must be"):
         NeuralCollapseCallback(**bad)
+
+
+def gap_rows(callback, labels=Y):
+    """Final training row of a foreign module, and the features, weight and logits behind it."""
+    module, _ = train([callback], loader=DataLoader(TensorDataset(X, labels), 31))
+    module.eval()
+    with torch.no_grad():
+        features = module.body(X).double()
+        logits = module(X).double()
+    return next(row for row in callback.rows if row["split"] == "train"), features, module.fc.weight.double(), logits
+
+
+def test_optimality_gaps_follow_their_formulas():
+    decay = 0.03
+    row, H, W, logits = gap_rows(NeuralCollapseCallback(1, weight_decay=decay))
+    loss = nn.functional.cross_entropy(logits, Y).item()
+    alpha, beta = H.square().sum(1).mean().sqrt().item(), (W.norm() / 3**0.5).item()
+    least = math.log(1 + 2 * math.exp(-1.5 * alpha * beta))
+    assert row["loss_gap"] == pytest.approx(loss - least, rel=1e-5)
+    total = loss + decay / 2 * (alpha**2 + 3 * beta**2)
+    assert row["regularized_loss"] == pytest.approx(total, rel=1e-5)
+    root = 3**0.5
+    minimum = -math.log(1 - 2 * decay / root) + 2 / root * decay * math.log(root / decay - 2)
+    assert row["regularized_loss_gap"] == pytest.approx(total - minimum, rel=1e-5)
+
+
+def test_gamma_takes_the_place_of_the_feature_norm():
+    callback = NeuralCollapseCallback(1, weight_decay=0.03, norm="body.1")
+    row, _, W, logits = gap_rows(callback)
+    loss = nn.functional.cross_entropy(logits, Y).item()
+    total = loss + 0.03 / 2 * (row["gamma_norm"] ** 2 + W.square().sum().item())
+    assert row["regularized_loss"] == pytest.approx(total, rel=1e-5)
+    assert math.isnan(row["regularized_loss_gap"])  # that BN has an offset, which the theory does not have
+
+
+def test_gaps_are_nan_where_the_theory_does_not_apply():
+    row, *_ = gap_rows(NeuralCollapseCallback(1))
+    assert math.isnan(row["regularized_loss"])  # the module has no weight_decay
+    assert math.isnan(row["regularized_loss_gap"])
+    assert math.isfinite(row["loss_gap"])
+    row, *_ = gap_rows(NeuralCollapseCallback(1, weight_decay=0.0), labels=Y % 2)
+    assert math.isnan(row["loss_gap"])  # a class is absent
+    assert math.isfinite(row["regularized_loss"])
+
+
+def test_gap_is_of_cross_entropy_whatever_the_module_trains_on():
+    def square(logits, labels):
+        return (logits - nn.functional.one_hot(labels, 3)).square().mean()
+
+    row, H, W, logits = gap_rows(NeuralCollapseCallback(1, loss=square))
+    assert row["loss"] == pytest.approx(square(logits, Y).item(), rel=1e-5)
+    least = math.log(1 + 2 * math.exp(-1.5 * H.square().sum(1).mean().sqrt().item() * W.norm().item() / 3**0.5))
+    assert row["loss_gap"] == pytest.approx(nn.functional.cross_entropy(logits, Y).item() - least, rel=1e-5)

@@ -145,3 +145,43 @@ class TeacherMLP(_NormalPoints):
         model = sum(parameter.numel() for parameter in network.parameters())
         rule = f"small enough for fewer parameters than the model's {model}"
         require(own < model, "teacher_width", rule, f"{self.widths[1]}, that is {own} parameters")
+
+
+class SampleIndex(InMemoryData):
+    """No inputs but the samples' numbers 0..N-1, shape (N, 1), with balanced labels i mod C; there is no test split.
+
+    Args:
+        num_classes: C >= 2.
+        num_samples: N, a multiple of C.
+        random_labels: Share of the training labels drawn anew, 0..1.
+        batch_size: Training samples a batch, None for all.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 4,
+        num_samples: int = 40,
+        random_labels: float = 0.0,
+        batch_size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        require(num_classes >= 2, "num_classes", "at least 2", num_classes)
+        rule = f"a positive multiple of num_classes, {num_classes}"
+        require(num_samples >= 1 and num_samples % num_classes == 0, "num_samples", rule, num_samples)
+        require(num_samples < 2**24, "num_samples", "below 2^24, what float32 counts", num_samples)
+        super().__init__(batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, seed=seed)
+        self.num_classes = num_classes
+
+    def load(self) -> tuple[Split, Split, int]:
+        """Numbers as inputs."""
+        assert self.num_samples is not None
+        numbers = torch.arange(self.num_samples)
+        train = Split(numbers[:, None].float(), numbers % self.num_classes)
+        return train, train.take(numbers[:0]), self.num_classes
+
+    def check_network(self, network: nn.Module) -> None:
+        """Refuse a network that would take a sample's number for its content."""
+        rule = "that of a data set with inputs unless model=unconstrained (sample_index has the samples' numbers alone)"
+        require(hasattr(network, "peeled_features"), "name", rule, type(network).__name__)

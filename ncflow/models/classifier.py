@@ -94,8 +94,9 @@ def parameter_groups(network: nn.Module, weight_decay: float, scope: str) -> lis
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     decayed = {id(parameter) for parameter in trained}
     if scope == "last_layer":
-        last_norm = getattr(network, "last_norm", None)
-        heads = [find_classifier(network)[1], *([last_norm] if last_norm is not None else [])]
+        # Free features without BN take the place of gamma (see models/unconstrained.py).
+        scales = [getattr(network, name, None) for name in ("last_norm", "peeled_features")]
+        heads = [find_classifier(network)[1], *(module for module in scales if module is not None)]
         decayed = {id(parameter) for module in heads for parameter in module.parameters()}
     groups = [
         {"params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},

@@ -28,9 +28,8 @@ def _bound(arguments: argparse.Namespace) -> None:
         product = arguments.alpha * arguments.beta
         kind = f"Theorem 2.1: C = {C}, alpha = {arguments.alpha:g}, beta = {arguments.beta:g}"
     kappa = arguments.kappa if arguments.kappa is not None else proof_kappa(C, product)
-    print(
-        f"{kind}, delta = {delta:g}, kappa = {kappa:.6g}{'' if arguments.kappa else ' (the least that the proof needs)'}"
-    )
+    note = " (the least that the proof needs)" if arguments.kappa is None else ""
+    print(f"{kind}, delta = {delta:g}, kappa = {kappa:.6g}{note}")
     print(f"{'gap':>12}{'intra >=':>13}{'NC3 cos >=':>13}{'inter <=':>13}  vacuous")
     for epsilon in arguments.gap:
         if decay is not None:

@@ -48,16 +48,20 @@ def minimum_regularized_loss(num_classes: int, weight_decay: float) -> float:
 
     m_reg = -log(1 - (C-1) lambda/sqrt(C)) + (C-1)/sqrt(C) lambda log(sqrt(C)/lambda - (C-1)) for sqrt(C) lambda < 1,
     and log C otherwise. The text prints the first term with the opposite sign: for C = 4 and lambda = 5e-3 the
-    right value is 0.0524078, the printed form gives 0.0373513.
+    right value is 0.0524078, the printed form gives 0.0373513. Without weight decay it is 0, which is
+    approached but not reached.
 
     Args:
         num_classes: C >= 2.
-        weight_decay: lambda > 0.
+        weight_decay: lambda >= 0.
 
     Example:
         >>> round(minimum_regularized_loss(4, 5e-3), 7)
         0.0524078
     """
+    if weight_decay == 0:
+        _check(num_classes)
+        return 0.0
     return regularized_bound(num_classes, weight_decay, optimal_norm_product(num_classes, weight_decay))
 
 
