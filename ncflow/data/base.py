@@ -17,14 +17,27 @@ log = logging.getLogger(__name__)
 
 
 class Split(NamedTuple):
-    """Inputs (N, ...) in float32 and labels (N,) in int64, 0..C-1."""
+    """Inputs (N, ...) in float32, or in what the data set's ``prepare`` decodes; labels (N,) in int64, 0..C-1."""
 
     inputs: Tensor
     labels: Tensor
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the samples take."""
+        return self.inputs.nbytes + self.labels.nbytes
+
     def to(self, device: torch.device) -> "Split":
         """The same split on a device."""
         return Split(self.inputs.to(device), self.labels.to(device))
+
+    def send(self, device: torch.device) -> "Split":
+        """As :meth:`to`, without waiting for a GPU to have its copy."""
+        if device.type != "cuda" or self.labels.device.type != "cpu":
+            return self.to(device)
+        # A GPU can fetch from pinned memory alone while the CPU goes on; PyTorch keeps it until the copy is made.
+        inputs, labels = (tensor.pin_memory().to(device, non_blocking=True) for tensor in self)
+        return Split(inputs, labels)
 
     def shard(self) -> "Split":
         """This rank's samples; a view."""
@@ -37,18 +50,30 @@ class Split(NamedTuple):
 
 
 class Batches:
-    """Minibatches of an in-memory split, cut by index on the device: no per-sample work, no workers.
+    """Minibatches of an in-memory split, cut by index where the split lies: no per-sample work, no workers.
 
     Args:
         split: The samples.
         batch_size: Samples a batch, None for one batch of all.
         order: Called at the start of each pass, returns the order of the samples, (N,); None keeps theirs.
+        device: Where each batch is moved to; None leaves it where the split is.
+        prepare: From the inputs of a batch, on that device, to the network's; None leaves them as they are.
     """
 
-    def __init__(self, split: Split, batch_size: int | None, order: Callable[[], Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int | None,
+        order: Callable[[], Tensor] | None = None,
+        *,
+        device: torch.device | None = None,
+        prepare: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.split = split
         self.batch_size = batch_size
         self.order = order
+        self.device = split.labels.device if device is None else device
+        self.prepare = prepare
         self._bounds = batch_bounds(len(split.labels), batch_size)
 
     def __len__(self) -> int:
@@ -58,9 +83,11 @@ class Batches:
         order = None if self.order is None else self.order().to(self.split.labels.device)
         for start, stop in self._bounds:
             if order is None:
-                yield Split(self.split.inputs[start:stop], self.split.labels[start:stop])
+                batch = Split(self.split.inputs[start:stop], self.split.labels[start:stop])
             else:
-                yield self.split.take(order[start:stop])
+                batch = self.split.take(order[start:stop])
+            batch = batch.send(self.device)
+            yield batch if self.prepare is None else batch._replace(inputs=self.prepare(batch.inputs))
 
 
 def batch_bounds(num_samples: int, batch_size: int | None) -> list[tuple[int, int]]:
@@ -82,8 +109,17 @@ def shard(count: int) -> range:
     return range(torch.distributed.get_rank(), count, torch.distributed.get_world_size())
 
 
+def fits(num_bytes: int, device: torch.device) -> bool:
+    """Whether data may lie on the training device for the whole run.
+
+    A GPU keeps half of its free memory for the model, the activations and the features that are measured. Any other
+    device shares the memory in which the data lies already.
+    """
+    return device.type != "cuda" or num_bytes <= torch.cuda.mem_get_info(device)[0] // 2
+
+
 class InMemoryData(LightningDataModule, ABC):
-    """A data set that fits in memory. A subclass implements :meth:`load` alone.
+    """A data set that fits in memory. A subclass implements :meth:`load`, and :meth:`prepare` if it decodes.
 
     Args:
         batch_size: Training samples a batch, None for all at once.
@@ -94,6 +130,8 @@ class InMemoryData(LightningDataModule, ABC):
     Attributes:
         num_classes: C, known after :meth:`setup`.
         input_shape: Shape of one input, known after :meth:`setup`.
+        train: The training split as it lies in memory, before :meth:`prepare`; None before :meth:`setup`.
+        test: The test split likewise.
     """
 
     def __init__(
@@ -114,10 +152,18 @@ class InMemoryData(LightningDataModule, ABC):
         self.input_shape: tuple[int, ...] = ()
         self.train: Split | None = None
         self.test: Split | None = None
+        self._placed_for: torch.device | None = None
 
     @abstractmethod
     def load(self) -> tuple[Split, Split, int]:
         """Return the whole training split, the test split and the number of classes C, on the CPU."""
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Turn inputs (B, ...) as they lie in memory into the network's, float32 of the same shape; by default, those.
+
+        It is called with each batch, on the training device.
+        """
+        return inputs
 
     def setup(self, stage: str | None = None) -> None:
         """Load once, keep ``num_samples`` training samples, corrupt labels, and report the balance of the classes."""
@@ -150,26 +196,36 @@ class InMemoryData(LightningDataModule, ABC):
     def check_network(self, network: nn.Module) -> None:
         """Refuse a network that does not suit the data; by default all do."""
 
-    def _device(self) -> torch.device:
-        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+    def _place(self) -> torch.device:
+        """Put both splits onto the training device if they fit there; return that device."""
+        assert self.train is not None
+        assert self.test is not None
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if device != self._placed_for:
+            home = device if fits(self.train.num_bytes + self.test.num_bytes, device) else torch.device("cpu")
+            self.train, self.test = self.train.to(home), self.test.to(home)
+            self._placed_for = device
+        return device
 
     def train_dataloader(self) -> Batches:
         """Shuffled minibatches; the order depends on the seed and the epoch alone."""
+        device = self._place()
         assert self.train is not None
-        self.train = self.train.to(self._device())
         count = len(self.train.labels)
         trainer = self.trainer
         return Batches(
             self.train,
             self.batch_size,
             order=lambda: epoch_order(self.seed, 0 if trainer is None else trainer.current_epoch, count),
+            device=device,
+            prepare=self.prepare,
         )
 
     def measure_dataloaders(self, batch_size: int = 1000) -> dict[str, Batches]:
         """Each split in a fixed order, every sample once over all ranks, for measurement."""
+        device = self._place()
         assert self.train is not None
         assert self.test is not None
-        self.test = self.test.to(self.train.labels.device)
         splits = {"train": self.train, "test": self.test}
         own = {name: split.shard() for name, split in splits.items() if len(split.labels)}
-        return {name: Batches(split, batch_size) for name, split in own.items()}
+        return {name: Batches(split, batch_size, device=device, prepare=self.prepare) for name, split in own.items()}

@@ -1,14 +1,76 @@
 """Images."""
 
-from typing import Literal
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
+from torch import Tensor
 
+from ncflow.checks import require
 from ncflow.data.base import InMemoryData, Split
 from ncflow.data.labels import choose_classes
 from ncflow.data.splits import stratified
+
+
+def keep_classes(split: Split, classes: Sequence[int], available: int) -> Split:
+    """The samples of some classes, in their order; the j-th of ``classes`` becomes label j.
+
+    Args:
+        split: Labels in 0..available-1.
+        classes: Different labels, as :func:`ncflow.data.labels.choose_classes` gives them.
+        available: Number of classes in the split.
+    """
+    renamed = torch.full((available,), -1)
+    renamed[list(classes)] = torch.arange(len(classes))
+    labels = renamed[split.labels]
+    return Split(split.inputs, labels).take((labels >= 0).nonzero().flatten())
+
+
+class ByteImages(InMemoryData):
+    """Images (N, channels, height, width) that stay bytes in memory; a batch gets (x / 255 - mean) / std of each pixel.
+
+    Args:
+        data_dir: Folder of the files.
+        classes: A number k (the first k classes) or a list of labels; labels become 0..C-1 in that order.
+        mean: Subtracted after scaling to 0..1; one number for all pixels.
+        std: Divisor after that, > 0.
+        num_samples: Training samples to keep, None for all.
+        random_labels: Share of the training labels drawn anew, 0..1.
+        batch_size: Training samples a batch, None for all.
+        seed: The run's seed.
+
+    Attributes:
+        available: Number of classes in the files.
+    """
+
+    available: ClassVar[int]
+
+    def __init__(
+        self,
+        *,
+        data_dir: str,
+        classes: int | list[int],
+        mean: float,
+        std: float,
+        num_samples: int | None = None,
+        random_labels: float = 0.0,
+        batch_size: int | None = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, seed=seed)
+        require(math.isfinite(mean), "mean", "a finite number", mean)
+        require(0 < std < math.inf, "std", "a finite number above 0", std)
+        self.data_dir = Path(data_dir).expanduser()
+        self.classes = choose_classes(classes, self.available)
+        self.mean, self.std = mean, std
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Scale bytes, 0..255."""
+        return (inputs.float() / 255 - self.mean) / self.std
 
 
 class Digits(InMemoryData):
@@ -42,11 +104,8 @@ class Digits(InMemoryData):
     def load(self) -> tuple[Split, Split, int]:
         """Read, select, scale and split the images."""
         bundle = load_digits()
-        labels = torch.full((len(bundle.target),), -1)
-        for new, old in enumerate(self.classes):
-            labels[torch.from_numpy(bundle.target) == old] = new
         images = torch.from_numpy(bundle.images).float()[:, None] / 16
-        chosen = Split(images, labels).take((labels >= 0).nonzero().flatten())
+        chosen = keep_classes(Split(images, torch.from_numpy(bundle.target)), self.classes, available=10)
         if self.size != images.shape[-1]:
             upsampled = F.interpolate(chosen.inputs, size=(self.size, self.size), mode="bilinear")
             chosen = chosen._replace(inputs=upsampled)

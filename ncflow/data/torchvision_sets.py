@@ -1,0 +1,214 @@
+"""MNIST, CIFAR-10 and CIFAR-100 as torchvision fetches, checks and reads them."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from filelock import FileLock
+from torch import Tensor
+from torchvision import datasets
+from torchvision.datasets import VisionDataset, cifar
+from torchvision.datasets.utils import check_integrity
+
+from ncflow.checks import ArgumentError, require
+from ncflow.data import safe_pickle
+from ncflow.data.base import Split
+from ncflow.data.vision import ByteImages, keep_classes
+
+
+@contextmanager
+def _safe_unpickling() -> Iterator[None]:
+    """Let torchvision's CIFAR read with our unpickler instead of Python's.
+
+    Its own would run what a file asks for as soon as the MD5 sum is the expected one, and MD5 is no protection.
+    """
+    plain = cifar.pickle
+    cifar.pickle = SimpleNamespace(load=safe_pickle.load)
+    try:
+        yield
+    finally:
+        cifar.pickle = plain
+
+
+class TorchvisionImages(ByteImages):
+    """A data set of torchvision with its official test split. A subclass names the files, and knows a broken one.
+
+    Args:
+        data_dir: Folder in which the data set has its own, torchvision's ``root``.
+        download: Whether to fetch files that are missing, and broken ones where torchvision knows their sums.
+        classes: A number k (the first k classes) or a list of labels; labels become 0..C-1 in that order.
+        mean: A pixel x, 0..255, becomes (x / 255 - mean) / std.
+        std: See ``mean``; > 0.
+        num_samples: Training samples to keep, None for all.
+        random_labels: Share of the training labels drawn anew, 0..1.
+        batch_size: Training samples a batch, None for all.
+        seed: The run's seed.
+    """
+
+    official: ClassVar[type[Any]]
+    source: ClassVar[str]
+    shape: ClassVar[tuple[int, int, int]]
+
+    def __init__(
+        self,
+        *,
+        data_dir: str,
+        download: bool = False,
+        classes: int | list[int],
+        mean: float,
+        std: float,
+        num_samples: int | None = None,
+        random_labels: float = 0.0,
+        batch_size: int | None = 128,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            data_dir=data_dir,
+            classes=classes,
+            mean=mean,
+            std=std,
+            num_samples=num_samples,
+            random_labels=random_labels,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        self.download = download
+
+    @abstractmethod
+    def files(self) -> list[str]:
+        """All files of both splits, relative to ``data_dir``."""
+
+    @abstractmethod
+    def is_whole(self, file: str) -> bool:
+        """Whether one of the :meth:`files` has the content, or at least the size, that it should have."""
+
+    @abstractmethod
+    def images(self, official: Any) -> Tensor:
+        """Images (N, channels, height, width) in uint8 of torchvision's object."""
+
+    def load(self) -> tuple[Split, Split, int]:
+        """Read both official splits, and fetch them first where that is needed and allowed."""
+        try:
+            train, test = self._read(train=True), self._read(train=False)
+        except ArgumentError:
+            if not self.download:
+                raise
+            self._fetch()
+            train, test = self._read(train=True), self._read(train=False)
+        return train, test, len(self.classes)
+
+    def _read(self, train: bool) -> Split:
+        for file in self.files():
+            rule = f"a folder with {file} (data.download=true fetches it, or copy it there)"
+            require((self.data_dir / file).is_file(), "data_dir", rule, str(self.data_dir))
+        try:
+            with _safe_unpickling():
+                official = self.official(self.data_dir, train=train)
+            everything = Split(self.images(official), torch.as_tensor(official.targets))
+        except Exception as error:  # for files that are not what they should be torchvision raises many kinds
+            raise ArgumentError(f"data_dir must be {self._complaint(error)}, found {str(self.data_dir)!r}") from error
+        self._check(everything, "training" if train else "test")
+        return keep_classes(everything, self.classes, self.available)
+
+    def _complaint(self, error: Exception) -> str:
+        broken = [file for file in self.files() if not self.is_whole(file)]
+        if broken:
+            return f"a folder whose {broken[0]} is whole (delete it; data.download=true fetches it, or copy it anew)"
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return f"a folder whose files of {self.official.__name__} can be read ({reason})"
+
+    def _check(self, split: Split, part: str) -> None:
+        images, labels = split
+        fit = images.shape[1:] == self.shape and images.dtype == torch.uint8 and labels.shape == images.shape[:1]
+        rule = f"a folder whose {part} files of {self.official.__name__} have byte images {self.shape} and their labels"
+        found = f"{images.dtype} of shape {tuple(images.shape)} and labels of shape {tuple(labels.shape)}"
+        require(fit, "data_dir", rule, found)
+        known = labels.dtype == torch.int64 and bool(((labels >= 0) & (labels < self.available)).all())
+        rule = f"a folder whose {part} files of {self.official.__name__} have labels 0..{self.available - 1}"
+        require(known, "data_dir", rule, f"{labels[:5].tolist()} ...")
+
+    def _fetch(self) -> None:
+        """Download one process after the other: the runs of a sweep may start at the same time."""
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.data_dir / ".download.lock"):
+                # The constructor would also read the files, and its complaints pass for those of the download.
+                official = object.__new__(self.official)
+                VisionDataset.__init__(official, self.data_dir)
+                official.download()
+        except Exception as error:  # the net, its certificates, a half archive, a full disk
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            raise ArgumentError(f"download of {self.source} to {self.data_dir} failed: {reason}") from error
+
+
+class MNIST(TorchvisionImages):
+    """Handwritten digits (1, 32, 32): the official 28 x 28 pixels and 2 black ones on each side.
+
+    Options as of :class:`TorchvisionImages`.
+    """
+
+    official = datasets.MNIST
+    source = datasets.MNIST.mirrors[0]
+    available = 10
+    shape = (1, 32, 32)
+
+    def files(self) -> list[str]:
+        """Images and labels, unpacked."""
+        return [f"MNIST/raw/{Path(name).stem}" for name, _ in datasets.MNIST.resources]
+
+    def is_whole(self, file: str) -> bool:
+        """Compare the size with the header: two zeros, 8 for bytes, the number of axes, the length of each."""
+        content = (self.data_dir / file).read_bytes()
+        axes = 3 if "images" in file else 1
+        lengths = [int.from_bytes(content[4 * axis : 4 * axis + 4]) for axis in range(1, axes + 1)]
+        return content[:4] == bytes([0, 0, 8, axes]) and len(content) == 4 + 4 * axes + math.prod(lengths)
+
+    def images(self, official: Any) -> Tensor:
+        """Padded."""
+        return F.pad(official.data[:, None], (2, 2, 2, 2))
+
+
+class CIFAR10(TorchvisionImages):
+    """Ten classes of photographs (3, 32, 32).
+
+    Options as of :class:`TorchvisionImages`.
+    """
+
+    official = datasets.CIFAR10
+    source = datasets.CIFAR10.url
+    available = 10
+    shape = (3, 32, 32)
+
+    def files(self) -> list[str]:
+        """Both splits' and the names of the classes."""
+        return list(self._sums())
+
+    def is_whole(self, file: str) -> bool:
+        """Compare the MD5 sum."""
+        return check_integrity(self.data_dir / file, self._sums()[file])
+
+    def images(self, official: Any) -> Tensor:
+        """Channels first, as in the files."""
+        return torch.from_numpy(official.data).permute(0, 3, 1, 2).contiguous()
+
+    def _sums(self) -> dict[str, str]:
+        names = self.official
+        sums = [*names.train_list, *names.test_list, (names.meta["filename"], names.meta["md5"])]
+        return {f"{names.base_folder}/{name}": md5 for name, md5 in sums}
+
+
+class CIFAR100(CIFAR10):
+    """A hundred classes of photographs (3, 32, 32), the fine labels.
+
+    Options as of :class:`TorchvisionImages`.
+    """
+
+    official = datasets.CIFAR100
+    source = datasets.CIFAR100.url
+    available = 100
