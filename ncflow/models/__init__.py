@@ -2,5 +2,7 @@
 
 from ncflow.models.classifier import Classifier
 from ncflow.models.mlp import MLP
+from ncflow.models.resnet import ResNet
+from ncflow.models.vgg import VGG
 
-__all__ = ["MLP", "Classifier"]
+__all__ = ["MLP", "VGG", "Classifier", "ResNet"]

@@ -1,26 +1,41 @@
 """Batch normalisation with a trained, a fixed or no gamma."""
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 from torch import nn
 
 from ncflow.checks import ArgumentError, require
 
 Placement = Literal["none", "last", "all"]
+VisionPlacement = Literal["none", "torchvision", "last", "all"]
+"""``torchvision``: the BN layers of its own model alone; ``last``: one right before the classifier; ``all``: both."""
+_WITHOUT_LAST = {"none": "there is no BN", "torchvision": "there is no BN before the classifier"}
 
 
-def check_norm(norm: str, affine: bool, gamma: float | None, norm_bias: bool) -> None:
-    """Refuse combinations of the BN options that contradict each other.
+def check_norm(
+    norm: str, affine: bool, gamma: float | None, norm_bias: bool, placements: Sequence[str] = get_args(Placement)
+) -> None:
+    """Refuse a placement that the model does not have, and BN options that contradict each other.
+
+    Args:
+        norm: Where BN is.
+        affine: Whether the BN before the classifier may train anything.
+        gamma: What its gamma is fixed to, None where it is trained.
+        norm_bias: Whether it adds a trained offset.
+        placements: The placements that the model has.
 
     Raises:
-        ArgumentError: For a gamma, a bias or ``affine=False`` without BN, or ``affine=False`` with something to train.
+        ArgumentError: For an unknown placement, for a gamma, a bias or ``affine=False`` without BN before the
+            classifier, or for ``affine=False`` with something to train.
     """
-    require(norm in ("none", "last", "all"), "norm", "one of 'none', 'last', 'all'", norm)
-    if norm == "none":
-        require(gamma is None, "gamma", "null where norm is 'none': there is no BN", gamma)
-        require(not norm_bias, "norm_bias", "false where norm is 'none': there is no BN", norm_bias)
-        require(affine, "affine", "true where norm is 'none': there is no BN", affine)
+    require(norm in placements, "norm", f"one of {', '.join(map(repr, placements))}", norm)
+    if norm in _WITHOUT_LAST:
+        reason = f"where norm is {norm!r}: {_WITHOUT_LAST[norm]}"
+        require(gamma is None, "gamma", f"null {reason}", gamma)
+        require(not norm_bias, "norm_bias", f"false {reason}", norm_bias)
+        require(affine, "affine", f"true {reason}", affine)
     if gamma is not None:
         require(math.isfinite(gamma), "gamma", "null or a finite number", gamma)
     if not affine:
