@@ -48,6 +48,7 @@ class Measure:
     delta: float = 0.05
     self_pairs: bool = False
     batch_size: int = 1000
+    snapshot_samples: int | None = None
 
 
 @dataclass
@@ -171,6 +172,11 @@ def check_fields(cfg: DictConfig) -> None:
         ("measure.every_n_epochs", cfg.measure.every_n_epochs >= 1, "at least 1"),
         ("measure.delta", 0 < cfg.measure.delta < 1, "between 0 and 1, both excluded"),
         ("measure.batch_size", cfg.measure.batch_size >= 1, "at least 1"),
+        (
+            "measure.snapshot_samples",
+            cfg.measure.snapshot_samples is None or cfg.measure.snapshot_samples >= 1,
+            "null or at least 1",
+        ),
     ]
     for name, holds, rule in rules:
         if not holds:

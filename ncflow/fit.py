@@ -29,6 +29,7 @@ from ncflow.models import Classifier
 from ncflow.progress import is_interactive
 from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, final_measures, write_atomically
 from ncflow.seeding import derive_seed
+from ncflow.snapshots import SnapshotFeatures
 
 # Of the options in conf/trainer, those that are ours rather than lightning.Trainer's.
 _OWN_TRAINER_OPTIONS = ("_target_", "threads", "channels_last")
@@ -166,6 +167,11 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
     divergence = StopOnDivergence()
     save = SaveForResume(folder / CHECKPOINT, cfg.measure.every_n_epochs)
     callbacks: list[Callback] = [divergence, measure, save]
+    if cfg.measure.snapshot_samples is not None:
+        keep = SnapshotFeatures(
+            folder, cfg.measure.every_n_epochs, cfg.measure.snapshot_samples, cfg.measure.batch_size
+        )
+        callbacks.insert(2, keep)  # before the checkpoint, which says that the epoch's files are there
     if is_interactive():  # Lightning calls every callback some ten times a step, whether it does anything or not
         callbacks.append(EpochProgress(described["name"]))
     trainer = _trainer(cfg, folder, callbacks, _logger(cfg, folder, described))

@@ -6,16 +6,19 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 RESULT = "result.json"  # written last: it means done
 RUN = "run.json"  # written first: the config, and why a run failed
 HISTORY = "history.csv"
+SNAPSHOTS = "snapshots"  # features of some samples at each measurement, where they were asked for
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 LOG = "ncflow.log"
 LOCK = ".lock"
@@ -224,3 +227,30 @@ def load_history(*folders: Path | str) -> "pd.DataFrame":
             identity = status_of(folder)[1].get("run_id")
             parts.append(part.assign(run_id=identity, folder=str(folder)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS, "run_id", "folder"])
+
+
+class Snapshot(NamedTuple):
+    """Last-layer features of some training samples at an epoch (see :class:`ncflow.snapshots.SnapshotFeatures`)."""
+
+    epoch: int
+    features: "NDArray[np.float32]"  # (n, d)
+    labels: "NDArray[np.int64]"  # (n,)
+    means: "NDArray[np.float32]"  # (C, d), over all samples
+    center: "NDArray[np.float32]"  # (d,), over all samples
+    weight: "NDArray[np.float32]"  # (C, d)
+
+
+def snapshot_epoch(file: Path) -> int:
+    """Epoch of a snapshot's file."""
+    return int(file.stem.rpartition("_")[2])
+
+
+def load_snapshots(folder: Path | str) -> list[Snapshot]:
+    """Snapshots of a run in the order of their epochs; none where the run kept none."""
+    import numpy as np
+
+    found = []
+    for file in sorted((Path(folder) / SNAPSHOTS).glob("epoch_*.npz")):
+        with np.load(file, allow_pickle=False) as arrays:
+            found.append(Snapshot(snapshot_epoch(file), *(arrays[name] for name in Snapshot._fields[1:])))
+    return found

@@ -21,11 +21,11 @@ TINY = ["epochs=6", "model.width=16", "model.depth=3", "data.num_samples=300", "
 def config():
     """Compose the config from overrides, as the command line does, without running anything."""
 
-    def make(*overrides: str):
+    def make(*overrides: str, return_hydra_config=False):
         GlobalHydra.instance().clear()
         register()
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            return compose("train", overrides=list(overrides))
+            return compose("train", overrides=list(overrides), return_hydra_config=return_hydra_config)
 
     yield make
     GlobalHydra.instance().clear()

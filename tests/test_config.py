@@ -10,6 +10,7 @@ from ncflow.config import CONF_DIR, ConfigError, flat_config, folder_name, run_i
 from ncflow.explain import explain
 from ncflow.fit import prepare
 from tests.conftest import TINY
+from tests.image_files import write_cifar, write_imagenet32, write_mnist
 
 GROUPS = ["data", "model", "loss", "optimizer", "scheduler", "trainer", "logger"]
 OPTIONS = [
@@ -19,35 +20,63 @@ EXPERIMENTS = [
     str(f.relative_to(CONF_DIR / "experiment").with_suffix("")) for f in CONF_DIR.rglob("experiment/**/*.yaml")
 ]
 NEEDS = {
-    ("data", "arrays"): ["data.path={arrays}"],
+    ("data", "arrays"): ["data.path={files}/mine.npz"],
+    ("data", "mnist"): ["data.data_dir={files}"],
+    ("data", "cifar10"): ["data.data_dir={files}"],
+    ("data", "cifar100"): ["data.data_dir={files}"],
+    ("data", "imagenet32"): ["data.data_dir={files}", "data.num_samples=100"],
     ("data", "teacher_mlp"): ["data.teacher_width=16", "model.width=64", "model.depth=4"],
+    ("data", "teacher_mlp_small"): ["model.width=64", "model.depth=4"],
+    ("data", "sample_index"): ["model=unconstrained"],
+    ("model", "unconstrained"): ["data=sample_index"],
 }
+IMAGES = ["data=digits", "data.size=32", "model.width=0.0625"]
+# Sizes at which the experiments' grids are built here; the sizes themselves are built above.
+SMALLER = {f"pan_cao/{name}": ["data.num_samples=50", "model.width=0.125"] for name in ("fig5", "fig6", "fig8")}
 
 
 @pytest.fixture
-def arrays(tmp_path):
+def files(tmp_path, monkeypatch):
+    """A folder with a small copy of every data set that is read from files."""
     import numpy as np
 
-    path = tmp_path / "mine.npz"
     rng = np.random.default_rng(0)
-    np.savez(path, X=rng.normal(size=(400, 6)), y=np.arange(400) % 3)
-    return path
+    np.savez(tmp_path / "mine.npz", X=rng.normal(size=(400, 6)), y=np.arange(400) % 3)
+    write_mnist(tmp_path)
+    write_cifar(tmp_path, monkeypatch, classes=10)
+    write_cifar(tmp_path, monkeypatch, classes=100)
+    write_imagenet32(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_builds(group, option, config, arrays):
-    more = [text.format(arrays=arrays) for text in NEEDS.get((group, option), [])]
-    data, classifier = prepare(config("model.width=16", f"{group}={option}", *more))
-    assert classifier(data.train.inputs[:3]).shape == (3, data.num_classes)
+def test_every_option_builds(group, option, config, files):
+    image_model = group == "model" and option.startswith(("vgg", "resnet"))
+    needs = IMAGES if image_model else NEEDS.get((group, option), [])
+    more = [text.format(files=files) for text in needs]
+    narrow = [] if image_model or "unconstrained" in f"{option}{needs}" else ["model.width=16"]
+    data, classifier = prepare(config(f"{group}={option}", *narrow, *more))
+    assert classifier(data.prepare(data.train.inputs[:3])).shape == (3, data.num_classes)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_builds_each_of_its_cells(name, config):
-    text = OmegaConf.load(CONF_DIR / "experiment" / f"{name}.yaml")
-    grid = {key: str(value).split(",") for key, value in text.hydra.sweeper.params.items() if key != "seed"}
-    ends = [(values[0], values[-1]) for values in grid.values()]
+def test_every_experiment_builds_each_of_its_cells(name, config, files, monkeypatch):
+    """The ends of every swept option with those of every other; seeds and weight decays build alike."""
+    monkeypatch.setenv("NCFLOW_DATA_DIR", str(files))
+    params = config(f"experiment={name}", return_hydra_config=True).hydra.sweeper.params or {}
+    grid = {key: str(value).split(",") for key, value in params.items() if key not in ("seed", "weight_decay")}
+    ends = [dict.fromkeys((values[0], values[-1])) for values in grid.values()]
     for values in itertools.product(*ends):
-        prepare(config(f"experiment={name}", *(f"{k}={v}" for k, v in zip(grid, values, strict=True))))
+        cell = [f"{key}={value}" for key, value in zip(grid, values, strict=True)]
+        prepare(config(f"experiment={name}", *cell, *SMALLER.get(name, [])))
+
+
+def test_every_figure_has_a_recipe_and_a_small_sibling_with_the_same_options():
+    figures = {f"pan_cao/fig{number}" for number in range(1, 10)}
+    assert figures | {f"{name}_small" for name in figures} <= set(EXPERIMENTS)
+    for name in figures:
+        small = OmegaConf.load(CONF_DIR / "experiment" / f"{name}_small.yaml")
+        assert f"/experiment/{name}" in small.defaults, "a sibling states only its difference"
 
 
 BAD = [
@@ -101,7 +130,7 @@ MISSPELT = [
     ("modle.depth=3", "modle.depth is not an option of this config; did you mean model.depth?"),
     ("model.dept=3", "model.dept is not an option of this config; did you mean model.depth?"),
     ("weight_decy=0", "weight_decy is not an option of this config; did you mean weight_decay?"),
-    ("model=nope", "model must be one of mlp, found 'nope'"),
+    ("model=nope", "model must be one of mlp, resnet, resnet18,"),
     ("seed=abc", "Value 'abc' of type 'str' could not be converted to Integer"),
 ]
 

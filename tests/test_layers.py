@@ -19,7 +19,7 @@ ORDER = [
     {"results"},
     {"progress", "loggers"},
     {"callbacks"},
-    {"lifecycle"},
+    {"lifecycle", "snapshots"},
     {"explain", "fit"},
     {"train"},
     {"figures"},

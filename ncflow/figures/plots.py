@@ -9,10 +9,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ncflow.figures.style import COLOURS, DATA_LABELS, LABELS, LOSS_COLOUR, MARKERS, NORM_LABELS
+from ncflow.figures.style import (
+    COLOURS,
+    DATA_LABELS,
+    LABELS,
+    LOSS_COLOUR,
+    MARKERS,
+    NORM_LABELS,
+    PUBLISHED_COLOUR,
+    SERIES,
+)
 from ncflow.figures.tables import over_seeds, panels
 
 INTRA_STYLE, INTER_STYLE = "-", "--"
+WORST, MEAN, QUANTILE = ("intra_min", "inter_max"), ("intra_mean", "inter_mean"), ("intra_quantile", "inter_quantile")
 
 
 def panel_title(values: Mapping[str, Any]) -> str:
@@ -33,7 +43,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+def grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Figure with ``count`` panels of a size in inches, in so many columns or fewer."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
@@ -43,32 +54,47 @@ def _grid(count: int, columns: int, width: float, height: float) -> tuple[Figure
     return figure, flat[:count]
 
 
-def collapse_against(runs: pd.DataFrame, by: str, intra: str = "intra_min", inter: str = "inter_max") -> Figure:
+def collapse_against(
+    runs: pd.DataFrame,
+    by: str,
+    pairs: Sequence[tuple[str, str]] = (WORST,),
+    published: pd.DataFrame | None = None,
+) -> Figure:
     """Intra- and inter-class cosine against a config column: a panel a setting, a colour a BN placement.
 
     Points are means over seeds, bars one standard deviation; the dotted line is the limit -1/(C-1) of inter, and
-    hollow points mark settings where a run does not reach training accuracy 1. (Pan, Cao, figures 2 and 4.)
+    hollow points mark settings where a run does not reach training accuracy 1. (Pan, Cao, figures 2, 5 and 6.)
 
     Args:
         runs: Finished runs with the columns ``train/<measure>`` and ``model.norm``.
         by: Column of the horizontal axis, drawn on a logarithmic scale.
-        intra: Measure of the upper curves.
-        inter: Measure of the lower curves.
+        pairs: An intra and an inter measure for each row of panels.
+        published: Results of others, drawn in grey beside the runs of the same model: the columns ``model``, ``by``
+            and the measures.
     """
     cut = panels(runs, by)
-    figure, axes = _grid(len(cut), columns=3, width=4.4, height=3.6)
-    for axis, (values, part) in zip(axes, cut, strict=True):
-        for norm in sorted(part["model.norm"].unique(), key=list(COLOURS).index):
-            of_norm = part[part["model.norm"] == norm]
-            for measure, style in ((intra, INTRA_STYLE), (inter, INTER_STYLE)):
-                _series(axis, of_norm, by, measure, style, norm)
-        axis.axhline(1, color="0.5", lw=1, ls=":")
-        _limit_line(axis, part)
-        _log_scale(axis, part[by])
-        axis.set(xlabel=LABELS.get(by.rsplit(".", 1)[-1], by), title=panel_title(values))
-        _mark_values(axis, sorted(part[by].unique()))
-        axis.set_ylabel("cosine (training split)")
-    _legend(figure, runs, intra, inter)
+    if len(pairs) == 1:
+        figure, flat = grid(len(cut), columns=3, width=4.4, height=3.6)
+        table = [flat]
+    else:
+        size = (4.2 * len(cut), 3.3 * len(pairs))
+        figure, axes = plt.subplots(len(pairs), len(cut), figsize=size, squeeze=False, sharex="col")
+        table = [list(row) for row in axes]
+    for (intra, inter), row in zip(pairs, table, strict=True):
+        for axis, (values, part) in zip(row, cut, strict=True):
+            for norm in sorted(part["model.norm"].unique(), key=list(COLOURS).index):
+                of_norm = part[part["model.norm"] == norm]
+                for measure, style in ((intra, INTRA_STYLE), (inter, INTER_STYLE)):
+                    _series(axis, of_norm, by, measure, style, norm)
+            if published is not None:
+                _draw_published(axis, published[published["model"].isin(part["model.name"])], by, (intra, inter))
+            axis.axhline(1, color="0.5", lw=1, ls=":")
+            _limit_line(axis, part)
+            _log_scale(axis, part[by])
+            _mark_values(axis, sorted(part[by].unique()))
+            axis.set(title=panel_title(values) if row is table[0] else "", ylabel="cosine (training split)")
+            axis.set_xlabel(LABELS.get(by.rsplit(".", 1)[-1], by) if row is table[-1] else "")
+    _legend(figure, runs, pairs, published is not None)
     return figure
 
 
@@ -82,13 +108,20 @@ def _series(axis: Axes, runs: pd.DataFrame, by: str, measure: str, style: str, n
         axis.plot(shown.index, shown["mean"], MARKERS[norm], color=colour, mfc=face, ls="none", zorder=3)
 
 
+def _draw_published(axis: Axes, published: pd.DataFrame, by: str, measures: tuple[str, str]) -> None:
+    for _, of_model in published.groupby("model"):
+        table = of_model.sort_values(by)
+        for measure, style in zip(measures, (INTRA_STYLE, INTER_STYLE), strict=True):
+            axis.plot(table[by], table[measure], style, color=PUBLISHED_COLOUR, marker="x", lw=1.2, zorder=1)
+
+
 def _limit_line(axis: Axes, runs: pd.DataFrame) -> None:
     """The limit of inter at collapse, its label below the line, where no curve can be."""
-    limits = sorted({-1 / (count - 1) for count in runs["train/classes_present"].dropna().unique()})
+    limits = sorted({-1 / (count - 1) for count in runs["train/classes_present"].dropna().unique() if count > 1})
     for limit in limits:
         axis.axhline(limit, color="0.5", lw=1, ls=":")
         axis.annotate(
-            f"limit $-1/(C-1) = {limit:.2f}$",
+            f"limit $-1/(C-1) = {limit:.2g}$",
             (0.99, limit),
             xycoords=("axes fraction", "data"),
             xytext=(0, -3),
@@ -113,27 +146,93 @@ def _log_scale(axis: Axes, values: pd.Series) -> None:
 def _mark_values(axis: Axes, values: Sequence[float]) -> None:
     """Ticks at the values that were run, as many as have room."""
     step = math.ceil(len(values) / 8)
-    axis.set_xticks(list(values)[::step], [f"{value:g}" for value in values][::step], rotation=30, ha="right")
+    axis.set_xticks(list(values)[::step], [f"{value:.3g}" for value in values][::step], rotation=30, ha="right")
     axis.set_xticks([], minor=True)
 
 
-def _legend(figure: Figure, runs: pd.DataFrame, intra: str, inter: str) -> None:
+def bottom_legend(figure: Figure, entries: Sequence[Any], inches: float = 2.3) -> None:
+    """Legend below the panels, in as many columns of a width as the figure has room for."""
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / inches)))
+    figure.legend(handles=list(entries), loc="outside lower center", ncols=columns)
+
+
+def norm_entries(runs: pd.DataFrame) -> list[Any]:
+    """Legend entries of the BN placements among the runs."""
     norms = sorted(runs["model.norm"].unique(), key=list(COLOURS).index)
-    entries: list[Any] = [
+    return [
         plt.Line2D([], [], color=COLOURS[norm], marker=MARKERS[norm], ls="none", label=NORM_LABELS.get(norm, norm))
         for norm in norms
     ]
-    entries += [
-        plt.Line2D([], [], color="0.3", ls=style, label=LABELS[measure])
-        for measure, style in ((intra, INTRA_STYLE), (inter, INTER_STYLE))
+
+
+def missed_entry(runs: pd.DataFrame) -> list[Any]:
+    """Legend entry of the hollow points, where there are any."""
+    if (runs["train/interpolated"] == 1).all():
+        return []
+    label = "a run misses training accuracy 1"
+    return [plt.Line2D([], [], color="0.3", marker="o", mfc="white", ls="none", label=label)]
+
+
+def _legend(figure: Figure, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], published: bool) -> None:
+    styles = [
+        (measure, style) for pair in pairs for measure, style in zip(pair, (INTRA_STYLE, INTER_STYLE), strict=True)
     ]
-    if (runs["train/interpolated"] != 1).any():
-        entries.append(
-            plt.Line2D(
-                [], [], color="0.3", marker="o", mfc="white", ls="none", label="a run misses training accuracy 1"
-            )
-        )
-    figure.legend(handles=entries, loc="outside lower center", ncols=min(3, len(entries)))
+    if len(pairs) > 1:
+        names = " / ".join({WORST: "worst", MEAN: "mean", QUANTILE: "5 % quantile"}[pair] for pair in pairs)
+        lines = [(f"intra-class cosine ({names}, by row)", INTRA_STYLE), (f"inter-class cosine ({names})", INTER_STYLE)]
+    else:
+        lines = [(LABELS[measure], style) for measure, style in styles]
+    entries = norm_entries(runs)
+    entries += [plt.Line2D([], [], color="0.3", ls=style, label=label) for label, style in lines]
+    entries += missed_entry(runs)
+    if published:
+        entries.append(plt.Line2D([], [], color=PUBLISHED_COLOUR, marker="x", lw=1.2, label="published"))
+    bottom_legend(figure, entries, inches=2.3 if len(pairs) == 1 else 4.1)
+
+
+def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
+    """Min intra (upper row) and max inter (lower row) against the norm of a fixed gamma, a colour a weight decay.
+
+    Means and standard deviations over seeds; hollow points mark settings where a run does not reach training accuracy
+    1. (Pan, Cao, figures 4 and 9.)
+
+    Args:
+        runs: Finished runs with a fixed ``model.gamma``.
+    """
+    cut = panels(runs, "model.gamma")
+    decays = sorted(runs["weight_decay"].unique())
+    colours = {decay: SERIES[index % len(SERIES)] for index, decay in enumerate(decays)}
+    size = (4.0 * len(cut), 5.6)
+    figure, axes = plt.subplots(2, len(cut), figsize=size, squeeze=False, sharex="col")
+    for column, (values, part) in enumerate(cut):
+        for row, measure in enumerate(WORST):
+            axis = axes[row][column]
+            for decay, of_decay in part.groupby("weight_decay"):
+                table = over_seeds(of_decay, "train/gamma_norm", f"train/{measure}")
+                colour = colours[decay]
+                axis.errorbar(table.index, table["mean"], yerr=table["std"], color=colour, capsize=2)
+                full = of_decay.groupby("train/gamma_norm")["train/interpolated"].min().reindex(table.index) == 1
+                for chosen, face in ((full, colour), (~full, "white")):
+                    shown = table[chosen.to_numpy()]
+                    axis.plot(shown.index, shown["mean"], "o", color=colour, mfc=face, ls="none", zorder=3)
+            axis.set_xscale("log")
+            if column == 0:
+                axis.set_ylabel(LABELS[measure])
+        _limit_line_of_inter(axes[1][column], part)
+        axes[0][column].set_title(panel_title(values))
+        axes[1][column].set_xlabel(LABELS["gamma_norm"])
+        _mark_values(axes[1][column], sorted(part["train/gamma_norm"].unique()))
+    entries: list[Any] = [
+        plt.Line2D([], [], color=colours[decay], marker="o", label=f"{LABELS['weight_decay']} = {decay:g}")
+        for decay in decays
+    ]
+    bottom_legend(figure, [*entries, *missed_entry(runs)])
+    return figure
+
+
+def _limit_line_of_inter(axis: Axes, runs: pd.DataFrame) -> None:
+    for count in runs["train/classes_present"].dropna().unique():
+        axis.axhline(-1 / (count - 1), color="0.5", lw=1, ls=":")
 
 
 def trajectories(history: pd.DataFrame, titles: Sequence[tuple[str, str]]) -> Figure:
@@ -145,7 +244,7 @@ def trajectories(history: pd.DataFrame, titles: Sequence[tuple[str, str]]) -> Fi
         history: Rows of :func:`ncflow.results.load_history` for the training split and the last layer.
         titles: (folder, title) of the runs to draw, a panel each.
     """
-    figure, axes = _grid(len(titles), columns=2, width=5.6, height=3.4)
+    figure, axes = grid(len(titles), columns=2, width=5.6, height=3.4)
     lines: list[Any] = []
     for axis, (folder, title) in zip(axes, titles, strict=True):
         rows = history[history["folder"] == folder].sort_values("epoch")
@@ -164,5 +263,5 @@ def trajectories(history: pd.DataFrame, titles: Sequence[tuple[str, str]]) -> Fi
         loss_axis.set(yscale="log", ylabel=LABELS["loss"])
         loss_axis.grid(False)
         loss_axis.spines["right"].set_visible(True)
-    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines) if len(titles) > 1 else 2)
+    bottom_legend(figure, lines)
     return figure

@@ -2,15 +2,39 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ncflow.figures.plots import collapse_against, panel_title, trajectories
+from ncflow.figures.geometry import animate, collapse_in_space
+from ncflow.figures.optimality import collapse_against_gap, has_theory
+from ncflow.figures.plots import (
+    MEAN,
+    QUANTILE,
+    WORST,
+    collapse_against,
+    collapse_against_gamma,
+    panel_title,
+    trajectories,
+)
 from ncflow.figures.style import NORM_LABELS
 from ncflow.figures.tables import finished, panels
+from ncflow.results import load_snapshots
 
-Recipe = Callable[[pd.DataFrame, pd.DataFrame], Iterator[tuple[str, Figure]]]
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, or a GIF's bytes, the stem of its file, and one sentence that says what it shows."""
+
+    name: str
+    content: Figure | bytes
+    caption: str
+
+
+Recipe = Callable[[pd.DataFrame, pd.DataFrame], Iterator[Drawing]]
 
 
 def _measured(runs: pd.DataFrame) -> pd.DataFrame:
@@ -20,54 +44,182 @@ def _measured(runs: pd.DataFrame) -> pd.DataFrame:
     return done.dropna(subset=needed) if all(column in done for column in needed) else done.iloc[:0]
 
 
-def fig2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """Min intra and max inter against weight decay, with and without BN (Pan, Cao, figure 2)."""
-    suited = _measured(runs)
-    suited = suited[~_fixed_gamma(suited)]
-    if not suited.empty and suited["weight_decay"].nunique() > 1:
-        yield "fig2", collapse_against(suited, "weight_decay")
-
-
-def fig4(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """Min intra and max inter against a fixed gamma (Pan, Cao, figure 4)."""
-    suited = _measured(runs)
-    suited = suited[_fixed_gamma(suited)]
-    if not suited.empty and suited["model.gamma"].nunique() > 1:
-        yield "fig4", collapse_against(suited, "model.gamma")
-
-
 def _fixed_gamma(runs: pd.DataFrame) -> pd.Series:
     if "model.gamma" not in runs:
         return pd.Series(False, index=runs.index)
     return runs["model.gamma"].notna()
 
 
-def training(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """Measures and loss over epochs, a figure a setting (Pan, Cao, figures 3, 7 and 8).
-
-    Of each BN placement the lowest seed is drawn, at the smallest, the middle and the largest weight decay.
-    """
+def _over_decay(runs: pd.DataFrame, *measures: str) -> pd.DataFrame:
+    """Measured runs of a trained gamma, if they have more than one weight decay."""
     suited = _measured(runs)
-    rows = history[(history["split"] == "train") & (history["layer"] == "last")].dropna(subset=["intra_min"])
-    suited = suited[suited["folder"].isin(rows["folder"])]
-    if suited.empty:
+    suited = suited[~_fixed_gamma(suited)]
+    if suited.empty or suited["weight_decay"].nunique() < 2 or not {f"train/{m}" for m in measures} <= set(suited):
+        return suited.iloc[:0]
+    return suited
+
+
+def fig1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Features, class means and classifier rows of three classes in 3-D over epochs (Pan, Cao, figure 1)."""
+    count = 0
+    for _, run in _measured(runs).iterrows():
+        snapshots = load_snapshots(run["folder"])
+        if len(snapshots) < 2 or any(len(snapshot.means) != 3 for snapshot in snapshots):
+            continue
+        count += 1
+        name = "fig1" if count == 1 else f"fig1_{count}"
+        caption = (
+            f"Features of three classes after {snapshots[0].epoch} to {snapshots[-1].epoch} epochs, projected to the "
+            "plane of the final class means and the direction of most spread outside of it, relative to their size."
+        )
+        yield Drawing(name, collapse_in_space(snapshots), caption)
+        yield Drawing(f"{name}_animation", animate(snapshots), f"The epochs of {name}, one after the other.")
+
+
+def fig2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Min intra and max inter against weight decay, with and without BN (Pan, Cao, figure 2)."""
+    suited = _over_decay(runs)
+    if not suited.empty:
+        caption = (
+            "Min intra-class (solid) and max inter-class cosine (dashed) against weight decay; mean and standard "
+            "deviation over seeds; dotted: the limits at collapse."
+        )
+        yield Drawing("fig2", collapse_against(suited, "weight_decay"), caption)
+
+
+def fig4(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Min intra and max inter against the norm of a fixed gamma, a curve a weight decay (Pan, Cao, figure 4)."""
+    yield from _against_gamma("fig4", runs)
+
+
+def fig9(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Figure 4 at several weight decays (Pan, Cao, figure 9)."""
+    yield from _against_gamma("fig9", runs)
+
+
+def _against_gamma(name: str, runs: pd.DataFrame) -> Iterator[Drawing]:
+    suited = _measured(runs)
+    suited = suited[_fixed_gamma(suited)]
+    if not suited.empty and suited["model.gamma"].nunique() > 1 and "train/gamma_norm" in suited:
+        caption = (
+            "Min intra- and max inter-class cosine against |gamma|, fixed; mean and standard deviation over seeds."
+        )
+        yield Drawing(name, collapse_against_gamma(suited), caption)
+
+
+def fig5(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Worst and mean intra and inter against weight decay (Pan, Cao, figure 5)."""
+    suited = _over_decay(runs, *MEAN)
+    if not suited.empty:
+        caption = "Worst class and pair (above) and mean over classes and pairs (below) against weight decay."
+        yield Drawing("fig5", collapse_against(suited, "weight_decay", (WORST, MEAN)), caption)
+
+
+def fig6(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Quantiles and means against weight decay, the published results beside ours (Pan, Cao, figure 6)."""
+    suited = _over_decay(runs, *QUANTILE, *MEAN)
+    if not suited.empty:
+        comparable = (suited["train/classes_present"] == 1000).any()
+        figure = collapse_against(suited, "weight_decay", (QUANTILE, MEAN), published() if comparable else None)
+        beside = "; grey: the published results" if comparable else "; the published results are of 1000 classes"
+        yield Drawing("fig6", figure, f"5 % quantile (above) and mean (below) against weight decay{beside}.")
+
+
+def published() -> pd.DataFrame:
+    """The authors' published ImageNet32 results, the pairs i = j left out of intra as in ours."""
+    with resources.files("ncflow.figures").joinpath("imagenet32_published.csv").open() as file:
+        return pd.read_csv(file)
+
+
+def _trajectories(name: str) -> Recipe:
+    def draw(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+        """Measures and loss over epochs, a figure a setting (Pan, Cao, figures 3, 7 and 8).
+
+        Of each BN placement the lowest seed is drawn, at the smallest, the middle and the largest weight decay.
+        """
+        suited = _measured(runs)
+        suited = suited[~_fixed_gamma(suited)]
+        rows = history[(history["split"] == "train") & (history["layer"] == "last")].dropna(subset=["intra_min"])
+        suited = suited[suited["folder"].isin(rows["folder"])]
+        cut = panels(suited) if not suited.empty else []
+        for values, part in cut:
+            title = panel_title(values)
+            figure = trajectories(rows, _chosen_runs(part))
+            figure.suptitle(title)
+            stem = "_".join([name, *re.findall(r"[\w.+-]+", title)]) if len(cut) > 1 or name == "trajectories" else name
+            caption = f"Collapse and training loss over epochs{f': {title}' if title else ''}; the lowest seed."
+            yield Drawing(stem, figure, caption)
+
+    return draw
+
+
+def _chosen_runs(part: pd.DataFrame) -> list[tuple[str, str]]:
+    part = part[part["seed"] == part["seed"].min()]
+    decays = sorted(part["weight_decay"].unique())
+    chosen = [decays[i] for i in sorted({0, len(decays) // 2, len(decays) - 1})]
+    shown = part[part["weight_decay"].isin(chosen)].sort_values(["weight_decay", "model.norm"])
+    return [
+        (
+            run["folder"],
+            f"{NORM_LABELS.get(run['model.norm'], run['model.norm'])}, $\\lambda$ = {run['weight_decay']:g}",
+        )
+        for _, run in shown.iterrows()
+    ]
+
+
+def gap(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Collapse against the measured gap to the theory's optimum, over all runs; no paper has it."""
+    suited = has_theory(_measured(runs))
+    if len(suited) >= 3:
+        caption = (
+            "Left: regularised loss beside its least value; middle and right: distance from collapse against the gap "
+            "to that value. Every point is a run."
+        )
+        yield Drawing("gap", collapse_against_gap(suited), caption)
+
+
+FIGURES: dict[str, Recipe] = {
+    "fig1": fig1,
+    "fig2": fig2,
+    "fig3": _trajectories("fig3"),
+    "fig4": fig4,
+    "fig5": fig5,
+    "fig6": fig6,
+    "fig7": _trajectories("fig7"),
+    "fig8": _trajectories("fig8"),
+    "fig9": fig9,
+    "trajectories": _trajectories("trajectories"),
+    "gap": gap,
+}
+
+_ANY_RUNS = ("fig1", "fig2", "fig4", "trajectories", "gap")
+_ANY_IMAGE_RUNS = ("fig1", "fig4", "fig5", "trajectories", "gap")
+_ANY_1000_CLASS_RUNS = ("fig6", "trajectories", "gap")
+
+
+def drawings(runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None = None) -> Iterator[Drawing]:
+    """Draw named figures from all runs, or, where no names are given, from each run the figures that it was made for.
+
+    Runs of ``experiment=pan_cao/fig5`` or ``fig5_small`` are drawn as figure 5; others by what they are. The gap to the
+    theory's optimum is drawn over all runs.
+    """
+    if names is not None:
+        for name in names:
+            yield from FIGURES[name](runs, history)
         return
-    for values, part in panels(suited):
-        part = part[part["seed"] == part["seed"].min()]
-        decays = sorted(part["weight_decay"].unique())
-        chosen = [decays[i] for i in sorted({0, len(decays) // 2, len(decays) - 1})]
-        shown = part[part["weight_decay"].isin(chosen)].sort_values(["weight_decay", "model.norm"])
-        titles = [
-            (
-                run["folder"],
-                f"{NORM_LABELS.get(run['model.norm'], run['model.norm'])}, $\\lambda$ = {run['weight_decay']:g}",
-            )
-            for _, run in shown.iterrows()
-        ]
-        figure = trajectories(rows, titles)
-        title = panel_title(values)
-        figure.suptitle(title)
-        yield "_".join(["trajectories", *re.findall(r"[\w.+-]+", title)]), figure
+    made_for = runs.apply(_figures_of, axis=1) if len(runs) else pd.Series(dtype=object)
+    for name, recipe in FIGURES.items():
+        suited = runs[[name in figures for figures in made_for]]
+        if not suited.empty:
+            yield from recipe(suited, history)
 
 
-FIGURES: dict[str, Recipe] = {"fig2": fig2, "fig4": fig4, "trajectories": training}
+def _figures_of(run: "pd.Series[Any]") -> tuple[str, ...]:
+    experiment = re.sub(r"_small$", "", str(run.get("experiment")))
+    paper, _, figure = experiment.rpartition("/")
+    if paper == "pan_cao" and figure in FIGURES:
+        return (figure, "gap")
+    if run.get("train/classes_present") == 1000:
+        return _ANY_1000_CLASS_RUNS
+    images = re.match(r"vgg|resnet", str(run.get("model.name")))
+    return _ANY_IMAGE_RUNS if images else _ANY_RUNS

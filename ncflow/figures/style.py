@@ -6,7 +6,15 @@ import matplotlib
 COLOURS = {"last": "#0072B2", "all": "#009E73", "torchvision": "#CC79A7", "none": "#D55E00"}
 LOSS_COLOUR = "#000000"
 MARKERS = {"last": "o", "all": "^", "torchvision": "D", "none": "s"}
-NORM_LABELS = {"last": "BN before the classifier", "all": "BN in every layer", "none": "no BN"}
+NORM_LABELS = {
+    "last": "BN before the classifier",
+    "all": "BN in every layer",
+    "torchvision": "BN after convolutions",
+    "none": "no BN",
+}
+# For classes, weight decays and the like, where no BN placement is meant.
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+PUBLISHED_COLOUR = "0.45"
 
 LABELS = {
     "intra_min": "min intra-class cosine",
@@ -20,11 +28,24 @@ LABELS = {
     "loss": "training loss (nats)",
     "accuracy": "accuracy",
     "weight_decay": "weight decay $\\lambda$",
-    "gamma": "fixed BN scale $\\gamma$",
+    "gamma_norm": "norm of the fixed BN scale $|\\gamma|$",
+    "regularized_loss": "CE + penalty of the last layer (nats)",
+    "regularized_loss_gap": "gap to the least regularised loss (nats)",
+    "loss_gap": "gap to the least CE at these norms (nats)",
     "epoch": "epoch",
 }
 
-DATA_LABELS = {"conic_hull": "conic hull", "teacher_mlp": "labelled by an MLP", "digits": "digits", "arrays": "arrays"}
+DATA_LABELS = {
+    "conic_hull": "conic hull",
+    "teacher_mlp": "labelled by an MLP",
+    "teacher_mlp_small": "labelled by a small MLP",
+    "sample_index": "free features",
+    "digits32": "digits, 32 x 32",
+    "mnist": "MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "imagenet32": "ImageNet32",
+}
 
 
 def use() -> None:
@@ -44,6 +65,7 @@ def use() -> None:
             "lines.linewidth": 1.8,
             "lines.markersize": 6,
             "svg.fonttype": "none",
+            "svg.hashsalt": "ncflow",  # the same figure, the same file
             "pdf.fonttype": 42,
             "figure.constrained_layout.use": True,
         }

@@ -1,0 +1,258 @@
+"""The HTML page, read back from its own markup."""
+
+import itertools
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from ncflow.figures.claims import FAILS, HOLDS, TOO_FEW, Verdict
+from ncflow.figures.report import Picture, write_report
+from ncflow.results import load_runs, write_json
+
+VERSIONS = {"version/torch": "2.6.0", "version/ncflow": "0.1.0"}
+CONFIG = {
+    "epochs": 500,
+    "data.name": "digits",
+    "optimizer.betas": [0.9, 0.999],
+    "model.gamma": None,
+    "trainer.gpu": False,
+}
+VERDICTS = [
+    Verdict("1. First", HOLDS, ("intra 0.9 & 0.6",)),
+    Verdict("2. Second", FAILS, ("against it: digits",)),
+    Verdict("3. Third", TOO_FEW),
+]
+PICTURES = [
+    Picture("fig2", "Two cosines.", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "svg", "two curves"),
+    Picture("fig4", "Another.", b"\x89PNG", "png", "points"),
+    Picture("movie", "It moves.", b"GIF89a", "gif", "a simplex"),
+]
+ATTACK = """"'><script>alert(1)</script>&amp;"""
+NOT_SET = ("—", "")
+
+
+class Page(HTMLParser):
+    """The tags of a page, the text of its elements, its table of runs and its pairs of name and value."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.tags, self.open, self.texts, self.rows, self.pairs = [], [], {}, [], {}
+        self.feed(content)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("meta", "img", "input", "wbr"):
+            return
+        self.open.append(tag)
+        self.texts.setdefault(tag, []).append("")
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("th", "td"):
+            self.rows[-1].append(("", dict(attrs).get("data-key")))
+
+    def handle_data(self, data):
+        for tag in set(self.open):
+            self.texts[tag][-1] += data
+        if self.open and self.open[-1] in ("th", "td"):
+            text, key = self.rows[-1][-1]
+            self.rows[-1][-1] = (text + data, key)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        self.texts[tag][-1] = " ".join(self.texts[tag][-1].split())
+        if tag == "dd":
+            self.pairs[self.texts["dt"][-1]] = self.texts["dd"][-1]
+
+    @property
+    def header(self):
+        return [text for text, _ in self.rows[0]]
+
+    def column(self, name):
+        """(text, sort key) of each run."""
+        return [row[self.header.index(name)] for row in self.rows[1:]]
+
+
+def add_run(root, name, status="done", **values):
+    """A run's folder as ``ncflow`` leaves it."""
+    described = {"run_id": name, "name": name, "runs_dir": str(root), **CONFIG, **values, "status": status}
+    write_json(root / name / "run.json", described)
+    if status in ("done", "diverged"):
+        write_json(root / name / "result.json", {**VERSIONS, **described})
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Six finished runs: three weight decays, two seeds, of which one has no loss."""
+    for decay, seed in itertools.product((1e-2, 1e-4, 1e-3), (0, 1)):
+        measures = {"train/intra_min": 0.12345678 + decay, "train/loss": None if seed else 2e-7, "train/rho": 1.0}
+        add_run(tmp_path / "runs", f"wd{decay:g}-seed{seed}", seed=seed, weight_decay=decay, **measures)
+    return tmp_path / "runs"
+
+
+def written(root, verdicts=VERDICTS, figures=PICTURES, title="A sweep"):
+    path = root.parent / "report.html"
+    write_report(path, load_runs(root), verdicts, figures, title)
+    return path.read_bytes()
+
+
+def report(*args, **kwargs):
+    return Page(written(*args, **kwargs).decode())
+
+
+def test_page_needs_nothing_from_outside(runs):
+    page = report(runs)
+    assert not {"link", "iframe", "object", "embed", "base", "svg"} & {tag for tag, _ in page.tags}
+    addresses = [attributes[name] for _, attributes in page.tags for name in ("src", "href") if name in attributes]
+    kinds = [address.split(",")[0] for address in addresses]
+    assert kinds == ["data:image/svg+xml;base64", "data:image/png;base64", "data:image/gif;base64"]
+    assert not [
+        word for word in ("url(", "@import", "fetch(") if word in page.texts["body"][0] + page.texts["style"][0]
+    ]
+
+
+def test_figures_have_captions_and_words_for_who_does_not_see_them(runs):
+    page = report(runs)
+    assert page.texts["figcaption"] == ["fig2 Two cosines.", "fig4 Another.", "movie It moves."]
+    assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == ["two curves", "points", "a simplex"]
+
+
+def test_verdicts_are_words_with_their_numbers(runs):
+    page = report(runs)
+    assert page.texts["strong"][:3] == ["✓ holds", "✗ does not hold", "? not enough runs"]
+    assert page.texts["div"][:3] == ["1. First", "2. Second", "3. Third"]
+    assert page.texts["details"] == ["numbers intra 0.9 & 0.6", "numbers against it: digits"]
+
+
+def test_every_run_is_a_row_with_what_tells_it_apart(runs):
+    add_run(runs, "broken", "failed", seed=3, weight_decay=1e-2, error="boom")
+    page = report(runs)
+    assert page.texts["p"][0] == "7 runs: 6 done, 1 failed"
+    assert page.header == ["run", "status", "seed", "weight_decay", "train/loss", "train/intra_min", "error"]
+    assert [text for text, _ in page.column("run")] == sorted(folder.name for folder in runs.iterdir())
+    assert [text for text, _ in page.column("error")] == ["boom", *["—"] * 6]
+
+
+def test_numbers_sort_by_all_their_digits_and_missing_ones_have_no_key(runs):
+    page = report(runs)
+    assert page.column("train/loss") == [("2e-07", "2e-07"), NOT_SET] * 3
+    assert page.column("train/intra_min")[0] == ("0.12356", "0.12355678")
+    assert page.column("weight_decay")[::2] == [(text, text) for text in ("0.0001", "0.001", "0.01")]
+    assert page.column("status")[0] == ("done", None)
+    classes = [attributes.get("class") for tag, attributes in page.tags if tag == "th"]
+    numeric = [name for name, kind in zip(page.header, classes, strict=False) if kind == "number"]
+    assert numeric == ["seed", "weight_decay", "train/loss", "train/intra_min"]
+
+
+def test_integers_stay_integers_where_a_run_lacks_them(runs):
+    add_run(runs, "odd", "failed", epochs=None)
+    page = report(runs)
+    assert page.column("seed")[0] == NOT_SET
+    assert page.column("seed")[1] == ("0", "0.0")
+    assert page.pairs["epochs"] == "500 (6), not set (1)"
+
+
+def test_a_column_with_words_sorts_as_words(runs):
+    add_run(runs, "often", **{"measure.every_n_epochs": 5})
+    add_run(runs, "seldom", **{"measure.every_n_epochs": "auto"})
+    assert report(runs).column("measure.every_n_epochs")[:3] == [("5", None), ("auto", None), NOT_SET]
+
+
+def test_configuration_is_split_into_common_and_varying(runs):
+    pairs = report(runs).pairs
+    assert pairs["weight_decay"] == "0.0001 (2), 0.001 (2), 0.01 (2)"
+    expected = {"epochs": "500", "data.name": "digits", "optimizer.betas": "[0.9, 0.999]", "trainer.gpu": "false"}
+    assert {name: pairs[name] for name in expected} == expected
+    assert pairs["model.gamma"] == "not set"
+    assert not {"seed", "status", "run_id", "runs_dir", "train/rho", "version/torch"} & set(pairs)
+
+
+def test_an_option_that_only_one_data_set_has_is_no_column_of_the_table(runs):
+    add_run(runs, "hull", seed=0, weight_decay=1e-2, **{"data.name": "conic_hull", "data.dim": 16})
+    page = report(runs)
+    assert page.pairs["data.dim"] == "16 (1), not set (6)"
+    assert "data.name" in page.header
+    assert "data.dim" not in page.header
+
+
+def test_a_fixed_gamma_is_told_from_a_trained_one(runs):
+    add_run(runs, "fixed", seed=0, weight_decay=1e-2, **{"model.gamma": 0.5})
+    assert report(runs).column("model.gamma")[:2] == [("0.5", "0.5"), NOT_SET]
+
+
+def test_seeds_and_versions(runs):
+    page = report(runs)
+    assert "0 (3), 1 (3)" in page.texts["p"]
+    assert {name: page.pairs[name] for name in ("torch", "ncflow")} == {"torch": "2.6.0", "ncflow": "0.1.0"}
+    assert "Versions differ" not in page.texts["body"][0]
+
+
+def test_different_versions_are_noted(runs):
+    add_run(runs, "new", **{"version/torch": "2.7.0"})
+    page = report(runs)
+    assert page.pairs["torch"] == "2.6.0 (6), 2.7.0 (1)"
+    assert page.texts["p"][-1] == "Versions differ between the runs, here with the number of runs: torch."
+
+
+@pytest.mark.parametrize("place", ["name", "option", "value", "status", "error", "version", "seed", "title", "figure"])
+def test_whatever_is_in_a_folder_is_text(runs, place):
+    hostile = {"option": {ATTACK: 1}, "value": {"data.name": ATTACK}, "version": {f"version/{ATTACK}": ATTACK}}
+    plain = {"error": {"status": "failed", "error": ATTACK}, "status": {"status": ATTACK}, "seed": {"seed": ATTACK}}
+    name = ATTACK.replace("/", "") if place == "name" else "hostile"
+    add_run(runs, name, **{**hostile, **plain}.get(place, {}))
+    if place == "status":
+        write_json(runs / name / "result.json", {"status": ATTACK})
+    figures = [Picture(ATTACK, ATTACK, b"", "png", ATTACK)] if place == "figure" else []
+    page = report(runs, [Verdict(ATTACK, ATTACK, (ATTACK,))], figures, ATTACK if place == "title" else "")
+    shown = name if place == "name" else ATTACK
+    assert shown in page.texts["body"][0]
+    assert len(page.texts["script"]) == 1
+    assert all(
+        set(attributes) <= {"class", "data-key", "scope"} for tag, attributes in page.tags if tag in ("th", "td")
+    )
+
+
+def test_half_a_surrogate_pair_and_a_long_error_do_no_harm(runs):
+    folder = runs / "odd"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"status": "failed", "error": "\\ud800 ' + "x" * 10_000 + '"}')
+    text, _ = report(runs).column("error")[0]
+    assert text.startswith("? xxx")
+    assert len(text) < 600
+
+
+def test_same_runs_give_the_same_bytes_wherever_they_lie(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "elsewhere" / "copy")
+    assert written(tmp_path / "elsewhere" / "copy") == written(runs)
+    assert str(tmp_path).encode() not in written(runs)
+
+
+def test_runs_of_several_sweeps_keep_the_folders_that_tell_them_apart(runs, tmp_path):
+    for sweep in ("a", "b"):
+        shutil.copytree(runs / "wd0.01-seed0", tmp_path / "both" / sweep / "0")
+    assert [text for text, _ in report(tmp_path / "both").column("run")] == ["a/0", "b/0"]
+    assert [text for text, _ in report(tmp_path / "both" / "a").column("run")] == ["0"]
+
+
+def test_failed_runs_alone_make_a_page(tmp_path):
+    for name in ("a", "b"):
+        write_json(tmp_path / "runs" / name / "run.json", {"status": "failed", "error": f"boom {name}"})
+    page = report(tmp_path / "runs", [], [])
+    assert page.header == ["run", "status", "seed", "error"]
+    assert [text for text, _ in page.column("error")] == ["boom a", "boom b"]
+    for said in ("no claim was tested", "no figure", "none recorded", "nothing"):
+        assert said in page.texts["body"][0]
+
+
+def test_a_broken_run_without_config_makes_nothing_vary(runs):
+    write_json(runs / "broken" / "run.json", {"status": "failed"})
+    assert report(runs).header == ["run", "status", "seed", "weight_decay", "train/loss", "train/intra_min"]
+
+
+def test_a_large_sweep_stays_a_small_page(runs):
+    for index in range(280):
+        measures = {name: index / 7 for name in ("train/intra_min", "train/inter_max", "train/nc1", "test/accuracy")}
+        config = {f"option{number}": index + number / 3 for number in range(10)}
+        add_run(runs, f"conic_hull-mlp6-last-wd0.01-seed{index}", seed=index, weight_decay=1e-2, **config, **measures)
+    assert len(written(runs)) < 700_000
