@@ -58,3 +58,10 @@ def run_folder(root: Path) -> Path:
     folders = sorted({file.parent for file in root.rglob("run.json")})
     assert len(folders) == 1, folders
     return folders[0]
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

@@ -1,18 +1,24 @@
 """Figures and verdicts from tables whose right answer is known."""
 
+import html
 import itertools
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from ncflow.figures import style
-from ncflow.figures.claims import CLAIMS, FAILS, HOLDS, TOO_FEW
-from ncflow.figures.cli import main
-from ncflow.figures.plots import collapse_against
+from ncflow.figures.claims import CLAIMS, FAILS, HOLDS, TOO_FEW, rank_trend
+from ncflow.figures.cli import main, render
+from ncflow.figures.optimality import collapse_against_gap
+from ncflow.figures.plots import MEAN, QUANTILE, collapse_against
+from ncflow.figures.recipes import FIGURES, drawings, published
 from ncflow.figures.tables import over_seeds, panel_keys, panels
 from ncflow.results import COLUMNS, load_history, load_runs, write_json
+from ncflow.theory.bounds import bounds_from_norms, proof_kappa
+from ncflow.theory.layer_peeled import minimum_regularized_loss
 
 DECAYS = (1e-4, 1e-3, 1e-2)
 
@@ -23,14 +29,28 @@ def intra(norm, decay, seed, sign=1):
     return (0.8 + sign * rise if norm == "last" else 0.6 + 0.01 * rise) + 0.001 * seed
 
 
-def sweep(root, sign=1, norms=("last", "none"), decays=DECAYS, gammas=(None,), seeds=2, data=("conic_hull", "digits")):
+def sweep(
+    root,
+    sign=1,
+    norms=("last", "none"),
+    decays=DECAYS,
+    gammas=(None,),
+    seeds=2,
+    data=("conic_hull", "digits"),
+    experiment="single",
+):
     """Write runs as ``ncflow`` leaves them, with planted measures."""
     for name, norm, decay, gamma, seed in itertools.product(data, norms, decays, gammas, range(seeds)):
         final = intra(norm, decay, seed, sign) - (0 if gamma is None else 0.2 * sign * gamma)
         identity = f"{name}-{norm}-{decay:g}-{gamma}-{seed}"
         config = {"data.name": name, "model.name": "mlp", "model.norm": norm, "model.gamma": gamma, "model.depth": 4}
         measures = {"intra_min": final, "inter_max": 0.5 - final, "interpolated": 1.0, "classes_present": 4.0}
-        values = {"run_id": identity, "seed": seed, "weight_decay": decay, **config}
+        measures |= {"intra_mean": final + 0.01, "inter_mean": 0.4 - final, "intra_quantile": final + 0.005}
+        gap = 10.0 ** (-4 - 4 * final)
+        total = minimum_regularized_loss(4, decay) + gap
+        measures |= {"inter_quantile": 0.45 - final, "regularized_loss": total, "regularized_loss_gap": gap}
+        measures |= {"feature_rms_norm": 2.0, "weight_norm": 3.0, "gamma_norm": 8 * (gamma or 1)}
+        values = {"run_id": identity, "experiment": experiment, "seed": seed, "weight_decay": decay, **config}
         folder = root / identity
         folder.mkdir(parents=True)
         write_json(folder / "run.json", values)
@@ -46,8 +66,12 @@ def sweep(root, sign=1, norms=("last", "none"), decays=DECAYS, gammas=(None,), s
     return load_runs(root), load_history(root)
 
 
+def answers_in_full(runs, history):
+    return [claim(runs, history) for claim in CLAIMS]
+
+
 def answers(runs, history):
-    return [claim(runs, history).answer for claim in CLAIMS]
+    return [verdict.answer for verdict in answers_in_full(runs, history)]
 
 
 def test_claims_hold_where_they_were_planted(tmp_path):
@@ -71,6 +95,60 @@ def test_claim_on_gamma(tmp_path):
     gammas = (0.1, 0.3, 1.0)
     assert answers(*sweep(tmp_path / "a", norms=["last"], gammas=gammas, decays=[5e-3]))[3] == HOLDS
     assert answers(*sweep(tmp_path / "b", norms=["last"], gammas=gammas, decays=[5e-3], sign=-1))[3] == FAILS
+
+
+def test_claim_on_gamma_reports_the_authors_exception_without_counting_it(tmp_path):
+    runs, history = sweep(tmp_path, norms=["last"], gammas=(0.1, 0.3, 1.0), decays=[5e-3], sign=-1, data=["conic_hull"])
+    runs["model.depth"] = 6
+    verdict = CLAIMS[3](runs, history)
+    assert verdict.answer == TOO_FEW
+    assert any(line.startswith("not counted: ") and "excepted by the authors" in line for line in verdict.numbers)
+
+
+def test_runs_that_do_not_interpolate_are_left_out_and_counted(tmp_path):
+    """Planted so that the claims hold without the runs of the largest decay, and fail with them."""
+    runs, history = sweep(tmp_path, data=["digits"], decays=(1e-4, 1e-3, 1e-2, 1e-1), seeds=3)
+    wild = (runs["weight_decay"] == 1e-1) & (runs["model.norm"] == "last")
+    runs.loc[wild, ["train/intra_min", "train/inter_max"]] = [0.0, 1.0]
+    assert CLAIMS[1](runs, history).answer == FAILS
+    runs.loc[wild, "train/interpolated"] = 0.0
+    verdict = CLAIMS[1](runs, history)
+    assert verdict.answer == HOLDS
+    assert "3 of 24 runs do not interpolate, left out" in verdict.numbers[0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rank_trend_is_spearman_with_a_permutation_test(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 4, 12).astype(float)
+    runs = pd.DataFrame({"x": x, "y": x + rng.normal(0, 3, 12), "seed": 0})
+    expected = scipy.stats.spearmanr(runs["x"], runs["y"])
+    trend = rank_trend(runs, "x", "y")
+    assert trend.correlation == pytest.approx(expected.statistic, abs=1e-12)
+    assert trend.p == pytest.approx(expected.pvalue / 2, abs=0.03)
+    assert rank_trend(runs, "x", "y") == trend  # the same runs, the same verdict
+
+
+def test_rank_trend_compares_within_seeds():
+    """A shift between seeds that hides the trend from a plain rank correlation."""
+    x = np.tile(np.arange(5.0), 3)
+    seed = np.repeat([0, 1, 2], 5)
+    runs = pd.DataFrame({"x": x, "y": 0.01 * x + 100.0 * seed, "seed": seed})
+    assert rank_trend(runs, "x", "y").correlation == pytest.approx(1)
+    assert rank_trend(runs, "x", "y", block=None).correlation < 0.5
+
+
+def test_few_runs_in_perfect_order_are_no_trend(tmp_path):
+    three = pd.DataFrame({"x": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0], "seed": 0})
+    assert rank_trend(three, "x", "y").p == pytest.approx(1 / 6, abs=0.02)
+    assert answers(*sweep(tmp_path, seeds=1))[1] == TOO_FEW
+
+
+def test_each_bn_placement_is_judged_by_itself(tmp_path):
+    runs, history = sweep(tmp_path, norms=("last", "torchvision", "none"), data=["digits"])
+    last, torchvision = CLAIMS[0](runs, history).numbers
+    assert last.startswith("all runs, BN before the classifier: best intra 0.9")
+    assert torchvision.startswith("against it: all runs, BN after convolutions: ")  # planted like no BN
 
 
 def test_claim_on_a_thousand_classes(tmp_path):
@@ -133,7 +211,7 @@ def test_command_draws_every_format_and_prints_verdicts(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "24 runs: 24 done" in out
     assert out.count("HOLDS") == 3
-    names = {"fig2", "trajectories_conic_hull", "trajectories_digits"}
+    names = {"fig2", "gap", "trajectories_conic_hull", "trajectories_digits"}
     files = {file.name for file in (tmp_path / "figures").iterdir()}
     assert files == {f"{name}.{suffix}" for name in names for suffix in ("png", "pdf", "svg")}
     assert all((tmp_path / "figures" / file).stat().st_size > 5000 for file in files)
@@ -165,3 +243,100 @@ def test_too_few_runs_for_a_figure_is_said(tmp_path, capsys):
     with pytest.raises(SystemExit, match="1"):
         main([str(tmp_path)])
     assert "no figure" in capsys.readouterr().err
+
+
+EXPERIMENT_FIGURES = {
+    "pan_cao/fig2": {"fig2", "gap"},
+    "pan_cao/fig3": {"fig3_conic_hull", "fig3_digits", "gap"},
+    "pan_cao/fig5_small": {"fig5", "gap"},
+    "pan_cao/fig6_small": {"fig6", "gap"},
+    "pan_cao/fig8": {"fig8_conic_hull", "fig8_digits", "gap"},
+    "single": {"fig2", "gap", "trajectories_conic_hull", "trajectories_digits"},
+}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENT_FIGURES)
+def test_each_experiment_gets_its_figure(tmp_path, experiment):
+    runs, history = sweep(tmp_path, experiment=experiment)
+    assert {drawing.name for drawing in drawings(runs, history)} == EXPERIMENT_FIGURES[experiment]
+
+
+@pytest.mark.parametrize("figure", ["fig4", "fig9"])
+def test_runs_of_a_fixed_gamma_are_drawn_against_its_norm(tmp_path, figure):
+    runs, history = sweep(tmp_path, norms=["last"], gammas=(0.1, 0.3, 1.0), experiment=f"pan_cao/{figure}")
+    drawing = next(drawing for drawing in drawings(runs, history) if drawing.name == figure)
+    upper, lower = drawing.content.axes[0], drawing.content.axes[2]
+    curves = [line for line in upper.lines if line.get_color() == style.SERIES[0] and line.get_linestyle() == "-"]
+    assert list(curves[0].get_xdata()) == pytest.approx([0.8, 2.4, 8.0])
+    expected = np.mean([intra("last", DECAYS[0], seed) for seed in range(2)]) - 0.02
+    assert curves[0].get_ydata()[0] == pytest.approx(expected)
+    assert {line.get_ydata()[0] for line in lower.lines if line.get_linestyle() == ":"} == {-1 / 3}
+
+
+def test_any_figure_can_be_asked_for_by_name(tmp_path):
+    runs, history = sweep(tmp_path, experiment="pan_cao/fig2", data=["digits"])
+    for name in ("fig3", "fig5", "fig6", "fig7"):
+        assert [drawing.name for drawing in drawings(runs, history, [name])] == [name]
+    assert set(FIGURES) >= {f"fig{number}" for number in range(1, 10)}
+
+
+def test_rows_of_figure_5_are_worst_and_mean(tmp_path):
+    runs, history = sweep(tmp_path, data=["digits"])
+    (drawing,) = drawings(runs, history, ["fig5"])
+    worst, mean = (axis.lines[0].get_ydata() for axis in drawing.content.axes)
+    assert np.asarray(mean) - np.asarray(worst) == pytest.approx([0.01] * len(DECAYS))
+
+
+def test_published_results_stand_beside_ours(tmp_path):
+    theirs = published()
+    assert len(theirs) == 21
+    assert sorted(theirs["model"].unique()) == ["resnet18", "vgg11", "vgg19"]
+    runs, _ = sweep(tmp_path, data=["imagenet32"])
+    runs["train/classes_present"], runs["model.name"] = 1000.0, "vgg11"
+    figure = collapse_against(runs, "weight_decay", (QUANTILE, MEAN), theirs)
+    grey = [line for line in figure.axes[0].lines if line.get_color() == style.PUBLISHED_COLOUR]
+    of_model = theirs[theirs["model"] == "vgg11"].sort_values("weight_decay")
+    assert grey[0].get_ydata() == pytest.approx(of_model["intra_quantile"].to_numpy())
+    assert grey[1].get_ydata() == pytest.approx(of_model["inter_quantile"].to_numpy())
+
+
+def test_gap_figure_has_the_runs_the_least_loss_and_a_bound_where_it_says_something(tmp_path):
+    runs, _ = sweep(tmp_path, data=["digits"])
+    figure = collapse_against_gap(runs)
+    losses, near, _ = figure.axes
+    (least,) = [line for line in losses.lines if line.get_linestyle() == ":"]
+    expected = [minimum_regularized_loss(4, decay) for decay in least.get_xdata()]
+    assert list(least.get_ydata()) == pytest.approx(expected)
+    points = {(x, y) for line in near.lines for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}
+    for _, run in runs.iterrows():
+        assert (run["train/regularized_loss_gap"], 1 - run["train/intra_min"]) in points
+    assert not [line for line in near.lines if line.get_linestyle() == "--"]  # at such gaps it is vacuous
+
+    runs["train/regularized_loss_gap"] *= 1e-16
+    runs[["train/feature_rms_norm", "train/weight_norm"]] = [0.5, 1.0]
+    (bound,) = [line for line in collapse_against_gap(runs).axes[1].lines if line.get_linestyle() == "--"]
+    product = 0.5 / 2  # alpha beta, with beta = |W|_F/sqrt(C)
+    for gap, distance in zip(bound.get_xdata()[:3], bound.get_ydata()[:3], strict=True):
+        found = bounds_from_norms(4, product, 1.0, gap, delta=1 / 4, kappa=proof_kappa(4, product))
+        assert distance == pytest.approx(1 - found.intra)
+
+
+def test_the_same_figure_gives_the_same_file(tmp_path):
+    style.use()
+    runs, _ = sweep(tmp_path, data=["digits"])
+    for kind in ("png", "svg", "pdf"):
+        assert render(collapse_against(runs, "weight_decay"), kind) == render(
+            collapse_against(runs, "weight_decay"), kind
+        )
+
+
+def test_html_report_holds_every_figure_and_verdict(tmp_path, capsys):
+    sweep(tmp_path)
+    main([str(tmp_path), "--html"])
+    assert str(tmp_path / "figures" / "report.html") in capsys.readouterr().out
+    page = (tmp_path / "figures" / "report.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") == 4
+    for verdict in answers_in_full(load_runs(tmp_path), load_history(tmp_path)):
+        assert verdict.claim in html.unescape(page)
+        for line in verdict.numbers:
+            assert line in html.unescape(page)

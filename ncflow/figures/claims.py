@@ -1,17 +1,19 @@
 """Claims of Pan and Cao as functions from runs to a verdict with its numbers. A new claim is an entry of ``CLAIMS``.
 
 Every verdict gives the size of the effect, the number of seeds and a test: a permutation test of Spearman's rank
-correlation over weight decays or gammas, or Wilcoxon's signed-rank test over pairs of runs that differ in BN alone.
-Runs that do not interpolate (training accuracy below 1) are outside of what the claims are about: they are left out and
-counted.
+correlation over weight decays or gammas within seeds, or Wilcoxon's signed-rank test over pairs of runs that differ in
+BN alone. Runs that do not interpolate (training accuracy below 1) are outside of what the claims are about: they are
+left out and counted.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import factorial, prod
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import rankdata, wilcoxon
 
 from ncflow.figures.plots import panel_title
@@ -23,8 +25,7 @@ INTRA, INTER, FITS = "train/intra_min", "train/inter_max", "train/interpolated"
 
 # A rank correlation below this, or one that chance gives more often than this, is not called a trend.
 _TREND, _LEVEL = 0.5, 0.05
-# Of fewer runs even a perfect order is not rarer than that by chance.
-_FEWEST = 5
+_SPREAD = "four {0} or more, or at three with two seeds"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Check(NamedTuple):
 
 
 class Trend(NamedTuple):
-    """Spearman's rank correlation and the share of random orders that give one as far from 0."""
+    """Spearman's rank correlation and the share of random orders that give one as far from 0 on the same side."""
 
     correlation: float
     p: float
@@ -69,27 +70,39 @@ class Trend(NamedTuple):
         return self.correlation < -_TREND and self.p < _LEVEL
 
 
-def rank_trend(x: "pd.Series[float]", y: "pd.Series[float]", orders: int = 9999) -> Trend:
-    """Spearman's correlation over all runs, seeds being repetitions, with a two-sided permutation test.
+def rank_trend(runs: pd.DataFrame, x: str, y: str, block: str | None = "seed", orders: int = 9999) -> Trend:
+    """Spearman's correlation within each block, pooled over blocks, with a one-sided permutation test within blocks.
+
+    A seed is a block: its data and initial weights may shift a measure by more than the setting does. With one block it
+    is the plain rank correlation.
 
     Args:
-        x: Shape (n,); a setting.
-        y: Shape (n,); a measure.
-        orders: Random orders of y; they are the same at each call.
+        runs: A row a run.
+        x: Column of the setting.
+        y: Column of the measure.
+        block: Column of the blocks; None takes all rows as one.
+        orders: Random orders of y; they are the same at each call. 0 gives p = 1.
     """
-    a, b = (rankdata(values) - (len(values) + 1) / 2 for values in (x, y))
-    size = np.sqrt((a @ a) * (b @ b))
+    groups = [runs] if block is None else [part for _, part in runs.groupby(block)]
+    ranked = [[_centred_ranks(part[column]) for column in (x, y)] for part in groups]
+    size = np.sqrt(sum(a @ a for a, _ in ranked) * sum(b @ b for _, b in ranked))
     if size == 0:  # one of them does not vary
         return Trend(0.0, 1.0)
     rng = np.random.default_rng(0)
-    by_chance = rng.permuted(np.tile(b, (orders, 1)), axis=1) @ a / size
-    found = float(a @ b / size)
-    # Ties of rounding count as reached.
-    return Trend(found, float((1 + (np.abs(by_chance) >= abs(found) - 1e-12).sum()) / (1 + orders)))
+    by_chance = sum(rng.permuted(np.tile(b, (orders, 1)), axis=1) @ a for a, b in ranked) / size
+    found = float(sum(a @ b for a, b in ranked) / size)
+    reached = by_chance * np.sign(found) >= abs(found) - 1e-12  # equal but for rounding counts
+    return Trend(found, float((1 + np.sum(reached)) / (1 + orders)))
+
+
+def _centred_ranks(values: "pd.Series[float]") -> NDArray[np.float64]:
+    return np.asarray(rankdata(values) - (len(values) + 1) / 2)
 
 
 def _allows_trend(part: pd.DataFrame, by: str) -> bool:
-    return part[by].nunique() >= 3 and len(part) >= _FEWEST
+    """Whether so many runs could show a trend at all: in perfect order, would they be rare enough by chance?"""
+    orders = prod(factorial(count) for count in part["seed"].value_counts())
+    return part[by].nunique() >= 3 and orders * _LEVEL > 1
 
 
 def _verdict(claim: str, checks: list[Check], needs: str) -> Verdict:
@@ -192,8 +205,8 @@ def bn_collapse_grows_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> V
             if len(all_bn) and len(all_plain):
                 checks.append(Check(None, f"{title}: too few runs{_left_out(all_bn, all_plain)}"))
             continue
-        up, down = (rank_trend(bn["weight_decay"], bn[measure]) for measure in (INTRA, INTER))
-        plain_up = rank_trend(plain["weight_decay"], plain[INTRA])
+        up, down = (rank_trend(bn, "weight_decay", measure) for measure in (INTRA, INTER))
+        plain_up = rank_trend(plain, "weight_decay", INTRA)
         gain, plain_gain = _gain_over_decay(bn), _gain_over_decay(plain)
         right = up.rises and down.falls and (not plain_up.rises or plain_gain < gain / 2)
         line = (
@@ -205,9 +218,7 @@ def bn_collapse_grows_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> V
     claim = (
         "2. With BN collapse grows with weight decay while the model interpolates, without BN it is unsteady or falls"
     )
-    return _verdict(
-        claim, checks, f"{_FEWEST} interpolating runs each with and without BN at three weight decays or more"
-    )
+    return _verdict(claim, checks, f"interpolating runs with and without BN at {_SPREAD.format('weight decays')}")
 
 
 def _gain_over_decay(part: pd.DataFrame) -> float:
@@ -243,7 +254,7 @@ def _path(part: pd.DataFrame, rows: pd.DataFrame) -> tuple[float, float, int]:
         path = path.dropna(subset=["loss", "intra_min"])
         if len(path) >= 8:
             after = path[path["epoch"] >= path["epoch"].max() / 4]
-            correlations.append(rank_trend(path["loss"], path["intra_min"], orders=0).correlation)
+            correlations.append(rank_trend(path, "loss", "intra_min", None, orders=0).correlation)
             gains.append(float(after["intra_min"].iloc[-1] - after["intra_min"].iloc[0]))
     if not correlations:
         return 0.0, 0.0, 0
@@ -266,7 +277,7 @@ def smaller_gamma_collapses_more(runs: pd.DataFrame, history: pd.DataFrame) -> V
             if not _allows_trend(cell, "model.gamma"):
                 checks.append(Check(None, f"{name}: too few runs{_left_out(whole)}"))
                 continue
-            up, down = (rank_trend(cell["model.gamma"], cell[measure]) for measure in (INTRA, INTER))
+            up, down = (rank_trend(cell, "model.gamma", measure) for measure in (INTRA, INTER))
             ends = cell.groupby("model.gamma")[INTRA].mean().sort_index()
             line = (
                 f"{name}: rank correlation of gamma with intra {up}, with inter {down}; intra {ends.iloc[0]:.3f} at "
@@ -274,7 +285,7 @@ def smaller_gamma_collapses_more(runs: pd.DataFrame, history: pd.DataFrame) -> V
             )
             checks.append(Check(None if excepted else up.falls and down.rises, line))
     claim = "4. Smaller |gamma| gives more collapse (but for the 6-layer MLP on the conic hull)"
-    return _verdict(claim, checks, f"{_FEWEST} interpolating runs with three fixed values of model.gamma or more")
+    return _verdict(claim, checks, f"interpolating runs at {_SPREAD.format('fixed values of model.gamma')}")
 
 
 def thousand_classes_vgg_parts_from_theory(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
@@ -290,7 +301,7 @@ def thousand_classes_vgg_parts_from_theory(runs: pd.DataFrame, history: pd.DataF
         family = next((name for name in ("vgg", "resnet") if part["model.name"].iloc[0].startswith(name)), None)
         if family is None or not _allows_trend(part, "weight_decay"):
             continue
-        trend = rank_trend(part["weight_decay"], part[quantile])
+        trend = rank_trend(part, "weight_decay", quantile)
         missed = int((part[FITS] != 1).sum())
         line = f"{title}: rank correlation of weight decay with inter {trend}; {_seeds(part)}; {missed} of {len(part)}"
         right = trend.rises if family == "vgg" else not trend.rises
@@ -298,7 +309,7 @@ def thousand_classes_vgg_parts_from_theory(runs: pd.DataFrame, history: pd.DataF
     families = {family for family, _ in checks.values()}
     found = [check for _, check in checks.values()] if len(families) == 2 else []
     claim = "5. With 1000 classes VGG's inter rises with weight decay, against the theory, ResNet's does not"
-    return _verdict(claim, found, f"{_FEWEST} VGG and ResNet runs each on 1000 classes at three weight decays or more")
+    return _verdict(claim, found, f"VGG and ResNet runs on 1000 classes at {_SPREAD.format('weight decays')}")
 
 
 CLAIMS: tuple[Claim, ...] = (

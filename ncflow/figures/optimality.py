@@ -66,7 +66,7 @@ def _least_losses(axis: Axes, runs: pd.DataFrame) -> None:
     for count in sorted(runs["train/classes_present"].dropna().unique()):
         values = [minimum_regularized_loss(int(count), decay) for decay in curve]
         axis.plot(curve, values, ":", color="0.3")
-        axis.annotate(f"C = {int(count)}", (curve[-1], values[-1]), fontsize=8, color="0.35", ha="right", va="bottom")
+        axis.annotate(f"C = {int(count)}", (curve[0], values[0]), fontsize=8, color="0.35", ha="left", va="top")
 
 
 def _bounds(intra: Axes, inter: Axes, runs: pd.DataFrame) -> bool:
