@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ncflow.checks import ArgumentError, require
-from ncflow.data.base import shard
+from ncflow.data.batches import shard
 from ncflow.features import LAST, FeatureBatch, extract, resolve_layers
 from ncflow.metrics import NeuralCollapse
 from ncflow.metrics.margins import predictions, weight_norm_product

@@ -31,7 +31,7 @@ from torchvision import transforms
 
 import ncflow.fit
 from ncflow.config import CONF_DIR, register
-from ncflow.data.base import Split
+from ncflow.data.batches import Split
 from ncflow.data.vision import ByteImages
 
 NUM_CLASSES = 10

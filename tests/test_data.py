@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from ncflow.checks import ArgumentError
 from ncflow.data.arrays import Arrays
-from ncflow.data.base import Batches, Split, batch_bounds
+from ncflow.data.batches import Batches, Split, batch_bounds
 from ncflow.data.labels import randomize_labels
 from ncflow.data.synthetic import ConicHull, TeacherMLP
 from ncflow.data.vision import Digits

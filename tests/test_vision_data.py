@@ -21,7 +21,7 @@ from ncflow.callbacks import NeuralCollapseCallback
 from ncflow.checks import ArgumentError
 from ncflow.config import ConfigError
 from ncflow.data import safe_pickle
-from ncflow.data.base import Batches, Split
+from ncflow.data.batches import Batches, Split
 from ncflow.data.imagenet32 import TRAIN_FILES, ImageNet32
 from ncflow.data.torchvision_sets import CIFAR10, CIFAR100, MNIST
 from ncflow.fit import prepare

@@ -10,7 +10,7 @@ from torch import nn
 
 from ncflow.checks import ArgumentError
 from ncflow.config import ConfigError
-from ncflow.data.base import Batches, Split
+from ncflow.data.batches import Batches, Split
 from ncflow.features import extract, resolve_layers
 from ncflow.fit import fit, prepare
 from ncflow.models import VGG, ResNet

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from ncflow.checks import ArgumentError, require
-from ncflow.data.base import InMemoryData, Split
+from ncflow.data.base import InMemoryData
+from ncflow.data.batches import Split
 from ncflow.data.splits import stratified
 
 

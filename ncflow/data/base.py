@@ -1,112 +1,18 @@
-"""The LightningDataModule that every data set extends, and its loader."""
+"""The LightningDataModule that every data set extends."""
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import torch
 from lightning import LightningDataModule
 from torch import Tensor, nn
 
 from ncflow.checks import require
+from ncflow.data.batches import Batches, Split
 from ncflow.data.labels import randomize_labels
 from ncflow.seeding import epoch_order, generator
 
 log = logging.getLogger(__name__)
-
-
-class Split(NamedTuple):
-    """Inputs (N, ...) in float32, or in what the data set's ``prepare`` decodes; labels (N,) in int64, 0..C-1."""
-
-    inputs: Tensor
-    labels: Tensor
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory that the samples take."""
-        return self.inputs.nbytes + self.labels.nbytes
-
-    def to(self, device: torch.device) -> "Split":
-        """The same split on a device."""
-        return Split(self.inputs.to(device), self.labels.to(device))
-
-    def send(self, device: torch.device) -> "Split":
-        """As :meth:`to`, without waiting for a GPU to have its copy."""
-        if device.type != "cuda" or self.labels.device.type != "cpu":
-            return self.to(device)
-        # A GPU can fetch from pinned memory alone while the CPU goes on; PyTorch keeps it until the copy is made.
-        inputs, labels = (tensor.pin_memory().to(device, non_blocking=True) for tensor in self)
-        return Split(inputs, labels)
-
-    def shard(self) -> "Split":
-        """This rank's samples; a view."""
-        own = shard(len(self.labels))
-        return Split(self.inputs[own.start :: own.step], self.labels[own.start :: own.step])
-
-    def take(self, index: Tensor) -> "Split":
-        """The samples at ``index``."""
-        return Split(self.inputs[index], self.labels[index])
-
-
-class Batches:
-    """Minibatches of an in-memory split, cut by index where the split lies: no per-sample work, no workers.
-
-    Args:
-        split: The samples.
-        batch_size: Samples a batch, None for one batch of all.
-        order: Called at the start of each pass, returns the order of the samples, (N,); None keeps theirs.
-        device: Where each batch is moved to; None leaves it where the split is.
-        prepare: From the inputs of a batch, on that device, to the network's; None leaves them as they are.
-    """
-
-    def __init__(
-        self,
-        split: Split,
-        batch_size: int | None,
-        order: Callable[[], Tensor] | None = None,
-        *,
-        device: torch.device | None = None,
-        prepare: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
-        self.split = split
-        self.batch_size = batch_size
-        self.order = order
-        self.device = split.labels.device if device is None else device
-        self.prepare = prepare
-        self._bounds = batch_bounds(len(split.labels), batch_size)
-
-    def __len__(self) -> int:
-        return len(self._bounds)
-
-    def __iter__(self) -> Iterator[Split]:
-        order = None if self.order is None else self.order().to(self.split.labels.device)
-        for start, stop in self._bounds:
-            if order is None:
-                batch = Split(self.split.inputs[start:stop], self.split.labels[start:stop])
-            else:
-                batch = self.split.take(order[start:stop])
-            batch = batch.send(self.device)
-            yield batch if self.prepare is None else batch._replace(inputs=self.prepare(batch.inputs))
-
-
-def batch_bounds(num_samples: int, batch_size: int | None) -> list[tuple[int, int]]:
-    """Cut 0..num_samples into batches; a last batch of one sample joins the one before it.
-
-    Batch normalisation cannot train on a single sample, and dropping it would leave a sample out of every epoch.
-    """
-    size = num_samples if batch_size is None else batch_size
-    starts = list(range(0, num_samples, size))
-    if len(starts) > 1 and num_samples - starts[-1] == 1:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], num_samples], strict=True))
-
-
-def shard(count: int) -> range:
-    """This rank's samples of 0..count-1: every world-size-th one, all where there is one process, none twice."""
-    if not torch.distributed.is_initialized():
-        return range(count)
-    return range(torch.distributed.get_rank(), count, torch.distributed.get_world_size())
 
 
 def fits(num_bytes: int, device: torch.device) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ncflow.checks import ArgumentError, require
 from ncflow.data import safe_pickle
-from ncflow.data.base import Split
+from ncflow.data.batches import Split
 from ncflow.data.vision import ByteImages, keep_classes
 
 TRAIN_FILES = tuple(f"train_data_batch_{number}" for number in range(1, 11))

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ncflow.checks import require
-from ncflow.data.base import InMemoryData, Split
+from ncflow.data.base import InMemoryData
+from ncflow.data.batches import Split
 from ncflow.seeding import generator
 
 

@@ -18,7 +18,7 @@ from torchvision.datasets.utils import check_integrity
 
 from ncflow.checks import ArgumentError, require
 from ncflow.data import safe_pickle
-from ncflow.data.base import Split
+from ncflow.data.batches import Split
 from ncflow.data.vision import ByteImages, keep_classes
 
 

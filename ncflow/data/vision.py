@@ -11,7 +11,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from ncflow.checks import require
-from ncflow.data.base import InMemoryData, Split
+from ncflow.data.base import InMemoryData
+from ncflow.data.batches import Split
 from ncflow.data.labels import choose_classes
 from ncflow.data.splits import stratified
 

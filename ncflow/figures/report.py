@@ -49,6 +49,11 @@ class Picture:
     alt: str
 
     @property
+    def is_wide(self) -> bool:
+        """Whether a phone shows it readably only when it scrolls; animations are small."""
+        return self.kind != "gif"
+
+    @property
     def uri(self) -> str:
         """Address that holds the picture itself; unlike in inlined SVG, ids cannot clash and scripts cannot run."""
         return f"data:{_MEDIA[self.kind]};base64,{base64.b64encode(self.content).decode()}"
