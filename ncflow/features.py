@@ -86,7 +86,7 @@ def extract(
             is no tensor.
     """
     _, head = find_classifier(model, classifier)
-    device = next(model.parameters()).device
+    first = next(model.parameters())
     seen: dict[str, Tensor] = {}
 
     def keep(name: str, value: Any) -> None:
@@ -108,7 +108,9 @@ def extract(
             for batch in loader:
                 if not isinstance(batch, tuple | list) or len(batch) < 2:
                     raise ArgumentError(f"loader must give (inputs, labels), found {type(batch).__name__}")
-                inputs, labels = batch[0].to(device), batch[1].to(device)
+                inputs, labels = batch[0].to(first.device), batch[1].to(first.device)
+                if inputs.is_floating_point():  # as Lightning does in training with precision 64-true and the like
+                    inputs = inputs.to(first.dtype)
                 seen.clear()
                 logits = model(inputs)
                 if classifier is None:

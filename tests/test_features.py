@@ -89,3 +89,12 @@ def test_a_diverged_model_is_still_read():
     net = network()
     nn.init.constant_(net.classifier.weight, float("nan"))
     assert torch.cat([b.logits for b in extract(net, LOADER)]).isnan().all()
+
+
+def test_inputs_take_the_precision_of_the_model():
+    net = network().double()
+    features = torch.cat([batch.features["last"] for batch in extract(net, LOADER)])
+    assert features.dtype == torch.float64
+    net.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(features, net.layers(X.double()), rtol=1e-12, atol=1e-12)

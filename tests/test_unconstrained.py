@@ -50,7 +50,7 @@ def test_training_reaches_the_least_regularised_loss_and_collapse(ncflow, tmp_pa
 def test_batch_norm_is_over_all_samples_whatever_the_batch_and_mode():
     torch.manual_seed(0)
     network = Unconstrained((1,), 4, 40, dim=6, gamma=0.5).double()
-    every, few = torch.arange(40.0)[:, None], torch.tensor([[7.0], [3.0]])
+    every, few = torch.arange(40)[:, None], torch.tensor([[7], [3]])
     H = math.sqrt(40) * network.features.weight
     expected = 0.5 * (H - H.mean(0)) / H.std(0, unbiased=False) @ network.classifier.weight.T
     for mode in (True, False):
@@ -73,11 +73,12 @@ def test_labels_are_balanced_and_every_sample_is_its_number():
     data = SampleIndex(num_classes=3, num_samples=12)
     data.setup()
     assert data.train.inputs.flatten().tolist() == list(range(12))
+    assert data.train.inputs.dtype == torch.int64
     assert torch.bincount(data.train.labels).tolist() == [4, 4, 4]
     assert list(data.measure_dataloaders()) == ["train"]
 
 
-@pytest.mark.parametrize("samples", [0, 10, 2**24 + 4])
+@pytest.mark.parametrize("samples", [0, 10])
 def test_sample_numbers_are_refused_in_one_line(samples):
     with pytest.raises(ArgumentError, match=r"^num_samples must be "):
         SampleIndex(num_classes=4, num_samples=samples)

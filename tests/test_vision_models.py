@@ -301,3 +301,23 @@ def test_a_run_measures_every_layer(model, config, tmp_path):
     outcome = fit(cfg, tmp_path, {"name": "test"})
     assert outcome.status == "done"
     assert "stages.0" in (tmp_path / HISTORY).read_text()
+
+
+def test_mixed_precision_and_channels_last_train_and_measure_in_float32(config, tmp_path):
+    """The measures of a bf16-mixed run are those of its float32 weights, whatever the memory layout."""
+    from ncflow.fit import fit
+    from ncflow.metrics import neural_collapse
+
+    options = ["data=digits32", "data.num_samples=200", "model=vgg11", "model.width=0.0625", "epochs=2", "trainer=cpu"]
+    cfg = config(*options, "trainer.precision=bf16-mixed", "trainer.channels_last=true")
+    outcome = fit(cfg, tmp_path, {"name": "x"})
+    data, classifier = prepare(cfg)
+    weights = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert weights["network.stages.0.0.weight"].dtype == torch.float32
+    classifier.load_state_dict(weights)
+    network = classifier.network.eval()
+    with torch.no_grad():
+        H = network.hidden(network.pool(network.stages(data.train.inputs)))
+    measures = neural_collapse(H, data.train.labels, 10, network.classifier.weight, network.classifier.bias)
+    for name in ("intra_min", "inter_max", "nc1", "nc3_cosine_min"):
+        assert outcome.measures[f"train/{name}"] == pytest.approx(measures[name].item(), rel=1e-3, abs=1e-4), name

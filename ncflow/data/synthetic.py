@@ -149,7 +149,7 @@ class TeacherMLP(_NormalPoints):
 
 
 class SampleIndex(InMemoryData):
-    """No inputs but the samples' numbers 0..N-1, shape (N, 1), with balanced labels i mod C; there is no test split.
+    """No inputs but the samples' numbers 0..N-1, (N, 1) in int64, with balanced labels i mod C; there is no test split.
 
     Args:
         num_classes: C >= 2.
@@ -171,7 +171,6 @@ class SampleIndex(InMemoryData):
         require(num_classes >= 2, "num_classes", "at least 2", num_classes)
         rule = f"a positive multiple of num_classes, {num_classes}"
         require(num_samples >= 1 and num_samples % num_classes == 0, "num_samples", rule, num_samples)
-        require(num_samples < 2**24, "num_samples", "below 2^24, what float32 counts", num_samples)
         super().__init__(batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, seed=seed)
         self.num_classes = num_classes
 
@@ -179,7 +178,7 @@ class SampleIndex(InMemoryData):
         """Numbers as inputs."""
         assert self.num_samples is not None
         numbers = torch.arange(self.num_samples)
-        train = Split(numbers[:, None].float(), numbers % self.num_classes)
+        train = Split(numbers[:, None], numbers % self.num_classes)  # whole numbers: no precision may round them
         return train, train.take(numbers[:0]), self.num_classes
 
     def check_network(self, network: nn.Module) -> None:

@@ -71,11 +71,11 @@ class Unconstrained(Network):
         self.layer_names = ["features"]
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (B, C) of the samples with the numbers ``inputs`` (B, 1)."""
+        """Logits (B, C) of the samples with the numbers ``inputs`` (B, 1), int64."""
         features = self.features()
         if self.last_norm is not None:
             features = self.last_norm(features)
-        return self.classifier(features[inputs.flatten().long()])
+        return self.classifier(features[inputs.flatten()])
 
 
 def _whole_batch_norm(dim: int, gamma: float | None, bias: bool) -> nn.BatchNorm1d:
