@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ncflow.figures.plots import bottom_legend, missed_entry, norm_entries
+from ncflow.figures.plots import bottom_legend, mark_values, missed_entry, norm_entries
 from ncflow.figures.style import COLOURS, DATA_LABELS, LABELS
 from ncflow.theory.bounds import bounds_from_norms, proof_kappa
 from ncflow.theory.layer_peeled import minimum_regularized_loss, optimal_norm_product
@@ -43,6 +43,7 @@ def collapse_against_gap(runs: pd.DataFrame) -> Figure:
             inter.plot(gap, (of_kind["train/inter_max"] - limit).clip(lower=_FLOOR), **look)
     _least_losses(losses, runs)
     losses.set(xlabel=LABELS["weight_decay"], ylabel=LABELS["regularized_loss"], xscale="log", yscale="log")
+    mark_values(losses, sorted(runs["weight_decay"].unique()))
     for axis, name in ((intra, "1 - min intra-class cosine"), (inter, "max inter-class cosine + 1/(C - 1)")):
         axis.set(xlabel=LABELS["regularized_loss_gap"], ylabel=name, xscale="log", yscale="log")
     entries: list[Any] = norm_entries(runs)

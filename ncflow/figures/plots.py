@@ -91,7 +91,7 @@ def collapse_against(
             axis.axhline(1, color="0.5", lw=1, ls=":")
             _limit_line(axis, part)
             _log_scale(axis, part[by])
-            _mark_values(axis, sorted(part[by].unique()))
+            mark_values(axis, sorted(part[by].unique()))
             axis.set(title=panel_title(values) if row is table[0] else "", ylabel="cosine (training split)")
             axis.set_xlabel(LABELS.get(by.rsplit(".", 1)[-1], by) if row is table[-1] else "")
     _legend(figure, runs, pairs, published is not None)
@@ -143,7 +143,7 @@ def _log_scale(axis: Axes, values: pd.Series) -> None:
         axis.set_xscale("symlog", linthresh=values[values > 0].min())
 
 
-def _mark_values(axis: Axes, values: Sequence[float]) -> None:
+def mark_values(axis: Axes, values: Sequence[float]) -> None:
     """Ticks at the values that were run, as many as have room."""
     step = math.ceil(len(values) / 8)
     axis.set_xticks(list(values)[::step], [f"{value:.3g}" for value in values][::step], rotation=30, ha="right")
@@ -221,7 +221,7 @@ def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
         _limit_line_of_inter(axes[1][column], part)
         axes[0][column].set_title(panel_title(values))
         axes[1][column].set_xlabel(LABELS["gamma_norm"])
-        _mark_values(axes[1][column], sorted(part["train/gamma_norm"].unique()))
+        mark_values(axes[1][column], sorted(part["train/gamma_norm"].unique()))
     entries: list[Any] = [
         plt.Line2D([], [], color=colours[decay], marker="o", label=f"{LABELS['weight_decay']} = {decay:g}")
         for decay in decays
