@@ -144,6 +144,10 @@ def test_few_runs_in_perfect_order_are_no_trend(tmp_path):
     assert answers(*sweep(tmp_path, seeds=1))[1] == TOO_FEW
 
 
+def test_free_features_are_not_judged_as_a_network(tmp_path):
+    assert set(answers(*sweep(tmp_path, data=["sample_index"]))) == {TOO_FEW}
+
+
 def test_each_bn_placement_is_judged_by_itself(tmp_path):
     runs, history = sweep(tmp_path, norms=("last", "torchvision", "none"), data=["digits"])
     last, torchvision = CLAIMS[0](runs, history).numbers

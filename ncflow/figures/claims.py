@@ -116,8 +116,10 @@ def _verdict(claim: str, checks: list[Check], needs: str) -> Verdict:
 
 
 def _measured(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """Finished runs that have the columns, with a flag for BN."""
+    """Finished runs of networks that have the columns, with a flag for BN; free features are no network."""
     done = finished(runs)
+    if "data.name" in done:
+        done = done[done["data.name"] != "sample_index"]
     needed = [INTRA, INTER, FITS, "model.norm", "weight_decay", "seed", *columns]
     if not all(column in done for column in needed):
         return done.iloc[:0].assign(bn=False)

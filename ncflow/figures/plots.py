@@ -174,16 +174,13 @@ def missed_entry(runs: pd.DataFrame) -> list[Any]:
 
 
 def _legend(figure: Figure, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], published: bool) -> None:
-    styles = [
-        (measure, style) for pair in pairs for measure, style in zip(pair, (INTRA_STYLE, INTER_STYLE), strict=True)
-    ]
+    labels = [LABELS[measure] for measure in pairs[0]]
     if len(pairs) > 1:
-        names = " / ".join({WORST: "worst", MEAN: "mean", QUANTILE: "5 % quantile"}[pair] for pair in pairs)
-        lines = [(f"intra-class cosine ({names}, by row)", INTRA_STYLE), (f"inter-class cosine ({names})", INTER_STYLE)]
-    else:
-        lines = [(LABELS[measure], style) for measure, style in styles]
+        rows = ", ".join({WORST: "worst", MEAN: "mean", QUANTILE: "{} % quantile"}[pair] for pair in pairs)
+        labels = [f"{kind}-class cosine (rows: {rows.format(level)})" for kind, level in (("intra", 5), ("inter", 95))]
     entries = norm_entries(runs)
-    entries += [plt.Line2D([], [], color="0.3", ls=style, label=label) for label, style in lines]
+    for label, style in zip(labels, (INTRA_STYLE, INTER_STYLE), strict=True):
+        entries.append(plt.Line2D([], [], color="0.3", ls=style, label=label))
     entries += missed_entry(runs)
     if published:
         entries.append(plt.Line2D([], [], color=PUBLISHED_COLOUR, marker="x", lw=1.2, label="published"))
