@@ -64,6 +64,7 @@ MEASURES = (
 )
 COLUMNS = ("epoch", "split", "layer", *MEASURES)
 
+LAST_LAYER = "last"  # the classifier's input, under ``layer``
 DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED = "done", "diverged", "failed", "running", "interrupted"
 
 
@@ -160,7 +161,7 @@ def final_measures(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Measures of the final rows under the names of ``result.json``: ``train/intra_min``, ``train/<layer>/...``."""
     named: dict[str, float] = {}
     for row in rows:
-        prefix = row["split"] if row["layer"] == "last" else f"{row['split']}/{row['layer']}"
+        prefix = row["split"] if row["layer"] == LAST_LAYER else f"{row['split']}/{row['layer']}"
         named |= {f"{prefix}/{name}": row[name] for name in MEASURES if name in row}
     return named
 
@@ -238,6 +239,7 @@ class Snapshot(NamedTuple):
     means: "NDArray[np.float32]"  # (C, d), over all samples
     center: "NDArray[np.float32]"  # (d,), over all samples
     weight: "NDArray[np.float32]"  # (C, d)
+    inputs: "NDArray[np.float32]"  # (n, D) where D <= 3, else (n, 0)
 
 
 def snapshot_epoch(file: Path) -> int:

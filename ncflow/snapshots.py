@@ -15,13 +15,17 @@ from ncflow.features import LAST, extract
 from ncflow.models.network import find_classifier
 from ncflow.results import SNAPSHOTS, snapshot_epoch, write_atomically
 
+# Numbers of an input that a picture can show.
+_MOST_INPUTS = 3
+
 
 class SnapshotFeatures(Callback):
     """Write the last-layer features of some training samples, the class means and the classifier's weights.
 
     A file an epoch, ``snapshots/epoch_00005.npz``: ``features`` (n, d), their ``labels`` (n,), the ``means`` (C, d)
     over *all* training samples of each class (NaN for an absent class), the mean ``center`` (d,) over all samples and
-    the classifier's ``weight`` (C, d), in float32. It needs a data module with ``measure_dataloaders()``.
+    the classifier's ``weight`` (C, d), in float32; and the samples' ``inputs`` where they have up to three numbers. It
+    needs a data module with ``measure_dataloaders()``.
 
     Args:
         folder: The run's folder.
@@ -57,7 +61,8 @@ class SnapshotFeatures(Callback):
         counts = torch.zeros(head.out_features, dtype=torch.float64)
         kept: list[Tensor] = []
         kept_labels: list[Tensor] = []
-        for batch in extract(network, loader):
+        kept_inputs: list[Tensor] = []
+        for batch, (inputs, _) in zip(extract(network, loader), loader, strict=True):
             H, labels = batch.features[LAST].double().cpu(), batch.labels.cpu()
             ranks = counts[labels] + _rank_in_class(labels)
             sums.index_add_(0, labels, H)
@@ -65,12 +70,15 @@ class SnapshotFeatures(Callback):
             chosen = ranks < self.samples
             kept.append(H[chosen])
             kept_labels.append(labels[chosen])
+            flat = inputs.flatten(1).double().cpu()[chosen]
+            kept_inputs.append(flat if flat.shape[1] <= _MOST_INPUTS else flat[:, :0])
         arrays = {
             "features": torch.cat(kept),
             "labels": torch.cat(kept_labels),
             "means": sums / counts[:, None],
             "center": sums.sum(0) / counts.sum(),
             "weight": head.weight.detach().cpu(),
+            "inputs": torch.cat(kept_inputs),
         }
         buffer = io.BytesIO()
         compact: dict[str, Any] = {n: (a.float() if a.is_floating_point() else a).numpy() for n, a in arrays.items()}

@@ -10,11 +10,13 @@ import pytest
 import scipy.stats
 
 from ncflow.figures import style
-from ncflow.figures.claims import CLAIMS, FAILS, HOLDS, TOO_FEW, rank_trend
+from ncflow.figures.claims.pan_cao import CLAIMS
+from ncflow.figures.claims.verdict import FAILS, HOLDS, TOO_FEW, rank_trend
 from ncflow.figures.cli import main, render
 from ncflow.figures.optimality import collapse_against_gap
 from ncflow.figures.plots import MEAN, QUANTILE, collapse_against
-from ncflow.figures.recipes import FIGURES, drawings, published
+from ncflow.figures.recipes import FIGURES, drawings
+from ncflow.figures.recipes.pan_cao import published
 from ncflow.figures.tables import over_seeds, panel_keys, panels
 from ncflow.results import COLUMNS, load_history, load_runs, write_json
 from ncflow.theory.bounds import bounds_from_norms, proof_kappa

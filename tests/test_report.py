@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ncflow.figures.claims import FAILS, HOLDS, TOO_FEW, Verdict
+from ncflow.figures.claims.verdict import FAILS, HOLDS, TOO_FEW, Verdict
 from ncflow.figures.report import Picture, write_report
 from ncflow.results import load_runs, write_json
 

@@ -69,7 +69,7 @@ def collapsed(spread, seed=0, dim=8):
     features = (corners[labels] + spread * rng.normal(size=(60, dim)) + 5).astype(np.float32)
     means = np.stack([features[labels == c].mean(0) for c in range(3)])
     weight = (3 * corners).astype(np.float32)
-    return Snapshot(int(1000 * (1 - spread)), features, labels, means, features.mean(0), weight)
+    return Snapshot(int(1000 * (1 - spread)), features, labels, means, features.mean(0), weight, np.zeros((60, 0)))
 
 
 def test_projection_keeps_the_geometry_of_collapsed_features():

@@ -14,8 +14,7 @@ from ncflow.results import DONE, load_history, load_runs, write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ncflow.figures.claims import Verdict
-    from ncflow.figures.recipes import Drawing
+    from ncflow.figures.recipes.drawing import Drawing
     from ncflow.figures.report import Picture
 
 FORMATS = ("png", "pdf", "svg")
@@ -40,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise FileNotFoundError(f"no runs below {', '.join(parsed.folders)}")
         print(summary(runs))
         out = parsed.out or Path(parsed.folders[0]) / "figures"
+        from ncflow.figures.claims import judge
+
         found = judge(runs, history)
         written, pictures = draw(runs, history, out, parsed.figure, parsed.format or ["png"], parsed.html)
         print("\n".join(str(verdict) for verdict in found))
@@ -131,10 +132,3 @@ def render(figure: "Figure", kind: str) -> bytes:
     without_date = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     figure.savefig(buffer, format=kind, metadata=without_date[kind])
     return buffer.getvalue()
-
-
-def judge(runs: pd.DataFrame, history: pd.DataFrame) -> "list[Verdict]":
-    """The verdict on each claim."""
-    from ncflow.figures.claims import CLAIMS
-
-    return [claim(runs, history) for claim in CLAIMS]

@@ -155,3 +155,30 @@ def animate(snapshots: Sequence[Snapshot], most_frames: int = 60) -> bytes:
     times = [120] * (len(frames) - 1) + [2000]
     frames[0].save(movie, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
     return movie.getvalue()
+
+
+def classes_in_the_plane(snapshot: Snapshot) -> Figure:
+    """Inputs of two numbers coloured by class, and the rays from the origin at which the class changes.
+
+    (Pan's thesis, figure 3.2.)
+
+    Args:
+        snapshot: One with ``inputs`` (n, 2).
+    """
+    figure, axis = plt.subplots(figsize=(4.6, 4.2))
+    for label in np.unique(snapshot.labels):
+        x, y = snapshot.inputs[snapshot.labels == label].T
+        axis.plot(x, y, ".", color=SERIES[label % len(SERIES)], ms=4, label=f"class {label}")
+    angles = np.arctan2(snapshot.inputs[:, 1], snapshot.inputs[:, 0])
+    order = np.argsort(angles)
+    turns = np.flatnonzero(snapshot.labels[order] != np.roll(snapshot.labels[order], -1))
+    reach = 1.1 * float(np.abs(snapshot.inputs).max())
+    for turn in turns:
+        here, there = angles[order[turn]], angles[order[(turn + 1) % len(order)]]
+        middle = here + ((there - here) % (2 * np.pi)) / 2
+        axis.plot([0, reach * np.cos(middle)], [0, reach * np.sin(middle)], color="black", lw=1.4)
+    axis.axhline(0, color="0.7", lw=0.8)
+    axis.axvline(0, color="0.7", lw=0.8)
+    axis.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
+    figure.legend(loc="outside lower center", ncols=4, markerscale=3)
+    return figure

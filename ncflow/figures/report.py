@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from ncflow.figures.claims import FAILS, HOLDS, Verdict
+from ncflow.figures.claims.verdict import FAILS, HOLDS, Verdict
 from ncflow.results import write_atomically
 
 MEASURES = (

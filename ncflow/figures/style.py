@@ -1,15 +1,17 @@
 """One look for all figures: colours that colour-blind readers tell apart, shapes besides colours, no clutter."""
 
 import matplotlib
+import pandas as pd
 
 # Okabe and Ito's palette, chosen so that every pair stays apart in the common kinds of colour blindness.
-COLOURS = {"last": "#0072B2", "all": "#009E73", "torchvision": "#CC79A7", "none": "#D55E00"}
+COLOURS = {"last": "#0072B2", "all": "#009E73", "torchvision": "#CC79A7", "fixed": "#E69F00", "none": "#D55E00"}
 LOSS_COLOUR = "#000000"
-MARKERS = {"last": "o", "all": "^", "torchvision": "D", "none": "s"}
+MARKERS = {"last": "o", "all": "^", "torchvision": "D", "fixed": "v", "none": "s"}
 NORM_LABELS = {
     "last": "BN before the classifier",
     "all": "BN in every layer",
     "torchvision": "BN after convolutions",
+    "fixed": "BN with fixed gamma",
     "none": "no BN",
 }
 # For classes, weight decays and the like, where no BN placement is meant.
@@ -27,6 +29,7 @@ LABELS = {
     "nc3_cosine_mean": "mean NC3 cosine",
     "loss": "training loss (nats)",
     "accuracy": "accuracy",
+    "ncc_accuracy": "accuracy of the nearest class mean",
     "weight_decay": "weight decay $\\lambda$",
     "gamma_norm": "norm of the fixed BN scale $|\\gamma|$",
     "regularized_loss": "CE + penalty of the last layer (nats)",
@@ -46,6 +49,13 @@ DATA_LABELS = {
     "cifar100": "CIFAR-100",
     "imagenet32": "ImageNet32",
 }
+
+
+def bn_kind(runs: pd.DataFrame) -> "pd.Series[str]":
+    """Whether each run's BN trains a gamma: ``affine BN``, ``BN with fixed gamma`` or ``no BN``."""
+    fixed = runs["model.gamma"].notna() if "model.gamma" in runs else pd.Series(False, index=runs.index)
+    kinds = fixed.map({True: "BN with fixed gamma", False: "affine BN"})
+    return kinds.where(runs["model.norm"] != "none", "no BN").rename("bn kind")
 
 
 def use() -> None:

@@ -1,13 +1,10 @@
-"""Which figures a set of runs allows, and how each is drawn from it. A new figure is an entry of ``FIGURES``."""
+"""Figures of Pan and Cao."""
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib import resources
-from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from ncflow.figures.geometry import animate, collapse_in_space
 from ncflow.figures.optimality import collapse_against_gap, has_theory
@@ -20,49 +17,16 @@ from ncflow.figures.plots import (
     panel_title,
     trajectories,
 )
+from ncflow.figures.recipes.drawing import Drawing, Recipe, fixed_gamma, measured, over_decay
 from ncflow.figures.style import NORM_LABELS
-from ncflow.figures.tables import finished, panels
+from ncflow.figures.tables import panels
 from ncflow.results import load_snapshots
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure, or a GIF's bytes, the stem of its file, and one sentence that says what it shows."""
-
-    name: str
-    content: Figure | bytes
-    caption: str
-
-
-Recipe = Callable[[pd.DataFrame, pd.DataFrame], Iterator[Drawing]]
-
-
-def _measured(runs: pd.DataFrame) -> pd.DataFrame:
-    """Finished runs with measures and what every figure sorts by; none where a column is missing altogether."""
-    done = finished(runs)
-    needed = ["train/intra_min", "train/inter_max", "model.norm", "weight_decay", "seed"]
-    return done.dropna(subset=needed) if all(column in done for column in needed) else done.iloc[:0]
-
-
-def _fixed_gamma(runs: pd.DataFrame) -> pd.Series:
-    if "model.gamma" not in runs:
-        return pd.Series(False, index=runs.index)
-    return runs["model.gamma"].notna()
-
-
-def _over_decay(runs: pd.DataFrame, *measures: str) -> pd.DataFrame:
-    """Measured runs of a trained gamma, if they have more than one weight decay."""
-    suited = _measured(runs)
-    suited = suited[~_fixed_gamma(suited)]
-    if suited.empty or suited["weight_decay"].nunique() < 2 or not {f"train/{m}" for m in measures} <= set(suited):
-        return suited.iloc[:0]
-    return suited
 
 
 def fig1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """Features, class means and classifier rows of three classes in 3-D over epochs (Pan, Cao, figure 1)."""
     count = 0
-    for _, run in _measured(runs).iterrows():
+    for _, run in measured(runs).iterrows():
         snapshots = load_snapshots(run["folder"])
         if len(snapshots) < 2 or any(len(snapshot.means) != 3 for snapshot in snapshots):
             continue
@@ -78,7 +42,7 @@ def fig1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
 
 def fig2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """Min intra and max inter against weight decay, with and without BN (Pan, Cao, figure 2)."""
-    suited = _over_decay(runs)
+    suited = over_decay(runs)
     if not suited.empty:
         caption = (
             "Min intra-class (solid) and max inter-class cosine (dashed) against weight decay; mean and standard "
@@ -98,8 +62,8 @@ def fig9(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
 
 
 def _against_gamma(name: str, runs: pd.DataFrame) -> Iterator[Drawing]:
-    suited = _measured(runs)
-    suited = suited[_fixed_gamma(suited)]
+    suited = measured(runs)
+    suited = suited[fixed_gamma(suited)]
     if not suited.empty and suited["model.gamma"].nunique() > 1 and "train/gamma_norm" in suited:
         caption = (
             "Min intra- and max inter-class cosine against |gamma|, fixed; mean and standard deviation over seeds."
@@ -109,7 +73,7 @@ def _against_gamma(name: str, runs: pd.DataFrame) -> Iterator[Drawing]:
 
 def fig5(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """Worst and mean intra and inter against weight decay (Pan, Cao, figure 5)."""
-    suited = _over_decay(runs, *MEAN)
+    suited = over_decay(runs, *MEAN)
     if not suited.empty:
         caption = "Worst class and pair (above) and mean over classes and pairs (below) against weight decay."
         yield Drawing("fig5", collapse_against(suited, "weight_decay", (WORST, MEAN)), caption)
@@ -117,7 +81,7 @@ def fig5(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
 
 def fig6(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """Quantiles and means against weight decay, the published results beside ours (Pan, Cao, figure 6)."""
-    suited = _over_decay(runs, *QUANTILE, *MEAN)
+    suited = over_decay(runs, *QUANTILE, *MEAN)
     if not suited.empty:
         comparable = (suited["train/classes_present"] == 1000).any()
         figure = collapse_against(suited, "weight_decay", (QUANTILE, MEAN), published() if comparable else None)
@@ -131,14 +95,16 @@ def published() -> pd.DataFrame:
         return pd.read_csv(file)
 
 
-def _trajectories(name: str) -> Recipe:
+def trajectory_recipe(name: str) -> Recipe:
+    """The recipe that figures 3, 7 and 8 are, under a name."""
+
     def draw(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
         """Measures and loss over epochs, a figure a setting (Pan, Cao, figures 3, 7 and 8).
 
         Of each BN placement the lowest seed is drawn, at the smallest, the middle and the largest weight decay.
         """
-        suited = _measured(runs)
-        suited = suited[~_fixed_gamma(suited)]
+        suited = measured(runs)
+        suited = suited[~fixed_gamma(suited)]
         rows = history[(history["split"] == "train") & (history["layer"] == "last")].dropna(subset=["intra_min"])
         suited = suited[suited["folder"].isin(rows["folder"])]
         cut = panels(suited) if not suited.empty else []
@@ -169,7 +135,7 @@ def _chosen_runs(part: pd.DataFrame) -> list[tuple[str, str]]:
 
 def gap(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """Collapse against the measured gap to the theory's optimum, over all runs; no paper has it."""
-    suited = has_theory(_measured(runs))
+    suited = has_theory(measured(runs))
     if len(suited) >= 3:
         caption = (
             "Left: regularised loss beside its least value; middle and right: distance from collapse against the gap "
@@ -181,45 +147,13 @@ def gap(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
 FIGURES: dict[str, Recipe] = {
     "fig1": fig1,
     "fig2": fig2,
-    "fig3": _trajectories("fig3"),
+    "fig3": trajectory_recipe("fig3"),
     "fig4": fig4,
     "fig5": fig5,
     "fig6": fig6,
-    "fig7": _trajectories("fig7"),
-    "fig8": _trajectories("fig8"),
+    "fig7": trajectory_recipe("fig7"),
+    "fig8": trajectory_recipe("fig8"),
     "fig9": fig9,
-    "trajectories": _trajectories("trajectories"),
+    "trajectories": trajectory_recipe("trajectories"),
     "gap": gap,
 }
-
-_ANY_RUNS = ("fig1", "fig2", "fig4", "trajectories", "gap")
-_ANY_IMAGE_RUNS = ("fig1", "fig4", "fig5", "trajectories", "gap")
-_ANY_1000_CLASS_RUNS = ("fig6", "trajectories", "gap")
-
-
-def drawings(runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None = None) -> Iterator[Drawing]:
-    """Draw named figures from all runs, or, where no names are given, from each run the figures that it was made for.
-
-    Runs of ``experiment=pan_cao/fig5`` or ``fig5_small`` are drawn as figure 5; others by what they are. The gap to the
-    theory's optimum is drawn over all runs.
-    """
-    if names is not None:
-        for name in names:
-            yield from FIGURES[name](runs, history)
-        return
-    made_for = runs.apply(_figures_of, axis=1) if len(runs) else pd.Series(dtype=object)
-    for name, recipe in FIGURES.items():
-        suited = runs[[name in figures for figures in made_for]]
-        if not suited.empty:
-            yield from recipe(suited, history)
-
-
-def _figures_of(run: "pd.Series[Any]") -> tuple[str, ...]:
-    experiment = re.sub(r"_small$", "", str(run.get("experiment")))
-    paper, _, figure = experiment.rpartition("/")
-    if paper == "pan_cao" and figure in FIGURES:
-        return (figure, "gap")
-    if run.get("train/classes_present") == 1000:
-        return _ANY_1000_CLASS_RUNS
-    images = re.match(r"vgg|resnet", str(run.get("model.name")))
-    return _ANY_IMAGE_RUNS if images else _ANY_RUNS

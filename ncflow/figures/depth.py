@@ -1,0 +1,57 @@
+"""Measures layer by layer (Pan's thesis, figure 3.3)."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ncflow.figures.plots import bottom_legend, grid
+from ncflow.figures.style import COLOURS, LABELS
+from ncflow.results import LAST_LAYER
+
+SPREAD = "spread"
+"""min intra - max inter, the D of the conjectures."""
+
+
+def last_rows(history: pd.DataFrame, folder: str) -> pd.DataFrame:
+    """The final training rows of a run, a row a layer from the first to the last, with the column ``SPREAD``.
+
+    Args:
+        history: Table of :func:`ncflow.results.load_history`.
+        folder: The run's folder.
+    """
+    rows = history[(history["folder"] == folder) & (history["split"] == "train")]
+    rows = rows[rows["epoch"] == rows["epoch"].max()]
+    # Layers are written in the order of the network; "last", the classifier's input, is the last of them.
+    rows = pd.concat([rows[rows["layer"] != LAST_LAYER], rows[rows["layer"] == LAST_LAYER]])
+    return rows.assign(**{SPREAD: rows["intra_min"] - rows["inter_max"]})
+
+
+def profiles(runs: pd.DataFrame, history: pd.DataFrame) -> Figure:
+    """NCC accuracy, min intra and max inter against the layer, a panel a weight decay; mean and range over seeds.
+
+    Args:
+        runs: Finished runs of one setting that differ in weight decay and seed.
+        history: Table of :func:`ncflow.results.load_history`.
+    """
+    decays = sorted(runs["weight_decay"].unique())
+    figure, axes = grid(len(decays), columns=4, width=3.6, height=3.0)
+    curves = {"ncc_accuracy": ("all", "-."), "intra_min": ("last", "-"), "inter_max": ("none", "--")}
+    for axis, decay in zip(axes, decays, strict=True):
+        part = runs[runs["weight_decay"] == decay]
+        tables = [last_rows(history, folder).reset_index(drop=True) for folder in part["folder"]]
+        for measure, (colour, style) in curves.items():
+            values = pd.concat([table[measure] for table in tables], axis=1)
+            layers = range(1, len(values) + 1)
+            axis.plot(layers, values.mean(axis=1), color=COLOURS[colour], ls=style, marker="o", ms=3)
+            axis.fill_between(layers, values.min(axis=1), values.max(axis=1), color=COLOURS[colour], alpha=0.2, lw=0)
+        missed = "" if (part["train/interpolated"] == 1).all() else " (training accuracy below 1)"
+        axis.set(title=f"$\\lambda$ = {decay:g}{missed}", xlabel="layer", ylim=(-0.55, 1.05))
+        axis.axhline(-1 / (part["train/classes_present"].iloc[0] - 1), color="0.5", lw=1, ls=":")
+    entries: list[Any] = [
+        plt.Line2D([], [], color=COLOURS[colour], ls=style, marker="o", ms=3, label=LABELS[measure])
+        for measure, (colour, style) in curves.items()
+    ]
+    bottom_legend(figure, entries)
+    return figure

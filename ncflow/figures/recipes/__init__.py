@@ -1,0 +1,46 @@
+"""Which figures a set of runs allows, and how each is drawn. A new figure is a recipe and an entry of ``FIGURES``."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from ncflow.figures.recipes import pan_cao, pan_thesis
+from ncflow.figures.recipes.drawing import Drawing, Recipe
+
+FIGURES: dict[str, Recipe] = {**pan_cao.FIGURES, **pan_thesis.FIGURES}
+# Names of the papers' figures in front of which their experiments have the paper.
+_OF_PAPER = {"pan_cao": pan_cao.FIGURES, "pan_thesis": pan_thesis.FIGURES}
+
+_ANY_RUNS = ("fig1", "fig2", "fig4", "trajectories", "gap")
+_ANY_IMAGE_RUNS = ("fig1", "fig4", "fig5", "trajectories", "gap")
+_ANY_1000_CLASS_RUNS = ("fig6", "trajectories", "gap")
+
+
+def drawings(runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None = None) -> Iterator[Drawing]:
+    """Draw named figures from all runs, or, where no names are given, from each run the figures that it was made for.
+
+    Runs of ``experiment=pan_cao/fig5`` or ``fig5_small`` are drawn as figure 5; others by what they are. The gap to the
+    theory's optimum is drawn over all runs.
+    """
+    if names is not None:
+        for name in names:
+            yield from FIGURES[name](runs, history)
+        return
+    made_for = runs.apply(_figures_of, axis=1) if len(runs) else pd.Series(dtype=object)
+    for name, recipe in FIGURES.items():
+        suited = runs[[name in figures for figures in made_for]]
+        if not suited.empty:
+            yield from recipe(suited, history)
+
+
+def _figures_of(run: "pd.Series[Any]") -> tuple[str, ...]:
+    experiment = re.sub(r"_small$", "", str(run.get("experiment")))
+    paper, _, figure = experiment.rpartition("/")
+    if figure in _OF_PAPER.get(paper, {}):
+        return (figure, "gap")
+    if run.get("train/classes_present") == 1000:
+        return _ANY_1000_CLASS_RUNS
+    images = re.match(r"vgg|resnet", str(run.get("model.name")))
+    return _ANY_IMAGE_RUNS if images else _ANY_RUNS

@@ -1,0 +1,159 @@
+"""Figures and conjectures of the thesis, on tables whose right answer is known."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ncflow.checks import ArgumentError
+from ncflow.figures import style
+from ncflow.figures.claims.pan_thesis import (
+    CLAIMS,
+    collapse_improves_with_decay,
+    collapse_sharpens_with_depth,
+    effective_depth_falls_with_decay,
+    only_affine_bn_collapses,
+)
+from ncflow.figures.claims.verdict import FAILS, HOLDS, TOO_FEW
+from ncflow.figures.depth import SPREAD, last_rows
+from ncflow.figures.geometry import classes_in_the_plane
+from ncflow.figures.recipes import drawings
+from ncflow.results import COLUMNS, Snapshot, load_history, load_runs, write_json
+from ncflow.theory.depth import effective_depth
+
+DECAYS = (1e-4, 1e-3, 1e-2)
+KINDS = {"affine": ("all", True, None), "non_affine": ("all", False, 1), "none": ("none", True, None)}
+LAYERS = [*(f"layers.{index}" for index in range(4)), "last"]
+
+
+def sweep(root, kinds=("affine",), seeds=2, slope=0.05, step=0.1, depth_falls=True, experiment="pan_thesis/fig3_3"):
+    """Runs whose D = min intra - max inter rises by ``slope`` a decade of weight decay and ``step`` a layer."""
+    for kind, (index, decay), seed in itertools.product(kinds, enumerate(DECAYS), range(seeds)):
+        norm, affine, gamma = KINDS[kind]
+        end = {"affine": 0.8, "non_affine": 0.5, "none": 0.4}[kind] + slope * index
+        folder = root / f"{kind}-{decay:g}-{seed}"
+        config = {"model.norm": norm, "model.affine": affine, "model.gamma": gamma, "data.name": "teacher_mlp"}
+        values = {"experiment": experiment, "seed": seed, "weight_decay": decay, "model.name": "mlp", **config}
+        folder.mkdir(parents=True)
+        measures = {"intra_min": end, "inter_max": 0.0, "interpolated": 1.0, "classes_present": 4.0}
+        named = {f"train/{name}": value for name, value in measures.items()}
+        write_json(folder / "result.json", {**values, "status": "done", "seconds": 1.0, **named})
+        rows = pd.DataFrame({column: np.nan for column in COLUMNS}, index=range(len(LAYERS)))
+        rows = rows.astype({"split": object, "layer": object}).assign(epoch=300, split="train", layer=LAYERS)
+        distance = np.arange(len(LAYERS))[::-1]
+        good = 3 - index if depth_falls else index + 1  # the first layer whose nearest class mean is right
+        errors = np.where(np.arange(1, len(LAYERS) + 1) >= good, 0.0, 0.3)
+        rows = rows.assign(intra_min=end - step * distance, inter_max=0.0, ncc_accuracy=1 - errors, classes_present=4)
+        rows.to_csv(folder / "history.csv", index=False)
+    return load_runs(root), load_history(root)
+
+
+def test_conjectures_hold_where_they_were_planted(tmp_path):
+    runs, history = sweep(tmp_path, kinds=KINDS)
+    assert [claim(runs, history).answer for claim in CLAIMS] == [HOLDS] * 4
+
+
+def test_broken_pairs_are_named_with_the_epsilon_that_they_need(tmp_path):
+    runs, history = sweep(tmp_path, slope=-0.3, seeds=1)
+    verdict = collapse_improves_with_decay(runs, history)
+    assert verdict.answer == FAILS
+    assert "of 3 pairs 3 break it: 0.0001 to 0.001 (seed 0)" in verdict.numbers[0]
+    assert f"least epsilon {0.3 / np.log(10):.3f}" in verdict.numbers[0]
+
+
+def test_steps_down_from_layer_to_layer_break_the_second_conjecture(tmp_path):
+    runs, history = sweep(tmp_path, step=-0.1, seeds=1)
+    verdict = collapse_sharpens_with_depth(runs, history)
+    assert verdict.answer == FAILS
+    assert "of 12 steps from layer to layer 12 break it: " in verdict.numbers[0]
+    assert "least epsilon 0.100" in verdict.numbers[0]
+
+
+def test_a_small_step_down_is_within_epsilon(tmp_path):
+    runs, history = sweep(tmp_path, step=-0.01)
+    assert collapse_sharpens_with_depth(runs, history).answer == HOLDS
+
+
+def test_a_growing_effective_depth_breaks_the_third(tmp_path):
+    runs, history = sweep(tmp_path, depth_falls=False, seeds=1)
+    verdict = effective_depth_falls_with_decay(runs, history)
+    assert verdict.answer == FAILS
+    assert "1 at 0.0001 to 2 at 0.001 (seed 0)" in verdict.numbers[0]
+
+
+def test_runs_that_do_not_interpolate_are_left_out_and_counted(tmp_path):
+    runs, history = sweep(tmp_path, seeds=1)
+    runs.loc[runs["weight_decay"] == 1e-2, ["train/interpolated", "train/intra_min"]] = 0.0
+    for claim in (collapse_improves_with_decay, effective_depth_falls_with_decay, collapse_sharpens_with_depth):
+        verdict = claim(runs, history)
+        assert verdict.answer == HOLDS
+        assert "1 of 3 runs do not interpolate, left out" in verdict.numbers[0]
+
+
+def test_conjectures_are_about_bn_before_the_classifier(tmp_path):
+    runs, history = sweep(tmp_path, kinds=("none",))
+    assert collapse_improves_with_decay(runs, history).answer == TOO_FEW
+    assert only_affine_bn_collapses(runs, history).answer == TOO_FEW
+
+
+def test_layers_are_in_the_order_of_the_network(tmp_path):
+    runs, history = sweep(tmp_path, seeds=1)
+    rows = last_rows(history.sample(frac=1, random_state=0).sort_values("layer"), runs["folder"].iloc[0])
+    assert list(rows["layer"]) == LAYERS
+    assert rows[SPREAD].tolist() == pytest.approx([0.4, 0.5, 0.6, 0.7, 0.8])
+
+
+def test_more_than_ten_layers_stay_in_order(tmp_path):
+    """Names sort as layers.1, layers.10, layers.2: the order of the file counts."""
+    runs, history = sweep(tmp_path, seeds=1)
+    folder = runs["folder"].iloc[0]
+    rows = history[history["folder"] == folder].iloc[[0] * 12].assign(layer=[f"layers.{i}" for i in range(12)])
+    assert list(last_rows(rows, folder)["layer"]) == [f"layers.{i}" for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("errors", "epsilon", "depth"),
+    [([0.5, 0.1, 0.0], 0.0, 3), ([0.5, 0.1, 0.0], 0.1, 2), ([0.0], 0.0, 1), ([0.4, 0.3], 0.1, 2), ([0.0, 0.9], 0.1, 1)],
+)
+def test_effective_depth(errors, epsilon, depth):
+    assert effective_depth(errors, epsilon) == depth
+
+
+@pytest.mark.parametrize(("errors", "epsilon"), [([], 0.1), ([1.2], 0.1), ([0.2], -1)])
+def test_effective_depth_refuses(errors, epsilon):
+    with pytest.raises(ArgumentError, match=r"^(ncc_errors|epsilon) must be"):
+        effective_depth(errors, epsilon)
+
+
+def test_figure_3_1_shows_three_kinds_and_interpolating_runs_alone(tmp_path):
+    runs, history = sweep(tmp_path, kinds=KINDS, experiment="pan_thesis/fig3_1")
+    runs.loc[(runs["model.norm"] == "none") & (runs["weight_decay"] == 1e-2), "train/interpolated"] = 0.0
+    (drawing,) = [drawing for drawing in drawings(runs, history) if drawing.name == "fig3_1"]
+    (axis,) = drawing.content.axes
+    drawn = {line.get_color(): list(line.get_xdata()) for line in axis.lines if line.get_linestyle() == "-"}
+    assert drawn[style.COLOURS["all"]] == list(DECAYS)
+    assert drawn[style.COLOURS["fixed"]] == list(DECAYS)
+    assert drawn[style.COLOURS["none"]] == list(DECAYS[:2])
+    assert "2 runs that miss" in drawing.caption
+
+
+def test_figure_3_3_has_a_panel_a_decay_and_a_point_a_layer(tmp_path):
+    runs, history = sweep(tmp_path)
+    (drawing,) = [drawing for drawing in drawings(runs, history) if drawing.name == "fig3_3"]
+    assert len(drawing.content.axes) == 3
+    intra = next(line for line in drawing.content.axes[0].lines if line.get_color() == style.COLOURS["last"])
+    assert list(intra.get_xdata()) == [1, 2, 3, 4, 5]
+    assert intra.get_ydata() == pytest.approx([0.4, 0.5, 0.6, 0.7, 0.8])
+
+
+def test_figure_3_2_draws_the_boundaries_between_cones():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(4000, 2))
+    labels = (points[:, 0] > 0) + 2 * (points[:, 1] > 0)
+    empty = np.zeros((4, 0))
+    figure = classes_in_the_plane(Snapshot(0, empty, labels, empty, empty, empty, points))
+    rays = [line for line in figure.axes[0].lines if line.get_color() == "black"]
+    angles = sorted(np.arctan2(line.get_ydata()[1], line.get_xdata()[1]) for line in rays)
+    found = np.sort(np.mod(angles, 2 * np.pi) + 0.1) % (2 * np.pi)
+    np.testing.assert_allclose(np.sort(found) - 0.1, [0, np.pi / 2, np.pi, 3 * np.pi / 2], atol=0.02)
