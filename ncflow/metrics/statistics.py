@@ -14,6 +14,8 @@ from torch import Tensor
 EPSILON = torch.finfo(torch.float64).eps
 # Closer to its centre than this many ulps of the centre, a feature or a mean is at it: what is left is rounding.
 _ROUNDING = 64
+# Classes up to which products with the matrix of membership are faster.
+_FEW_CLASSES = 16
 # Elements of a chunk: in float64 it stays in a CPU's cache; a GPU wants few, large kernels.
 _CHUNK_ELEMENTS = {"cpu": 2**18}
 _GPU_CHUNK_ELEMENTS = 2**24
@@ -22,8 +24,37 @@ _GPU_CHUNK_ELEMENTS = 2**24
 def chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Cut features (B, d), the first argument, and tensors beside them into rows that are worked on at a time."""
     elements = _CHUNK_ELEMENTS.get(tensors[0].device.type, _GPU_CHUNK_ELEMENTS)
-    rows = max(256, elements // tensors[0].shape[1])
+    count, dim = tensors[0].shape
+    pieces = max(1, round(count * dim / elements))
+    rows = max(256, -(-count // pieces))  # of one size: a short last chunk costs nearly as much as a long one
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
+
+
+class _Membership:
+    """Which class each row of a chunk belongs to: adds table rows to feature rows, and sums feature rows by class.
+
+    For a few classes on a CPU both are products with the 0/1 matrix of membership, which cost a third of gathering.
+    """
+
+    def __init__(self, labels: Tensor, num_classes: int) -> None:
+        self.labels = labels
+        self.matrix = None
+        if labels.device.type == "cpu" and num_classes <= _FEW_CLASSES:
+            self.matrix = torch.eye(num_classes, dtype=torch.float64).index_select(0, labels)
+
+    def add_to(self, rows: Tensor, table: Tensor, sign: int) -> None:
+        """Add ``sign`` times the row of ``table`` (C, d) of its class to each of ``rows`` (B, d), in place."""
+        if self.matrix is not None:
+            rows.addmm_(self.matrix, table, alpha=sign)
+        else:
+            rows.add_(table.index_select(0, self.labels), alpha=sign)
+
+    def sum_into(self, sums: Tensor, rows: Tensor, weights: Tensor | None = None) -> None:
+        """Add each of ``rows`` (B, d), times its weight (B, 1), to the row of ``sums`` (C, d) of its class."""
+        if self.matrix is not None:
+            sums.addmm_((self.matrix if weights is None else self.matrix * weights).T, rows)
+        else:
+            sums.index_add_(0, self.labels, rows if weights is None else rows.mul_(weights))
 
 
 @dataclass
@@ -50,13 +81,21 @@ class FirstSums:
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Take in features (B, d) with labels (B,) in 0..C-1; nothing waits for a device."""
+        buffer = None
         for rows, classes in chunks(features, labels):
-            rows = rows.double()
-            self.sums.index_add_(0, classes, rows)
+            exact = buffer = _cast(rows, buffer)
+            _Membership(classes, len(self.counts)).sum_into(self.sums, exact)
             self.counts.index_add_(0, classes, self.counts.new_ones(len(classes)))
-            squares = torch.linalg.vector_norm(rows, dim=1).square()
+            squares = torch.linalg.vector_norm(exact, dim=1).square()
             self.squares += squares.sum()
             self.nonfinite += (~squares.isfinite()).sum()
+
+
+def _cast(rows: Tensor, buffer: Tensor | None) -> Tensor:
+    """The rows in float64, in the memory of an earlier chunk: fresh memory would cost as much as the cast."""
+    if buffer is None or len(buffer) < len(rows):
+        return rows.double() if rows.dtype != torch.float64 else rows.clone()
+    return buffer[: len(rows)].copy_(rows)
 
 
 @dataclass(frozen=True)
@@ -212,11 +251,13 @@ class SecondSums:
         by_products, whitening = around.whitening
         weights = 1 / (around.num_present * around.counts)
         tolerance = _ROUNDING * EPSILON * torch.linalg.vector_norm(around.centre)
+        from_centre = around.means - around.centre
         beside = [labels] if predicted is None else [labels, predicted]
+        buffer = None
         for rows, classes, *choice in chunks(features, *beside):
-            rows = rows.double()
-            buffer = around.means.index_select(0, classes)
-            residuals = torch.sub(rows, buffer, out=buffer)
+            residuals = buffer = _cast(rows, buffer)
+            member = _Membership(classes, len(self.squares))
+            member.add_to(residuals, around.means, -1)
             self.squares.index_add_(0, classes, torch.linalg.vector_norm(residuals, dim=1).square())
             products = residuals @ around.centred.T
             whitened = (products if by_products else residuals) @ whitening
@@ -226,14 +267,13 @@ class SecondSums:
             self.nearest_is_label += (nearest == classes).sum()
             if choice:
                 self.nearest_is_predicted += (nearest == choice[0]).sum()
-            # The residuals are used up, and fresh memory would cost as much as the subtraction.
-            self._add_directions(torch.sub(rows, around.centre, out=buffer), classes, tolerance)
+            member.add_to(residuals, from_centre, 1)  # in place: now h - h_G
+            self._add_directions(residuals, member, tolerance)
         self.seen += len(labels)
 
-    def _add_directions(self, centred: Tensor, classes: Tensor, tolerance: Tensor) -> None:
+    def _add_directions(self, centred: Tensor, member: _Membership, tolerance: Tensor) -> None:
         norms = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
         # Not `norms > tolerance`: a feature that is not finite must not pass for one at the centre.
         at_centre = norms <= tolerance
-        centred /= norms.masked_fill(at_centre, torch.inf)
-        self.directions.index_add_(0, classes, centred)
-        self.directed.index_add_(0, classes, (~at_centre).flatten().double())
+        member.sum_into(self.directions, centred, 1 / norms.masked_fill(at_centre, torch.inf))
+        self.directed.index_add_(0, member.labels, (~at_centre).flatten().double())
