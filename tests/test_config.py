@@ -29,6 +29,7 @@ NEEDS = {
     ("data", "teacher_mlp_small"): ["model.width=64", "model.depth=4"],
     ("data", "sample_index"): ["model=unconstrained"],
     ("model", "unconstrained"): ["data=sample_index"],
+    ("model", "convnet"): ["data=digits"],
 }
 IMAGES = ["data=digits", "data.size=32", "model.width=0.0625"]
 # Sizes at which the experiments' grids are built here; the sizes themselves are built above.
@@ -57,6 +58,14 @@ def test_every_option_builds(group, option, config, files):
     narrow = [] if image_model or "unconstrained" in f"{option}{needs}" else ["model.width=16"]
     data, classifier = prepare(config(f"{group}={option}", *narrow, *more))
     assert classifier(data.prepare(data.train.inputs[:3])).shape == (3, data.num_classes)
+
+
+@pytest.mark.parametrize("option", ["arrays", "digits", "digits32", "mnist", "cifar10", "cifar100", "imagenet32"])
+def test_every_data_set_with_given_inputs_scales_them(option, config, files):
+    needs = [text.format(files=files) for text in NEEDS.get(("data", option), [])]
+    data, _ = prepare(config(f"data={option}", *needs, "data.max_norm=1", "model.width=16"))
+    norms = [batch.inputs.flatten(1).norm(dim=1).max().item() for batch in data.train_dataloader()]
+    assert max(norms) == pytest.approx(1, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -130,7 +139,7 @@ MISSPELT = [
     ("modle.depth=3", "modle.depth is not an option of this config; did you mean model.depth?"),
     ("model.dept=3", "model.dept is not an option of this config; did you mean model.depth?"),
     ("weight_decy=0", "weight_decy is not an option of this config; did you mean weight_decay?"),
-    ("model=nope", "model must be one of mlp, resnet, resnet18,"),
+    ("model=nope", "model must be one of convnet, mlp, resnet, resnet18,"),
     ("seed=abc", "Value 'abc' of type 'str' could not be converted to Integer"),
 ]
 

@@ -17,14 +17,15 @@ from ncflow.data.splits import stratified
 class Arrays(InMemoryData):
     """Arrays ``X`` (N, ...) and ``y`` (N,) from an ``.npz`` file, with ``X_test`` and ``y_test`` where it has them.
 
-    ``X`` becomes float32 and is not rescaled; ``y`` holds whole numbers 0..C-1, C being the largest label plus one.
-    Files that need unpickling are refused: loading them would run code of whoever made them.
+    ``X`` becomes float32 and is not rescaled but by ``max_norm``; ``y`` holds whole numbers 0..C-1, C being the largest
+    label plus one. Files that need unpickling are refused: loading them would run code of whoever made them.
 
     Args:
         path: The file.
         test_fraction: Share held out for testing when the file has no test arrays, stratified, drawn with the seed.
         num_samples: Training samples to keep, None for all.
         random_labels: Share of the training labels drawn anew, 0..1.
+        max_norm: Norm of the largest training input after scaling by one factor, > 0; None: no scaling.
         batch_size: Training samples a batch, None for all.
         seed: The run's seed.
     """
@@ -36,10 +37,13 @@ class Arrays(InMemoryData):
         test_fraction: float = 0.2,
         num_samples: int | None = None,
         random_labels: float = 0.0,
+        max_norm: float | None = None,
         batch_size: int | None = 128,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, seed=seed)
+        super().__init__(
+            batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, max_norm=max_norm, seed=seed
+        )
         self.path = Path(path).expanduser()
         self.test_fraction = test_fraction
         require(self.path.is_file(), "path", "an existing .npz file", path)

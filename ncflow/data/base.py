@@ -1,6 +1,7 @@
 """The LightningDataModule that every data set extends."""
 
 import logging
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -13,6 +14,8 @@ from ncflow.data.labels import randomize_labels
 from ncflow.seeding import epoch_order, generator
 
 log = logging.getLogger(__name__)
+
+_ROWS = 1024  # at a time: decoded, byte images take four times their memory
 
 
 def fits(num_bytes: int, device: torch.device) -> bool:
@@ -31,6 +34,8 @@ class InMemoryData(LightningDataModule, ABC):
         batch_size: Training samples a batch, None for all at once.
         num_samples: Training samples to keep, drawn with the seed; None keeps all.
         random_labels: Share of the training labels drawn anew, 0..1; fixed for the run.
+        max_norm: Euclidean norm > 0 of the largest training input as the network gets it, all inputs of both splits
+            being multiplied by one factor; None: they are not.
         seed: The run's seed.
 
     Attributes:
@@ -38,6 +43,7 @@ class InMemoryData(LightningDataModule, ABC):
         input_shape: Shape of one input, known after :meth:`setup`.
         train: The training split as it lies in memory, before :meth:`prepare`; None before :meth:`setup`.
         test: The test split likewise.
+        scale: What every input is multiplied by, known after :meth:`setup`; 1 without ``max_norm``.
     """
 
     def __init__(
@@ -46,18 +52,21 @@ class InMemoryData(LightningDataModule, ABC):
         batch_size: int | None = 128,
         num_samples: int | None = None,
         random_labels: float = 0.0,
+        max_norm: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         require(batch_size is None or batch_size >= 1, "batch_size", "null or at least 1", batch_size)
         require(num_samples is None or num_samples >= 2, "num_samples", "null or at least 2", num_samples)
         require(0 <= random_labels <= 1, "random_labels", "in 0..1", random_labels)
+        require(max_norm is None or 0 < max_norm < math.inf, "max_norm", "null or a number greater than 0", max_norm)
         self.batch_size, self.num_samples = batch_size, num_samples
-        self.random_labels, self.seed = random_labels, seed
+        self.random_labels, self.max_norm, self.seed = random_labels, max_norm, seed
         self.num_classes = 0
         self.input_shape: tuple[int, ...] = ()
         self.train: Split | None = None
         self.test: Split | None = None
+        self.scale = 1.0
         self._placed_for: torch.device | None = None
 
     @abstractmethod
@@ -71,8 +80,13 @@ class InMemoryData(LightningDataModule, ABC):
         """
         return inputs
 
+    def network_inputs(self, inputs: Tensor) -> Tensor:
+        """Inputs (B, ...) as they lie in memory, prepared and scaled: what the network gets."""
+        prepared = self.prepare(inputs)
+        return prepared if self.max_norm is None else prepared * self.scale
+
     def setup(self, stage: str | None = None) -> None:
-        """Load once, keep ``num_samples`` training samples, corrupt labels, and report the balance of the classes."""
+        """Load once, keep ``num_samples``, corrupt labels, find the scale, and report the balance of the classes."""
         if self.train is not None:
             return
         train, self.test, self.num_classes = self.load()
@@ -86,7 +100,16 @@ class InMemoryData(LightningDataModule, ABC):
             labels = randomize_labels(train.labels, self.random_labels, self.num_classes, self.seed)
             train = train._replace(labels=labels)
         self.train, self.input_shape = train, tuple(train.inputs.shape[1:])
+        if self.max_norm is not None:
+            self.scale = self.max_norm / self._largest_norm()
         self._report()
+
+    def _largest_norm(self) -> float:
+        assert self.train is not None
+        chunks = (self.prepare(chunk).flatten(1).double() for chunk in self.train.inputs.split(_ROWS))
+        largest = max(float(torch.linalg.vector_norm(chunk, dim=1).max()) for chunk in chunks)
+        require(largest > 0, "max_norm", "null where every training input is 0", self.max_norm)
+        return largest
 
     def _report(self) -> None:
         assert self.train is not None
@@ -124,7 +147,7 @@ class InMemoryData(LightningDataModule, ABC):
             self.batch_size,
             order=lambda: epoch_order(self.seed, 0 if trainer is None else trainer.current_epoch, count),
             device=device,
-            prepare=self.prepare,
+            prepare=self.network_inputs,
         )
 
     def measure_dataloaders(self, batch_size: int = 1000) -> dict[str, Batches]:
@@ -134,4 +157,6 @@ class InMemoryData(LightningDataModule, ABC):
         assert self.test is not None
         splits = {"train": self.train, "test": self.test}
         own = {name: split.shard() for name, split in splits.items() if len(split.labels)}
-        return {name: Batches(split, batch_size, device=device, prepare=self.prepare) for name, split in own.items()}
+        return {
+            name: Batches(split, batch_size, device=device, prepare=self.network_inputs) for name, split in own.items()
+        }

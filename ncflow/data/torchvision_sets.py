@@ -47,6 +47,7 @@ class TorchvisionImages(ByteImages):
         std: See ``mean``; > 0.
         num_samples: Training samples to keep, None for all.
         random_labels: Share of the training labels drawn anew, 0..1.
+        max_norm: Norm of the largest training input after scaling by one factor, > 0; None: no scaling.
         batch_size: Training samples a batch, None for all.
         seed: The run's seed.
     """
@@ -65,6 +66,7 @@ class TorchvisionImages(ByteImages):
         std: float,
         num_samples: int | None = None,
         random_labels: float = 0.0,
+        max_norm: float | None = None,
         batch_size: int | None = 128,
         seed: int = 0,
     ) -> None:
@@ -75,6 +77,7 @@ class TorchvisionImages(ByteImages):
             std=std,
             num_samples=num_samples,
             random_labels=random_labels,
+            max_norm=max_norm,
             batch_size=batch_size,
             seed=seed,
         )

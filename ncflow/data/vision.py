@@ -41,6 +41,7 @@ class ByteImages(InMemoryData):
         std: Divisor after that, > 0.
         num_samples: Training samples to keep, None for all.
         random_labels: Share of the training labels drawn anew, 0..1.
+        max_norm: Norm of the largest training input after scaling by one factor, > 0; None: no scaling.
         batch_size: Training samples a batch, None for all.
         seed: The run's seed.
 
@@ -59,10 +60,13 @@ class ByteImages(InMemoryData):
         std: float,
         num_samples: int | None = None,
         random_labels: float = 0.0,
+        max_norm: float | None = None,
         batch_size: int | None = 128,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, seed=seed)
+        super().__init__(
+            batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, max_norm=max_norm, seed=seed
+        )
         require(math.isfinite(mean), "mean", "a finite number", mean)
         require(0 < std < math.inf, "std", "a finite number above 0", std)
         self.data_dir = Path(data_dir).expanduser()
@@ -83,6 +87,7 @@ class Digits(InMemoryData):
         test_fraction: Share held out for testing, stratified and drawn with the seed.
         num_samples: Training samples to keep, None for all.
         random_labels: Share of the training labels drawn anew, 0..1.
+        max_norm: Norm of the largest training input after scaling by one factor, > 0; None: no scaling.
         batch_size: Training samples a batch, None for all.
         seed: The run's seed.
     """
@@ -95,10 +100,13 @@ class Digits(InMemoryData):
         test_fraction: float = 0.2,
         num_samples: int | None = None,
         random_labels: float = 0.0,
+        max_norm: float | None = None,
         batch_size: int | None = 128,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, seed=seed)
+        super().__init__(
+            batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, max_norm=max_norm, seed=seed
+        )
         self.classes = choose_classes(classes, available=10)
         self.size, self.test_fraction = size, test_fraction
 

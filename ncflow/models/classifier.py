@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ncflow.checks import require
 from ncflow.models.network import find_classifier
+from ncflow.models.normalization import directions, retract_after_each_step
 
 
 class Classifier(LightningModule):
@@ -76,6 +77,7 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser over :meth:`parameter_groups` and its schedule."""
         optimizer = self.make_optimizer(self.parameter_groups())
+        retract_after_each_step(self.network, optimizer)
         scheduler = None if self.make_scheduler is None else self.make_scheduler(optimizer)
         return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
 
@@ -83,7 +85,8 @@ class Classifier(LightningModule):
 def parameter_groups(network: nn.Module, weight_decay: float, scope: str) -> list[dict[str, Any]]:
     """Parameter groups for an optimiser: the decayed ones first, then the others.
 
-    Membership is by module, not by name, and what no group claims is in the second one: nothing is left out.
+    Membership is by module, not by name, and what no group claims is in the second one: nothing is left out. The
+    directions of normalised weight matrices are never decayed (see models/normalization.py).
 
     Args:
         network: The network.
@@ -98,6 +101,7 @@ def parameter_groups(network: nn.Module, weight_decay: float, scope: str) -> lis
         scales = [getattr(network, name, None) for name in ("last_norm", "peeled_features")]
         heads = [find_classifier(network)[1], *(module for module in scales if module is not None)]
         decayed = {id(parameter) for module in heads for parameter in module.parameters()}
+    decayed -= {id(parameter) for parameter in directions(network)}
     groups = [
         {"params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
         {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},

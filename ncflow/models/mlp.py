@@ -8,8 +8,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ncflow.checks import require
+from ncflow.models.init import draw_with_norm
 from ncflow.models.network import Network
 from ncflow.models.norm import Placement, batch_norm, check_norm
+from ncflow.models.normalization import Normalization, normalize_weights
 
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "leaky_relu": nn.LeakyReLU}
 
@@ -17,8 +19,8 @@ _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "leaky_relu":
 class MLP(Network):
     """MLP f(x) = W BN(act(... act(W_1 x))) with inputs of any shape, flattened (Pan, Cao, section 2.1).
 
-    Initialised as PyTorch does by default. Hidden layer l is ``layers[l - 1]``, named ``layers.0`` and so on; its
-    output, after activation and BN, is what the next linear layer reads.
+    Hidden layer l is ``layers[l - 1]``, named ``layers.0`` and so on; its output, after activation and BN, is what the
+    next linear layer reads.
 
     Args:
         input_shape: Shape of one input.
@@ -32,6 +34,9 @@ class MLP(Network):
         norm_bias: Whether BN adds a trained offset.
         affine: False: BN trains nothing, and ``gamma`` must be a number.
         gamma: None: trained; a number: every entry of every BN is fixed to it.
+        init_norm: Frobenius norm of each weight matrix as initialised, > 0; None: as PyTorch does by default.
+        normalization: ``weight`` or ``lagrange`` (see :func:`ncflow.models.normalization.normalize_weights`), with
+            ``norm="none"`` alone; None: none.
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class MLP(Network):
         norm_bias: bool = False,
         affine: bool = True,
         gamma: float | None = None,
+        init_norm: float | None = None,
+        normalization: Normalization | None = None,
     ) -> None:
         super().__init__()
         require(depth >= 2, "depth", "at least 2 (one hidden layer and the classifier)", depth)
@@ -66,6 +73,9 @@ class MLP(Network):
         self.classifier = nn.Linear(width, num_classes, bias=classifier_bias)
         self.last_norm = None if norm == "none" else layers[-1][-1]
         self.layer_names = [f"layers.{index}" for index in range(len(layers))]
+        if init_norm is not None:
+            draw_with_norm(self, init_norm)
+        normalize_weights(self, normalization, norm)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of inputs (B, ...)."""
