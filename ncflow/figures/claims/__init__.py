@@ -16,7 +16,7 @@ def judge(runs: pd.DataFrame, history: pd.DataFrame) -> list[Verdict]:
         runs: Table of :func:`ncflow.results.load_runs`.
         history: Table of :func:`ncflow.results.load_history`.
     """
-    experiments = runs["experiment"].dropna().unique() if "experiment" in runs else []
+    experiments = list(runs["experiment"].dropna().unique()) if "experiment" in runs else []
     papers = {str(experiment).rpartition("/")[0] for experiment in experiments}
     chosen = [paper for paper in CLAIMS if paper in papers] or [_DEFAULT]
     return [claim(runs, history) for paper in chosen for claim in CLAIMS[paper]]
