@@ -16,10 +16,14 @@ from ncflow.checks import ArgumentError, require
 from ncflow.data.batches import shard
 from ncflow.features import LAST, FeatureBatch, extract, resolve_layers
 from ncflow.metrics import NeuralCollapse
-from ncflow.metrics.margins import predictions, weight_norm_product
+from ncflow.metrics.margins import folded_weight_norm_product, predictions, weight_norm_product
+from ncflow.metrics.quasi_interpolation import classifier_residuals, fitted_gap, output_sums
 from ncflow.models.network import find_classifier
 from ncflow.results import History
 from ncflow.theory.layer_peeled import minimum_loss, minimum_regularized_loss, regularized_loss
+
+# The targets of a loss whose outputs are compared with quasi-interpolation, and whether they are 1 and -1.
+_SIGNS = {"one_hot": False, "signs": True}
 
 
 class NeuralCollapseCallback(Callback):
@@ -153,11 +157,37 @@ class NeuralCollapseCallback(Callback):
             if LAST in values:
                 values[LAST] |= outputs.compute()
                 values[LAST]["gamma_norm"] = self._gamma_norm(network)
-                values[LAST]["rho"] = weight_norm_product(network)
+                values[LAST] |= self._norms(network, values[LAST])
+                if outputs.signs is not None:
+                    values[LAST] |= self._quasi_interpolation(pl_module, head, outputs, metrics[LAST])
         measured = {name: _floats(measures) for name, measures in values.items()}
         if LAST in measured:
             measured[LAST] |= self._optimality(pl_module, head.out_features, measured[LAST])
         return measured
+
+    def _norms(self, network: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Products of weight norms, and the margins of the outputs divided by rho (CBMM Memo 117, section 3)."""
+        rho = weight_norm_product(network)
+        margins = {f"normalized_{name}": values[name] / rho for name in values if name.startswith("margin_")}
+        return {"rho": rho, "rho_folded": folded_weight_norm_product(network), **margins}
+
+    def _quasi_interpolation(
+        self, pl_module: LightningModule, head: nn.Linear, outputs: "_Outputs", metric: NeuralCollapse
+    ) -> dict[str, Tensor]:
+        """e, its spread, and the residuals of eq. 33 and 34, NaN without decay or where a class is missing."""
+        gap, spread = fitted_gap(outputs.total_quasi(), head.out_features)
+        means, decay = metric.centred_means(), self._decay(pl_module)
+        if decay > 0 and len(means) == head.out_features:
+            weight = head.weight.detach().to(means.device)
+            residuals = classifier_residuals(gap, weight, means, decay, bool(outputs.signs))
+        else:
+            residuals = (gap.new_tensor(nan), gap.new_tensor(nan))
+        names = ("quasi_gap", "quasi_spread", "quasi_residual_means", "quasi_residual_norms")
+        return dict(zip(names, (gap, spread, *residuals), strict=True))
+
+    def _decay(self, pl_module: LightningModule) -> float:
+        own = getattr(pl_module, "weight_decay", None) if self.weight_decay is None else self.weight_decay
+        return float(own) if isinstance(own, int | float) and own >= 0 else nan
 
     def _optimality(self, pl_module: LightningModule, num_classes: int, values: dict[str, float]) -> dict[str, float]:
         """Regularised loss and the gaps to the least losses of the layer-peeled model, for balanced classes.
@@ -166,8 +196,7 @@ class NeuralCollapseCallback(Callback):
         """
         cross_entropy, gamma = values.pop("cross_entropy"), values["gamma_norm"]
         alpha, weight_norm = values["feature_rms_norm"], values["weight_norm"]
-        own = getattr(pl_module, "weight_decay", None) if self.weight_decay is None else self.weight_decay
-        decay = float(own) if isinstance(own, int | float) and own >= 0 else nan
+        decay = self._decay(pl_module)
         offset = getattr(self._last_norm(_network(pl_module)), "bias", None) is not None
         applies = values["classes_present"] == num_classes
         finite = isfinite(alpha) and isfinite(weight_norm)
@@ -221,6 +250,8 @@ class _Outputs:
         self.loss = loss
         self.device = torch.device("cpu") if device.type == "mps" else device
         self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # loss, cross-entropy, correct, samples
+        self.signs = _SIGNS.get(getattr(loss, "targets", ""))
+        self.quasi = torch.zeros(5, dtype=torch.float64, device=self.device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         logits, labels = logits.to(self.device), labels.to(self.device)
@@ -228,11 +259,21 @@ class _Outputs:
         count, exact = len(labels), logits.double()
         losses = [self.loss(exact, labels) * count, F.cross_entropy(exact, labels) * count]
         self.sums += torch.stack([*losses, correct, correct.new_tensor(count)])
+        if self.signs is not None:
+            self.quasi += output_sums(exact, labels, self.signs)
 
     def compute(self) -> dict[str, Tensor]:
-        everywhere = gather_all_tensors(self.sums) if torch.distributed.is_initialized() else [self.sums]
-        loss, cross_entropy, correct, count = torch.stack(everywhere).sum(0)
+        loss, cross_entropy, correct, count = _over_ranks(self.sums)
         return {"loss": loss / count, "cross_entropy": cross_entropy / count, "accuracy": correct / count}
+
+    def total_quasi(self) -> Tensor:
+        """Sums of :func:`ncflow.metrics.quasi_interpolation.output_sums` over all ranks."""
+        return _over_ranks(self.quasi)
+
+
+def _over_ranks(sums: Tensor) -> Tensor:
+    everywhere = gather_all_tensors(sums) if torch.distributed.is_initialized() else [sums]
+    return torch.stack(everywhere).sum(0)
 
 
 def _network(pl_module: LightningModule) -> nn.Module:

@@ -61,6 +61,14 @@ MEASURES = (
     "margin_mean",
     "margin_std",
     "rho",
+    "rho_folded",
+    "normalized_margin_min",
+    "normalized_margin_mean",
+    "normalized_margin_std",
+    "quasi_gap",
+    "quasi_spread",
+    "quasi_residual_means",
+    "quasi_residual_norms",
 )
 COLUMNS = ("epoch", "split", "layer", *MEASURES)
 

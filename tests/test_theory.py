@@ -1,13 +1,16 @@
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
 from ncflow.checks import ArgumentError
+from ncflow.figures.theory_cli import main
 from ncflow.theory.bounds import (
     batch_norm_rms,
     bounds_from_norms,
@@ -15,13 +18,21 @@ from ncflow.theory.bounds import (
     proof_kappa,
     subset_mean_bounds,
 )
-from ncflow.theory.cli import main
 from ncflow.theory.layer_peeled import (
     minimum_loss,
     minimum_regularized_loss,
     optimal_norm_product,
     regularized_bound,
     regularized_loss,
+)
+from ncflow.theory.quasi_interpolation import (
+    classifier_from_means,
+    free_features,
+    ridge_classifier,
+    simplex_features,
+    summed_decay,
+    symmetric_outputs,
+    weight_norm_squared,
 )
 from ncflow.theory.simplex import inter_limit, simplex_etf, simplex_gram
 
@@ -221,3 +232,175 @@ def test_bound_command_refuses_in_one_line(options, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["bound", "--classes", "4", "--gap", "1e-4", *options])
     assert "ncflow-theory: error: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def free_optimum(C, N, d, decay, decay_H, bias):
+    """The text's loss over W, H and b, minimised: W (C, d), features (C N, d), b, and the least value."""
+    Y, cut = np.repeat(np.eye(C), N, 0), C * d
+
+    def split(x):
+        return x[:cut].reshape(C, d), x[cut:-C].reshape(C * N, d), bias * x[-C:]
+
+    def loss(x):
+        W, H, b = split(x)
+        R = H @ W.T + b - Y
+        value = ((R**2).sum() + decay * (W**2).sum() + decay_H * (H**2).sum()) / 2
+        return value, np.concatenate([(R.T @ H + decay * W).ravel(), (R @ W + decay_H * H).ravel(), bias * R.sum(0)])
+
+    start = np.random.default_rng(0).standard_normal(cut + C * N * d + C) / 2
+    options = {"maxiter": 20000, "maxfun": 50000, "ftol": 0, "gtol": 1e-12, "maxcor": 50}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+    return *split(found.x), found.fun
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("C", [2, 4, 7])
+def test_free_features_reach_the_closed_form(C, bias):
+    N, d, decay, decay_H = 5, 8, 0.3, 0.02
+    W, H, b, least = free_optimum(C, N, d, decay, decay_H, bias)
+    expected = free_features(C, N, decay, decay_H, bias=bias)
+    assert abs(least - expected.loss) < 1e-10
+    outputs = np.full((C, C), expected.other_output) + np.eye(C) * (1 - expected.epsilon - expected.other_output)
+    np.testing.assert_allclose(H @ W.T + b, np.repeat(outputs, N, 0), atol=1e-7)
+    np.testing.assert_allclose((W**2).sum(1), expected.weight_norm_squared, atol=1e-7)
+    means = H.reshape(C, N, d).mean(1)
+    np.testing.assert_allclose((means**2).sum(1), expected.feature_norm_squared, atol=1e-6)
+
+
+@pytest.mark.parametrize("C", [2, 4])
+def test_eq_33_and_34_hold_with_a_bias_and_fail_without(C):
+    """The erratum: Assumption 1 and a last layer without bias contradict each other."""
+    N, d, decay, decay_H = 5, 6, 0.3, 0.02
+    W, H, b, _ = free_optimum(C, N, d, decay, decay_H, True)
+    epsilon = free_features(C, N, decay, decay_H).epsilon
+    means = H.reshape(C, N, d).mean(1)
+    np.testing.assert_allclose(W @ means.T + b[:, None], symmetric_outputs(C, epsilon), atol=1e-7)
+    np.testing.assert_allclose(W, classifier_from_means(means, epsilon, N, decay), atol=1e-6)
+    np.testing.assert_allclose((W**2).sum(1), weight_norm_squared(C, epsilon, N, decay), atol=1e-7)
+    np.testing.assert_allclose(W @ W.T, (W**2).sum() / C * simplex_gram(C), atol=1e-6)
+    np.testing.assert_allclose(b, 1 / C, atol=1e-7)
+    W, H, b, _ = free_optimum(C, N, d, decay, decay_H, False)
+    epsilon = free_features(C, N, decay, decay_H, bias=False).epsilon
+    means = H.reshape(C, N, d).mean(1)
+    assert np.abs(W - classifier_from_means(means, epsilon, N, decay)).max() > 0.1
+    assert abs((W[0] ** 2).sum() - weight_norm_squared(C, epsilon, N, decay)) > 1e-3
+    np.testing.assert_allclose(W, N * epsilon / decay * means, atol=1e-6)
+    np.testing.assert_allclose(W @ W.T, N / decay * epsilon * (1 - epsilon) * np.eye(C), atol=1e-6)
+
+
+def test_strong_decay_leaves_no_features():
+    nothing = free_features(4, 5, 3.0)
+    assert (nothing.weight_norm_squared, nothing.feature_norm_squared) == (0, 0)
+    assert nothing.epsilon == nothing.other_output * 3 == 3 / 4
+
+
+@pytest.mark.parametrize(("C", "norm", "decay"), [(2, 1.0, 0.1), (4, 0.3, 2.0), (10, 2.0, 1e-3)])
+def test_given_simplex_features_have_the_closed_form_of_ridge_regression(C, norm, decay):
+    N, Y = 3, np.repeat(np.eye(C), 3, 0)
+    H = np.repeat(norm * simplex_etf(C, C + 2), N, 0)
+    W, b = ridge_classifier(H, Y, decay)
+    expected = simplex_features(C, N, decay, norm)
+    np.testing.assert_allclose(H @ W.T + b, np.repeat(symmetric_outputs(C, expected.epsilon), N, 0), atol=1e-12)
+    np.testing.assert_allclose((W**2).sum(1), expected.weight_norm_squared, rtol=1e-9)
+    np.testing.assert_allclose(W, classifier_from_means(H[::N], expected.epsilon, N, decay), rtol=1e-9, atol=1e-12)
+    loss = ((H @ W.T + b - Y) ** 2).sum() / 2 + decay / 2 * (W**2).sum()
+    assert loss == pytest.approx(expected.loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_ridge_classifier_is_stationary(bias):
+    rng = np.random.default_rng(0)
+    H, Y = rng.standard_normal((30, 5)), rng.standard_normal((30, 3))
+    W, b = ridge_classifier(H, Y, 0.7, bias=bias)
+    residual = Y - H @ W.T - b
+    np.testing.assert_allclose(residual.T @ H, 0.7 * W, atol=1e-10)
+    np.testing.assert_allclose(residual.sum(0) if bias else b, 0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["mean", "half_mean", "mse"])
+def test_mean_losses_have_the_critical_points_of_the_sum(kind):
+    """With torch's own losses and penalty wd/2 |W|^2: a minimum of the sum at the converted decay has no slope."""
+    C, N, decay = 4, 5, 0.01
+    rng = np.random.default_rng(0)
+    H, Y = rng.standard_normal((C * N, 6)), np.repeat(np.eye(C), N, 0)
+    W, b = ridge_classifier(H, Y, summed_decay(decay, N, C, kind))
+    weight = torch.from_numpy(W).requires_grad_()
+    outputs = torch.from_numpy(H) @ weight.T + torch.from_numpy(b)
+    error = (outputs - torch.from_numpy(Y)).square().sum(1).mean()
+    loss = {
+        "mean": error,
+        "half_mean": error / 2,
+        "mse": torch.nn.functional.mse_loss(outputs, torch.from_numpy(Y)),
+    }[kind]
+    (loss + decay / 2 * weight.square().sum()).backward()
+    assert weight.grad.abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda: summed_decay(0.1, 5, 4, "sum"), "loss"),
+        (lambda: summed_decay(-0.1, 5, 4), "weight_decay"),
+        (lambda: symmetric_outputs(1, 0.1), "num_classes"),
+        (lambda: classifier_from_means(np.ones(3), 0.1, 5, 0.1), "class_means"),
+        (lambda: weight_norm_squared(4, 0.1, 0, 0.1), "samples_per_class"),
+        (lambda: free_features(4, 5, 0.1, 0.0), "feature_decay"),
+        (lambda: simplex_features(4, 5, 0.1, 0.0), "feature_norm"),
+        (lambda: ridge_classifier(np.ones((3, 2)), np.ones((2, 2)), 0.1), "targets"),
+    ],
+)
+def test_bad_arguments_of_quasi_interpolation_are_named(call, argument):
+    with pytest.raises(ArgumentError, match=f"^{argument} must be"):
+        call()
+
+
+FLOW = ["flow", "--samples", "4", "--width", "6", "--dim", "5", "--duration", "100", "--weight-decay", "1e-2"]
+
+
+def test_flow_command_prints_a_row_for_each_norm_and_decay_and_draws(tmp_path, capsys):
+    main([*FLOW, "--norm", "0.5", "4", "--out", str(tmp_path), "--format", "svg"])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines[2:6]]
+    assert [row[:2] for row in rows] == [["0.5", "0"], ["4", "0"], ["0.5", "0.01"], ["4", "0.01"]]
+    for row in rows[2:]:
+        assert float(row[2]) == pytest.approx(float(row[3]), rel=0.01)
+    assert sorted(tmp_path.iterdir()) == sorted(
+        tmp_path / f"{name}.svg" for name in ("landscape", "valley", "rho", "margins", "logistic")
+    )
+
+
+@pytest.mark.parametrize("kind", ["normalized", "unnormalized"])
+def test_flow_command_knows_gradient_descent(kind, capsys):
+    main([*FLOW, "--norm", "1", "--kind", kind, "--step", "0.5"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{kind} second-order flow, eta = 0.5")
+    for line in lines[2:]:
+        frequency = line.split()[-1]
+        assert frequency == "-" if kind == "unnormalized" else float(frequency) >= 0
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--norm", "-1"], "rho must be greater than 0 and finite, found -1.0"),
+        (["--step", "-1"], "step must be at least 0, found -1.0"),
+        (["--samples", "1"], "samples must be at least 2, found 1"),
+        (["--depth", "0"], "depth must be at least 1, found 0"),
+        (["--duration", "0"], "duration must be greater than 0 and finite, found 0.0"),
+        (["--weight-decay", "-1"], "weight_decay must be at least 0 and finite, found -1.0"),
+    ],
+)
+def test_flow_command_refuses_in_one_line(options, complaint, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["flow", *options])
+    assert capsys.readouterr().err.splitlines() == [f"ncflow-theory: error: {complaint}"]
+
+
+def test_numbers_alone_load_neither_torch_nor_pictures():
+    lines = [
+        "import sys; from ncflow.figures.theory_cli import main",
+        "main(['optimum', '--classes=4', '--weight-decay=0.01'])",
+        "print({'torch', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules))",
+    ]
+    out = subprocess.check_output([sys.executable, "-c", "; ".join(lines)], text=True)
+    assert out.splitlines()[-1] == "set()"

@@ -5,6 +5,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ncflow.figures.plots import bottom_legend, grid
 from ncflow.figures.style import COLOURS, LABELS
@@ -48,6 +49,7 @@ def profiles(runs: pd.DataFrame, history: pd.DataFrame) -> Figure:
             axis.fill_between(layers, values.min(axis=1), values.max(axis=1), color=COLOURS[colour], alpha=0.2, lw=0)
         missed = "" if (part["train/interpolated"] == 1).all() else " (training accuracy below 1)"
         axis.set(title=f"$\\lambda$ = {decay:g}{missed}", xlabel="layer", ylim=(-0.55, 1.05))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.axhline(-1 / (part["train/classes_present"].iloc[0] - 1), color="0.5", lw=1, ls=":")
     entries: list[Any] = [
         plt.Line2D([], [], color=COLOURS[colour], ls=style, marker="o", ms=3, label=LABELS[measure])

@@ -42,7 +42,44 @@ def weight_norm_product(network: nn.Module) -> Tensor:
     A convolution's kernel counts as one matrix, a row for each filter; biases and normalisation do not count.
     """
     weights = [getattr(module, "weight", None) for module in network.modules()]
-    matrices = [weight.detach().double() for weight in weights if isinstance(weight, Tensor) and weight.ndim >= 2]
+    return _norm_product([weight.detach() for weight in weights if isinstance(weight, Tensor) and weight.ndim >= 2])
+
+
+def folded_weight_norm_product(network: nn.Module) -> Tensor:
+    """Return rho with BN folded in: as :func:`weight_norm_product`, BN's scales gamma/sigma counted with the weights.
+
+    sigma^2 is BN's running variance plus its eps. A BN right after a weight layer scales that matrix's rows; another,
+    after an activation, the columns of the next matrix. Offsets change no norm. Without BN it is rho.
+
+    Args:
+        network: A chain of modules that were registered in the order in which they are applied. NaN for anything that
+            is not: a network says so with an attribute ``is_chain``.
+    """
+    if not getattr(network, "is_chain", False):
+        return torch.tensor(torch.nan, dtype=torch.float64)
+    matrices: list[Tensor] = []
+    waiting: Tensor | None = None
+    previous: nn.Module | None = None
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            matrix = module.weight.detach().double().flatten(1)
+            if waiting is not None:
+                matrix = matrix * waiting.repeat_interleave(matrix.shape[1] // len(waiting))
+            matrices.append(matrix)
+            waiting = None
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_var is not None:
+            scale = (module.running_var.double() + module.eps).rsqrt()
+            scale = scale if module.weight is None else scale * module.weight.detach().double()
+            if isinstance(previous, nn.Linear | nn.Conv2d):
+                matrices[-1] = matrices[-1] * scale[:, None]
+            else:
+                waiting = scale
+        if not list(module.children()):
+            previous = module
+    return _norm_product(matrices)
+
+
+def _norm_product(matrices: list[Tensor]) -> Tensor:
     if not matrices:
         return torch.tensor(torch.nan, dtype=torch.float64)
-    return torch.stack([torch.linalg.vector_norm(matrix) for matrix in matrices]).prod()
+    return torch.stack([torch.linalg.vector_norm(matrix.double()) for matrix in matrices]).prod()

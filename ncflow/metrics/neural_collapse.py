@@ -242,6 +242,11 @@ class NeuralCollapse(Metric):
         self._second = SecondSums.zeros(self.num_classes, self.feature_dim, self.sums.device), around
         return True
 
+    def centred_means(self) -> Tensor:
+        """M, (K, d): mu_c - mu_G of the present classes, over all batches of all ranks; every rank has to call it."""
+        with self.sync_context(should_sync=self.sync_on_compute):
+            return self._geometry().centred
+
     def _flag(self, value: bool) -> Tensor:
         return self.squares.new_tensor(float(value))
 

@@ -41,6 +41,8 @@ class ConvNet(Network):
             ``norm="none"`` alone; None: none.
     """
 
+    is_chain = True
+
     def __init__(
         self,
         input_shape: Sequence[int],

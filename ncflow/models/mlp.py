@@ -39,6 +39,8 @@ class MLP(Network):
             ``norm="none"`` alone; None: none.
     """
 
+    is_chain = True
+
     def __init__(
         self,
         input_shape: Sequence[int],

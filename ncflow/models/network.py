@@ -12,8 +12,10 @@ class Network(nn.Module):
         classifier: The last linear layer; its input is the last-layer feature h (d,), its weight W (C, d).
         last_norm: The BN whose output the classifier reads, None where there is none.
         layer_names: Names of the hidden layers whose outputs can be measured, from the first to the last.
+        is_chain: Whether its modules are applied one after the other, each once, in the order of ``modules()``.
     """
 
+    is_chain: bool = False
     classifier: nn.Linear
     last_norm: nn.Module | None
     layer_names: list[str]

@@ -41,6 +41,8 @@ class VGG(Network):
         gamma: None: trained; a number: every entry of the BN before the classifier is fixed to it.
     """
 
+    is_chain = True
+
     def __init__(
         self,
         input_shape: Sequence[int],
