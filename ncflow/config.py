@@ -49,6 +49,8 @@ class Measure:
     self_pairs: bool = False
     batch_size: int = 1000
     snapshot_samples: int | None = None
+    margins: bool | None = None
+    first_steps: int | None = None
 
 
 @dataclass
@@ -163,6 +165,7 @@ def check_fields(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError(f"{missing[0]} must be given, for example {missing[0]}=...")
+    first_steps = cfg.measure.first_steps
     rules = [
         ("seed", cfg.seed >= 0, "at least 0"),
         ("epochs", cfg.epochs >= 1, "at least 1"),
@@ -177,6 +180,8 @@ def check_fields(cfg: DictConfig) -> None:
             cfg.measure.snapshot_samples is None or cfg.measure.snapshot_samples >= 1,
             "null or at least 1",
         ),
+        ("measure.first_steps", first_steps is None or first_steps >= 1, "null or at least 1"),
+        ("measure.first_steps", first_steps is None or cfg.measure.margins, "null without measure.margins=true"),
     ]
     for name, holds, rule in rules:
         if not holds:

@@ -25,9 +25,10 @@ from ncflow.data.base import InMemoryData
 from ncflow.features import resolve_layers
 from ncflow.lifecycle import EpochProgress, SaveForResume, StopOnDivergence
 from ncflow.loggers import wandb_logger
+from ncflow.margin_log import LogMargins
 from ncflow.models import Classifier
 from ncflow.progress import is_interactive
-from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, final_measures, write_atomically
+from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, MARGINS, final_measures, write_atomically
 from ncflow.seeding import derive_seed
 from ncflow.snapshots import SnapshotFeatures
 
@@ -172,6 +173,11 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
             folder, cfg.measure.every_n_epochs, cfg.measure.snapshot_samples, cfg.measure.batch_size
         )
         callbacks.insert(2, keep)  # before the checkpoint, which says that the epoch's files are there
+    if cfg.measure.margins:
+        log_margins = LogMargins(
+            folder / MARGINS, cfg.measure.every_n_epochs, cfg.measure.first_steps, cfg.measure.batch_size
+        )
+        callbacks.insert(2, log_margins)
     if is_interactive():  # Lightning calls every callback some ten times a step, whether it does anything or not
         callbacks.append(EpochProgress(described["name"]))
     trainer = _trainer(cfg, folder, callbacks, _logger(cfg, folder, described))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 RESULT = "result.json"  # written last: it means done
 RUN = "run.json"  # written first: the config, and why a run failed
 HISTORY = "history.csv"
+MARGINS = "margins.csv"  # quantiles of the training margins, where they were asked for
 SNAPSHOTS = "snapshots"  # features of some samples at each measurement, where they were asked for
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 LOG = "ncflow.log"
@@ -71,6 +72,10 @@ MEASURES = (
     "quasi_residual_norms",
 )
 COLUMNS = ("epoch", "split", "layer", *MEASURES)
+
+# q000, q025, ..., q1000, named in thousandths: every 2.5 % from the smallest margin to the largest.
+MARGIN_QUANTILES = tuple(f"q{thousandths:03d}" for thousandths in range(0, 1001, 25))
+MARGIN_COLUMNS = ("epoch", "step", "rho", "samples", *MARGIN_QUANTILES)
 
 LAST_LAYER = "last"  # the classifier's input, under ``layer``
 DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED = "done", "diverged", "failed", "running", "interrupted"
@@ -126,38 +131,41 @@ def is_locked(folder: Path) -> bool:
 
 
 class History:
-    """The growing ``history.csv`` of a run.
+    """The growing ``history.csv`` of a run, or another table that grows as it does.
 
     Args:
         path: The file; it is created with the first row.
+        columns: Its columns.
+        counter: The column of whole numbers by which a row is before or after a checkpoint.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS, counter: str = "epoch") -> None:
+        self.path, self.columns, self.counter = path, columns, counter
 
-    def restart_after(self, epoch: int | None) -> None:
-        """Keep the rows up to an epoch and drop later ones and a torn last line; None drops all.
+    def restart_after(self, last: int | None) -> None:
+        """Keep the rows up to an epoch, or another count, and drop later ones and a torn last line; None drops all.
 
         Kept values are rewritten letter by letter, under this version's columns.
         """
         if not self.path.exists():
             return
         lines = self.path.read_text().splitlines(keepends=True)
-        if epoch is None or not lines:
+        if last is None or not lines:
             self.path.unlink()
             return
         header = lines[0].rstrip("\n").split(",")
         whole = [line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(header) - 1]
         rows = [dict(zip(header, line.rstrip("\n").split(","), strict=True)) for line in whole]
-        kept = [",".join(row.get(column, "") for column in COLUMNS) for row in rows if int(row["epoch"]) <= epoch]
-        write_atomically(self.path, "".join(f"{line}\n" for line in [",".join(COLUMNS), *kept]))
+        rows = [row for row in rows if int(row[self.counter]) <= last]
+        kept = [",".join(row.get(column, "") for column in self.columns) for row in rows]
+        write_atomically(self.path, "".join(f"{line}\n" for line in [",".join(self.columns), *kept]))
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows; a measure that a row does not have is left empty. Floats keep every digit."""
         new = not self.path.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n", extrasaction="raise")
+            writer = csv.DictWriter(file, self.columns, restval="", lineterminator="\n", extrasaction="raise")
             if new:
                 writer.writeheader()
             writer.writerows(rows)
@@ -227,15 +235,28 @@ def load_history(*folders: Path | str) -> "pd.DataFrame":
     Raises:
         FileNotFoundError: If a folder does not exist.
     """
+    return _load_tables(HISTORY, COLUMNS, folders)
+
+
+def load_margins(*folders: Path | str) -> "pd.DataFrame":
+    """A row per run and measurement: ``run_id``, ``folder`` and the columns of ``margins.csv``.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+    """
+    return _load_tables(MARGINS, MARGIN_COLUMNS, folders)
+
+
+def _load_tables(name: str, columns: Sequence[str], folders: Iterable[Path | str]) -> "pd.DataFrame":
     import pandas as pd
 
     parts = []
     for folder in run_folders(*folders):
-        if (folder / HISTORY).exists():
-            part = pd.read_csv(folder / HISTORY, on_bad_lines="skip", float_precision="round_trip")
+        if (folder / name).exists():
+            part = pd.read_csv(folder / name, on_bad_lines="skip", float_precision="round_trip")
             identity = status_of(folder)[1].get("run_id")
             parts.append(part.assign(run_id=identity, folder=str(folder)))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*COLUMNS, "run_id", "folder"])
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*columns, "run_id", "folder"])
 
 
 class Snapshot(NamedTuple):

@@ -1,6 +1,7 @@
 """Every option composes, builds and runs; every bad one is refused in one line before training."""
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ NEEDS = {
 IMAGES = ["data=digits", "data.size=32", "model.width=0.0625"]
 # Sizes at which the experiments' grids are built here; the sizes themselves are built above.
 SMALLER = {f"pan_cao/{name}": ["data.num_samples=50", "model.width=0.125"] for name in ("fig5", "fig6", "fig8")}
+SMALLER |= {
+    name: ["data.num_samples=10", "model.width=0.1"]
+    for name in EXPERIMENTS
+    if re.match(r"cbmm_117/\w+(?<!_small)$", name)
+}
 
 
 @pytest.fixture
@@ -82,10 +88,14 @@ def test_every_experiment_builds_each_of_its_cells(name, config, files, monkeypa
 
 def test_every_figure_has_a_recipe_and_a_small_sibling_with_the_same_options():
     figures = {f"pan_cao/fig{number}" for number in range(1, 10)}
+    figures |= {f"pan_thesis/fig3_{number}" for number in (1, 2, 3)}
+    figures |= {f"cbmm_117/fig{number}" for number in (*range(2, 7), *range(11, 18))}
+    figures |= {"cbmm_117/exponential_batch_size"}
     assert figures | {f"{name}_small" for name in figures} <= set(EXPERIMENTS)
     for name in figures:
         small = OmegaConf.load(CONF_DIR / "experiment" / f"{name}_small.yaml")
-        assert f"/experiment/{name}" in small.defaults, "a sibling states only its difference"
+        parents = [entry for entry in small.defaults if str(entry).startswith("/experiment/")]
+        assert len(parents) == 1, "a sibling states only its difference"
 
 
 BAD = [

@@ -19,7 +19,7 @@ ORDER = [
     {"results"},
     {"progress", "loggers"},
     {"callbacks"},
-    {"lifecycle", "snapshots"},
+    {"lifecycle", "snapshots", "margin_log"},
     {"explain", "fit"},
     {"train"},
     {"figures"},

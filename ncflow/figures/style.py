@@ -36,6 +36,17 @@ LABELS = {
     "regularized_loss_gap": "gap to the least regularised loss (nats)",
     "loss_gap": "gap to the least CE at these norms (nats)",
     "epoch": "epoch",
+    "step": "optimiser step",
+    "rho": "product of weight norms $\\rho$",
+    "test_error": "test error",
+    "init_norm": "initial norm",
+    "random_labels": "share of random labels",
+    "batch_size": "batch size",
+    "nc1": "NC1",
+    "nc2_equinorm_means": "equinorm, means",
+    "nc2_equinorm_weights": "equinorm, weights",
+    "nc2_equiangular_means": "equiangularity, means",
+    "nc2_equiangular_weights": "equiangularity, weights",
 }
 
 DATA_LABELS = {

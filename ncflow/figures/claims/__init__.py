@@ -2,10 +2,14 @@
 
 import pandas as pd
 
-from ncflow.figures.claims import pan_cao, pan_thesis
+from ncflow.figures.claims import cbmm_117, pan_cao, pan_thesis
 from ncflow.figures.claims.verdict import Claim, Verdict
 
-CLAIMS: dict[str, tuple[Claim, ...]] = {"pan_cao": pan_cao.CLAIMS, "pan_thesis": pan_thesis.CLAIMS}
+CLAIMS: dict[str, tuple[Claim, ...]] = {
+    "pan_cao": pan_cao.CLAIMS,
+    "pan_thesis": pan_thesis.CLAIMS,
+    "cbmm_117": cbmm_117.CLAIMS,
+}
 _DEFAULT = "pan_cao"
 
 

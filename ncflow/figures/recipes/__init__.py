@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from ncflow.figures.recipes import pan_cao, pan_thesis
+from ncflow.figures.recipes import cbmm_117, pan_cao, pan_thesis
 from ncflow.figures.recipes.drawing import Drawing, Recipe
 
-FIGURES: dict[str, Recipe] = {**pan_cao.FIGURES, **pan_thesis.FIGURES}
-# Names of the papers' figures in front of which their experiments have the paper.
-_OF_PAPER = {"pan_cao": pan_cao.FIGURES, "pan_thesis": pan_thesis.FIGURES}
+FIGURES: dict[str, Recipe] = {**pan_cao.FIGURES, **pan_thesis.FIGURES, **cbmm_117.FIGURES}
+# Before the name of a paper's figure, where another paper has one of the same number.
+_PREFIX = {"pan_cao": "", "pan_thesis": "", "cbmm_117": "cbmm_"}
 
 _ANY_RUNS = ("fig1", "fig2", "fig4", "trajectories", "gap")
 _ANY_IMAGE_RUNS = ("fig1", "fig4", "fig5", "trajectories", "gap")
@@ -38,8 +38,9 @@ def drawings(runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None 
 def _figures_of(run: "pd.Series[Any]") -> tuple[str, ...]:
     experiment = re.sub(r"_small$", "", str(run.get("experiment")))
     paper, _, figure = experiment.rpartition("/")
-    if figure in _OF_PAPER.get(paper, {}):
-        return (figure, "gap")
+    if paper in _PREFIX and _PREFIX[paper] + figure in FIGURES:
+        # The theory behind the gap is of the cross-entropy.
+        return (_PREFIX[paper] + figure, *(() if paper == "cbmm_117" else ("gap",)))
     if run.get("train/classes_present") == 1000:
         return _ANY_1000_CLASS_RUNS
     images = re.match(r"vgg|resnet", str(run.get("model.name")))
