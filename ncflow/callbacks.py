@@ -166,9 +166,15 @@ class NeuralCollapseCallback(Callback):
         return measured
 
     def _norms(self, network: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Products of weight norms, and the margins of the outputs divided by rho (CBMM Memo 117, section 3)."""
+        """Products of weight norms, and the margins of the outputs divided by rho (CBMM Memo 117, section 3).
+
+        In the memo's letters ``normalized_margin_mean`` is mu, ``_std`` sigma and ``_square`` M, the mean square.
+        """
         rho = weight_norm_product(network)
         margins = {f"normalized_{name}": values[name] / rho for name in values if name.startswith("margin_")}
+        if margins:
+            mean, deviation = margins["normalized_margin_mean"], margins["normalized_margin_std"]
+            margins["normalized_margin_square"] = mean.square() + deviation.square()
         return {"rho": rho, "rho_folded": folded_weight_norm_product(network), **margins}
 
     def _quasi_interpolation(

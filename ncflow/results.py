@@ -66,6 +66,7 @@ MEASURES = (
     "normalized_margin_min",
     "normalized_margin_mean",
     "normalized_margin_std",
+    "normalized_margin_square",
     "quasi_gap",
     "quasi_spread",
     "quasi_residual_means",

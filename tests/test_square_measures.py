@@ -168,5 +168,7 @@ def test_measures_of_a_module_that_is_not_ours():
 
     row, *_ = gap_rows(NeuralCollapseCallback(1))
     assert row["normalized_margin_mean"] == pytest.approx(row["margin_mean"] / row["rho"])
+    M = row["normalized_margin_mean"] ** 2 + row["normalized_margin_std"] ** 2
+    assert row["normalized_margin_square"] == pytest.approx(M)
     assert math.isnan(row["rho_folded"])
     assert "quasi_gap" not in row

@@ -157,3 +157,31 @@ def test_figure_3_2_draws_the_boundaries_between_cones():
     angles = sorted(np.arctan2(line.get_ydata()[1], line.get_xdata()[1]) for line in rays)
     found = np.sort(np.mod(angles, 2 * np.pi) + 0.1) % (2 * np.pi)
     np.testing.assert_allclose(np.sort(found) - 0.1, [0, np.pi / 2, np.pi, 3 * np.pi / 2], atol=0.02)
+
+
+def test_effective_depth_of_a_constructed_network(tmp_path):
+    """XOR: after layer 1 both classes have the same mean, after layer 2 they are apart."""
+    import lightning as L
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from ncflow.callbacks import NeuralCollapseCallback
+    from ncflow.models.classifier import Classifier
+    from ncflow.models.mlp import MLP
+
+    network = MLP((2,), 2, depth=4, width=4, norm="none")
+    first = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])  # relu(x1), relu(-x1), relu(x2), relu(-x2)
+    second = torch.tensor([[1.0, -1, 1, -1], [-1, 1, -1, 1], [0, 0, 0, 0], [0, 0, 0, 0]])  # relu(+-(x1 + x2))
+    for layer, weight in zip(network.layers, (first, second, torch.eye(4)), strict=True):
+        layer[0].weight.data = weight
+    corners = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]]).repeat(8, 1)
+    labels = (corners.prod(1) > 0).long()
+    callback = NeuralCollapseCallback(1, "all", history=tmp_path / "history.csv")
+    module = Classifier(network, torch.nn.CrossEntropyLoss(), lambda groups: torch.optim.SGD(groups, lr=1e-9))
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = L.Trainer(max_epochs=1, callbacks=[callback], enable_model_summary=False, **options)
+    trainer.fit(module, DataLoader(TensorDataset(corners, labels), 8))
+    errors = [1 - row["ncc_accuracy"] for row in callback.rows if row["split"] == "train"]
+    assert len(errors) == 3
+    assert errors[0] > 0.4
+    assert effective_depth(errors, epsilon=0.01) == 2

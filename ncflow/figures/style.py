@@ -27,7 +27,7 @@ LABELS = {
     "inter_quantile": "95 % quantile of inter-class cosine",
     "nc3_cosine_min": "min NC3 cosine",
     "nc3_cosine_mean": "mean NC3 cosine",
-    "loss": "training loss (nats)",
+    "loss": "training loss",
     "accuracy": "accuracy",
     "ncc_accuracy": "accuracy of the nearest class mean",
     "weight_decay": "weight decay $\\lambda$",
