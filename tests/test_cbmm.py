@@ -20,7 +20,7 @@ from ncflow.figures.claims.cbmm_117 import (
 from ncflow.figures.claims.verdict import FAILS, HOLDS, TOO_FEW
 from ncflow.figures.dynamics import COLLAPSE, norm_against_accuracy, norms_and_errors, over_epochs, with_test_error
 from ncflow.figures.recipes import drawings
-from ncflow.results import COLUMNS, load_history, load_runs, write_json
+from ncflow.results import COLUMNS, MARGIN_QUANTILES, load_history, load_runs, write_json
 
 INITS, EPOCHS = (1.0, 3.0, 5.0), np.arange(0, 101, 10)
 
@@ -149,3 +149,39 @@ def test_each_experiment_gets_its_figure(tmp_path, experiment, names):
     runs, history = sweep(tmp_path)
     runs["experiment"] = experiment
     assert {drawing.name for drawing in drawings(runs, history)} == names
+
+
+@pytest.fixture
+def with_margins(tmp_path):
+    """A run whose margins at step s are s times the level of the quantile, every second step an epoch's end."""
+    runs, history = sweep(tmp_path, inits=(1.0,), decays=(0.01,), seeds=1)
+    levels = np.linspace(0, 1, len(MARGIN_QUANTILES))
+    steps = np.array([0, 1, 2, 3, 4, 6, 8, 20, 40])
+    table = pd.DataFrame({"epoch": steps // 2, "step": steps, "rho": 1.0 + steps, "samples": 10})
+    quantiles = pd.DataFrame(np.outer(steps, levels), columns=list(MARGIN_QUANTILES))
+    table.join(quantiles).to_csv(f"{runs['folder'].iloc[0]}/margins.csv", index=False)
+    runs["measure.first_steps"] = 8
+    return runs, history
+
+
+def test_margins_over_epochs_and_over_the_first_steps(with_margins):
+    runs, history = with_margins
+    for name, expected in (("cbmm_fig4", [0, 1, 2, 3, 4, 10, 20]), ("cbmm_fig5", [0, 1, 2, 3, 4, 6, 8])):
+        (drawing,) = drawings(runs, history, [name])
+        median, rho = (axis.lines[0] for axis in drawing.content.axes)
+        assert list(rho.get_xdata()) == expected
+        assert median.get_ydata()[-1] == pytest.approx((rho.get_ydata()[-1] - 1) / 2)
+
+
+def test_sorted_margins_are_divided_by_rho(with_margins):
+    runs, history = with_margins
+    (drawing,) = drawings(runs, history, ["cbmm_fig3"])
+    (curve,) = drawing.content.axes[0].lines
+    assert curve.get_xdata()[[0, -1]] == pytest.approx([0, 1])
+    assert curve.get_ydata()[[0, -1]] == pytest.approx([0, 40 / 41])
+
+
+def test_no_margins_no_figure(tmp_path):
+    runs, history = sweep(tmp_path, seeds=1)
+    for name in ("cbmm_fig3", "cbmm_fig4", "cbmm_fig5"):
+        assert list(drawings(runs, history, [name])) == []

@@ -51,11 +51,11 @@ def fig3(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
 def _margins_along(name: str, along: str) -> Recipe:
     def draw(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
         """Margins of the first run along epochs, or the early steps (figures 4 and 5)."""
-        for folder in _suited(runs)["folder"]:
-            rows = load_margins(folder)
-            if along == "step" and not rows.empty:
-                early = rows[~rows["step"].isin(rows.drop_duplicates("epoch", keep="last")["step"])]
-                rows = rows[rows["step"] <= early["step"].max()] if not early.empty else early
+        for _, run in _suited(runs).iterrows():
+            rows = load_margins(run["folder"])
+            if along == "step":
+                first_steps = run.get("measure.first_steps")
+                rows = rows[rows["step"] <= (0 if pd.isna(first_steps) else first_steps)]
             if len(rows) > 2:
                 caption = f"Training margins of one run over {along}s: median, quartiles, 5 to 95 %, all; right: rho."
                 yield Drawing(name, margin_bands(rows, along), caption)
