@@ -178,3 +178,20 @@ def test_gap_is_of_cross_entropy_whatever_the_module_trains_on():
     assert row["loss"] == pytest.approx(square(logits, Y).item(), rel=1e-5)
     least = math.log(1 + 2 * math.exp(-1.5 * H.square().sum(1).mean().sqrt().item() * W.norm().item() / 3**0.5))
     assert row["loss_gap"] == pytest.approx(nn.functional.cross_entropy(logits, Y).item() - least, rel=1e-5)
+
+
+def test_every_layer_in_one_pass_equals_each_alone_kept_or_read_twice():
+    names = ["body.0", "body.2", "last"]
+    together = NeuralCollapseCallback(1, names)
+    train([together])
+    reread = NeuralCollapseCallback(1, names, max_cached_bytes=0)
+    train([reread])
+    for name in names:
+        alone = NeuralCollapseCallback(1, [name])
+        train([alone])
+        (expected,) = alone.rows
+        for callback in (together, reread):
+            row = next(row for row in callback.rows if row["layer"] == name)
+            numbers = {measure: value for measure, value in expected.items() if not isinstance(value, str)}
+            for measure, value in numbers.items():
+                assert row[measure] == pytest.approx(value, rel=1e-10, abs=1e-12, nan_ok=True), (name, measure)

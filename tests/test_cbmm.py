@@ -14,6 +14,7 @@ from ncflow.figures.claims.cbmm_117 import (
     exponential_loss_needs_small_batches,
     no_collapse_without_decay,
     quasi_interpolation_fixes_the_classifier,
+    random_labels_collapse,
     random_labels_raise_rho,
     square_loss_collapses,
 )
@@ -73,6 +74,7 @@ CASES = [
     (random_labels_raise_rho, {"labels": (0.0, 0.2, 0.4), "inits": (1.0,), "decays": (0.01,)}),
     (square_loss_collapses, {"sizes": (128, None)}),
     (no_collapse_without_decay, {"sizes": (128, None)}),
+    (random_labels_collapse, {"labels": (0.2, 0.4), "inits": (1.0,)}),
     (quasi_interpolation_fixes_the_classifier, {}),
 ]
 

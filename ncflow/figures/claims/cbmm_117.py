@@ -131,18 +131,17 @@ def random_labels_raise_rho(runs: pd.DataFrame, history: pd.DataFrame) -> Verdic
 
 def square_loss_collapses(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     """Section 6: under the square loss with weight decay NC1 and NC2 happen, with mini-batches and full batches."""
-    checks = []
-    for title, whole in _by_batch(runs, *_WEIGHTS):
-        part = fitting(whole)
-        part = part[part["weight_decay"] > 0]
-        if not part.empty:
-            found = {name.split("/")[1]: _geometric_mean(part[name]) for name in (NC1, *_WEIGHTS)}
-            words = ", ".join(f"{name} {value:.2g}" for name, value in found.items())
-            checks.append(
-                Check(max(found.values()) < _COLLAPSED, f"{title}: {words}; {seed_count(part)}{left_out(whole)}")
-            )
+    checks = _collapse(runs)
     claim = f"Under the square loss with weight decay NC1 and NC2 of the classifier fall below {_COLLAPSED:g}"
     return conclude(claim, checks, "interpolating runs on the square loss with weight decay")
+
+
+def random_labels_collapse(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
+    """Section 6: neural collapse happens with random labels too, where they are fitted."""
+    measured = _runs(runs, RANDOM_LABELS, *_WEIGHTS)
+    checks = _collapse(measured[measured[RANDOM_LABELS] > 0]) if len(measured) else []
+    claim = f"Random labels collapse too: NC1 and NC2 of the classifier fall below {_COLLAPSED:g}"
+    return conclude(claim, checks, "interpolating runs on random labels with weight decay")
 
 
 def no_collapse_without_decay(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
@@ -162,6 +161,20 @@ def no_collapse_without_decay(runs: pd.DataFrame, history: pd.DataFrame) -> Verd
         checks.append(Check(all(b > a for a, b in pairs.values()), line))
     claim = "Under the square loss without weight decay collapse is weaker, in NC1 and in NC2"
     return conclude(claim, checks, "interpolating runs with and without weight decay")
+
+
+def _collapse(runs: pd.DataFrame) -> list[Check]:
+    """Whether NC1 and NC2 of the classifier are small in each setting with weight decay."""
+    checks = []
+    for title, whole in _by_batch(runs, *_WEIGHTS):
+        part = fitting(whole)
+        part = part[part["weight_decay"] > 0]
+        if not part.empty:
+            found = {name.split("/")[1]: _geometric_mean(part[name]) for name in (NC1, *_WEIGHTS)}
+            words = ", ".join(f"{name} {value:.2g}" for name, value in found.items())
+            right = max(found.values()) < _COLLAPSED
+            checks.append(Check(right, f"{title}: {words}; {seed_count(part)}{left_out(whole)}"))
+    return checks
 
 
 def _by_batch(runs: pd.DataFrame, *columns: str) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -217,6 +230,7 @@ CLAIMS: tuple[Claim, ...] = (
     decay_concentrates_margins,
     random_labels_raise_rho,
     square_loss_collapses,
+    random_labels_collapse,
     no_collapse_without_decay,
     quasi_interpolation_fixes_the_classifier,
     exponential_loss_needs_small_batches,
