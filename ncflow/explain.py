@@ -46,18 +46,22 @@ def _missing_option(path: str) -> str:
 
 
 def _unknown_key(key: str) -> str:
-    close = difflib.get_close_matches(key, [*_known_keys()], n=1)
+    owners = [option for option, known in _known_keys() if known == key]
+    if owners:
+        return f"{key} is an option of {', '.join(owners)}, which this config does not choose"
+    close = difflib.get_close_matches(key, [known for _, known in _known_keys()], n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{key} is not an option of this config{hint}"
 
 
-def _known_keys() -> Iterator[str]:
+def _known_keys() -> Iterator[tuple[str, str]]:
+    """(where it is known, dotted name) of every option."""
     schema = OmegaConf.to_container(OmegaConf.structured(RunConfig))
     assert isinstance(schema, dict)
     for name, _ in flatten({str(key): value for key, value in schema.items()}):
-        yield name
+        yield "every config", name
     for group in (folder for folder in sorted(Path(CONF_DIR).iterdir()) if folder.is_dir()):
         for file in sorted(group.glob("*.yaml")):
             options = OmegaConf.load(file)
             if isinstance(options, DictConfig):
-                yield from (f"{group.name}.{key!s}" for key in options)
+                yield from ((f"{group.name}={file.stem}", f"{group.name}.{key!s}") for key in options)

@@ -149,6 +149,7 @@ MISSPELT = [
     ("modle.depth=3", "modle.depth is not an option of this config; did you mean model.depth?"),
     ("model.dept=3", "model.dept is not an option of this config; did you mean model.depth?"),
     ("weight_decy=0", "weight_decy is not an option of this config; did you mean weight_decay?"),
+    ("loss.targets=signs", "loss.targets is an option of loss=square, loss=square_signs, which this config does not"),
     ("model=nope", "model must be one of convnet, mlp, resnet, resnet18,"),
     ("seed=abc", "Value 'abc' of type 'str' could not be converted to Integer"),
 ]
