@@ -13,12 +13,13 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
-from ncflow.callbacks import NeuralCollapseCallback
 from ncflow.data.batches import Batches, Split
-from ncflow.models import MLP, Classifier
+from ncflow.measurement import measure_split
+from ncflow.models import MLP
 
 
 def median_seconds(call: Callable[[], object], repeats: int) -> float:
@@ -41,7 +42,6 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = MLP((16,), 4, depth=15, width=300, norm="all")
-    module = Classifier(network, torch.nn.CrossEntropyLoss(), lambda groups: torch.optim.SGD(groups, lr=0.1))
     split = Split(torch.randn(arguments.samples, 16), torch.randint(4, (arguments.samples,)))
     with torch.no_grad():
         network.train()(split.inputs[:1000])
@@ -52,12 +52,10 @@ def main() -> None:
             for batch in loader:
                 network.eval()(batch.inputs)
 
-    def measure(layers: str) -> Callable[[], object]:
-        callback = NeuralCollapseCallback(1, layers)
-        return lambda: callback._measure_split(module, loader)
-
     plain = median_seconds(forward, arguments.repeats)
-    last, every = (median_seconds(measure(layers), arguments.repeats) for layers in ("last", "all"))
+    last, every = (
+        median_seconds(partial(measure_split, network, loader, layers), arguments.repeats) for layers in ("last", "all")
+    )
     print(f"forward {plain:.3f} s, last layer {last:.3f} s, every layer {every:.3f} s")
     print(f"every layer / last layer: {every / last:.2f}")
 

@@ -16,6 +16,7 @@ ORDER = [
     {"models"},
     {"features"},
     {"metrics"},
+    {"measurement"},
     {"results"},
     {"progress", "loggers"},
     {"callbacks"},

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from ncflow.callbacks import _Outputs
 from ncflow.checks import ArgumentError
 from ncflow.config import ConfigError, build
 from ncflow.fit import fit, prepare
+from ncflow.measurement import _Outputs
 from ncflow.metrics.margins import margins
 from ncflow.models.classifier import Classifier
 from ncflow.models.losses import ExponentialLoss, SquareLoss
