@@ -10,6 +10,7 @@ import json
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -205,14 +206,14 @@ def build(cfg: DictConfig, group: str, **given: Any) -> Any:
         raise ConfigError(f"{group} must be a group of options, found {node!r}")
     options = {str(key): value for key, value in node.items() if key not in ("name", "_target_")}
     target = locate(group, node.get("_target_"))
-    parameters = inspect.signature(target).parameters
+    parameters = _parameters(target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     accepted = {name: value for name, value in given.items() if name in parameters or open_ended}
     for name in options:
         if name in given or (name not in parameters and not open_ended):
             known = ", ".join(n for n in parameters if n not in given)
             raise ConfigError(f"{group}.{name} must be one of the options of {target.__name__}: {known}")
-    _check_types(group, target, options)
+    _check_types(group, parameters, options)
     try:
         return target(**options, **accepted)
     except (ValueError, TypeError, OSError) as error:
@@ -228,6 +229,40 @@ def locate(group: str, path: Any) -> Callable[..., Any]:
         raise ConfigError(f"{group}._target_ must be an importable object, found {path!r} ({error})") from error
 
 
+def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Parameters of a function or class, their hints evaluated.
+
+    A class whose ``__init__`` takes ``**common``, but no ``*``, is read as handing it to the next ``__init__`` of its
+    MRO: that one's parameters follow its own, and so on up to the first that takes neither. A target without such an
+    end stays open ended.
+    """
+    if not inspect.isclass(target):
+        return _evaluated(inspect.signature(target), target)
+    inits = [init for owner in target.__mro__ if inspect.isfunction(init := vars(owner).get("__init__"))]
+    passing = list(takewhile(lambda init: _open_kinds(init) == {inspect.Parameter.VAR_KEYWORD}, inits))
+    chain = inits[: len(passing) + 1]
+    if not passing or _open_kinds(chain[-1]):
+        return _evaluated(inspect.signature(target), target.__init__)
+    merged: dict[str, inspect.Parameter] = {}
+    for init in chain:
+        _, *own = _evaluated(inspect.signature(init), init).values()  # without self
+        merged |= {p.name: p for p in own if p.name not in merged and p.kind is not p.VAR_KEYWORD}
+    return merged
+
+
+def _open_kinds(function: Callable[..., Any]) -> set[Any]:
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {p.kind for p in inspect.signature(function).parameters.values()}.intersection(open_ended)
+
+
+def _evaluated(signature: inspect.Signature, hinted: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    try:
+        hints = typing.get_type_hints(hinted)
+    except NameError:  # another library's hints that exist for its type checker alone
+        hints = {}
+    return {name: p.replace(annotation=hints.get(name, p.empty)) for name, p in signature.parameters.items()}
+
+
 def _one_line(group: str, error: Exception) -> str:
     from ncflow.checks import ArgumentError
 
@@ -235,14 +270,11 @@ def _one_line(group: str, error: Exception) -> str:
     return f"{group}.{text}" if isinstance(error, ArgumentError) else f"{group}: {text}"
 
 
-def _check_types(group: str, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def _check_types(group: str, parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> None:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticUserError
 
-    try:
-        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # another library's hints that exist for its type checker alone
-        return
+    hints = {name: p.annotation for name, p in parameters.items() if p.annotation is not p.empty}
     for name, value in options.items():
         if name not in hints:
             continue

@@ -8,7 +8,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from ncflow.config import CONF_DIR, register
+from ncflow.config import CONF_DIR, ConfigError, register
+from ncflow.fit import prepare
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)
@@ -29,6 +30,19 @@ def config():
 
     yield make
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture
+def refusal(config):
+    """Return the one line with which a run of these overrides is refused before training."""
+
+    def refuse(*overrides: str):
+        with pytest.raises(ConfigError) as error:
+            prepare(config(*overrides))
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    return refuse
 
 
 @pytest.fixture

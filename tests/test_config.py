@@ -3,11 +3,15 @@
 import itertools
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
-from ncflow.config import CONF_DIR, ConfigError, flat_config, folder_name, run_id, slug
+from ncflow.config import CONF_DIR, ConfigError, build, flat_config, folder_name, run_id, slug
+from ncflow.data.synthetic import SampleIndex, TeacherMLP
+from ncflow.data.vision import Digits
 from ncflow.explain import explain
 from ncflow.fit import prepare
 from tests.conftest import TINY
@@ -114,6 +118,18 @@ BAD = [
     (["data=digits", "data.classes=[3,3]"], "data.classes must be at least two different labels in 0..9"),
     (["data=digits", "data.num_samples=5000"], "data.num_samples must be at most 1437"),
     (["data.random_labels=2"], "data.random_labels must be in 0..1, found 2"),
+    (["data=digits", "data.random_labels=some"], "data.random_labels must be a number, found 'some'"),
+    (
+        ["data=digits", "+data.tst_fraction=0.1"],
+        "data.tst_fraction must be one of the options of Digits: "
+        "classes, size, test_fraction, num_samples, random_labels, max_norm",
+    ),
+    (
+        ["data=teacher_mlp", "+data.max_norm=1"],
+        "data.max_norm must be one of the options of TeacherMLP: "
+        "teacher_depth, teacher_width, num_classes, dim, num_samples, num_test, random_labels",
+    ),
+    (["data=teacher_mlp", "data.num_samples=null"], "data.num_samples must be a whole number, found None"),
     (["data=arrays"], "data.path must be given"),
     (["data=arrays", "data.path=/no.npz"], "data.path must be an existing .npz file, found '/no.npz'"),
     (["data=teacher_mlp", "model.depth=3"], "data.teacher_depth must be less than the number of weight matrices"),
@@ -138,11 +154,66 @@ BAD = [
 
 
 @pytest.mark.parametrize(("overrides", "message"), BAD, ids=lambda value: value[-1] if isinstance(value, list) else "")
-def test_bad_options_are_refused_in_one_line(overrides, message, config):
-    with pytest.raises(ConfigError) as error:
-        prepare(config(*overrides))
-    assert str(error.value).startswith(message)
-    assert "\n" not in str(error.value)
+def test_bad_options_are_refused_in_one_line(overrides, message, refusal):
+    assert refusal(*overrides).startswith(message)
+
+
+class Parent:
+    def __init__(self, *, size: int | None = None, kind: Literal["a", "b"] = "a", given: int = 0, untyped: int = 0):
+        self.found = {"size": size, "kind": kind, "given": given, "untyped": untyped}
+
+
+class Child(Parent):
+    def __init__(self, *, own: int = 1, size: int = 2, untyped=3, **common):
+        super().__init__(size=size, untyped=untyped, **common)
+
+
+class Grandchild(Child):
+    pass
+
+
+class Open:
+    def __init__(self, own: int = 1, **anything):
+        self.found = {"own": own, **anything}
+
+
+class OpenModule(torch.nn.Module):
+    def __init__(self, own: int = 1, **anything):
+        super().__init__()
+        self.found = {"own": own, **anything}
+
+
+def built(target, **options):
+    node = {"_target_": f"{__name__}.{target.__name__}", **options}
+    return build(OmegaConf.create({"data": node}), "data", given=5).found
+
+
+@pytest.mark.parametrize("target", [Child, Grandchild])
+def test_options_that_a_class_passes_on_are_its_own(target):
+    assert built(target, kind="b") == {"size": 2, "kind": "b", "given": 5, "untyped": 3}
+    for options, message in [
+        ({"sze": 1}, f"sze must be one of the options of {target.__name__}: own, size, untyped, kind"),
+        ({"common": 1}, f"common must be one of the options of {target.__name__}: own, size, untyped, kind"),
+        ({"kind": "c"}, "kind must be one of 'a', 'b', found 'c'"),
+        ({"size": None}, "size must be a whole number, found None"),
+    ]:
+        with pytest.raises(ConfigError) as error:
+            built(target, **options)
+        assert str(error.value) == f"data.{message}"
+    assert built(target, untyped="text")["untyped"] == "text"
+
+
+@pytest.mark.parametrize("target", [Open, OpenModule])
+def test_a_class_that_keeps_what_it_takes_is_open_ended(target):
+    assert built(target, other="x") == {"own": 1, "other": "x", "given": 5}
+    with pytest.raises(ConfigError, match="own must be a whole number"):
+        built(target, own="x")
+
+
+@pytest.mark.parametrize("kind", [Digits, TeacherMLP, SampleIndex])
+def test_a_misspelt_option_is_no_argument_of_a_data_set(kind):
+    with pytest.raises(TypeError, match="num_sample"):
+        kind(num_sample=40)
 
 
 MISSPELT = [

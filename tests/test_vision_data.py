@@ -19,7 +19,6 @@ from lightning import Trainer
 import ncflow.data.base
 from ncflow.callbacks import NeuralCollapseCallback
 from ncflow.checks import ArgumentError
-from ncflow.config import ConfigError
 from ncflow.data import safe_pickle
 from ncflow.data.batches import Batches, Split
 from ncflow.data.imagenet32 import TRAIN_FILES, ImageNet32
@@ -247,12 +246,11 @@ def test_batches_of_a_bare_split_are_left_as_they_are():
 # --- refusals ---------------------------------------------------------------------------------------------------
 
 
-def complaint(config, tmp_path, kind, *overrides):
-    """The one line with which a run on the files in ``tmp_path / "data"`` is refused."""
-    with pytest.raises(ConfigError) as error:
-        prepare(config(f"data={kind}", f"data.data_dir={tmp_path / 'data'}", "model.width=8", *overrides))
-    assert "\n" not in str(error.value)
-    return str(error.value)
+@pytest.fixture
+def complaint(refusal, tmp_path):
+    """Return the one line with which a run on the files in ``tmp_path / "data"`` is refused."""
+    folder = f"data.data_dir={tmp_path / 'data'}"
+    return lambda kind, *overrides: refusal(f"data={kind}", folder, "model.width=8", *overrides)
 
 
 FIRST = {
@@ -270,26 +268,26 @@ LAST = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_missing_files_are_named_with_what_to_do(kind, config, files, tmp_path):
+def test_missing_files_are_named_with_what_to_do(kind, complaint, files, tmp_path):
     advice = "copy it there" if kind == "imagenet32" else "data.download=true fetches it, or copy it there"
     for file in (FIRST[kind], LAST[kind]):
         if file == LAST[kind]:
             files(kind)
             (tmp_path / "data" / file).unlink()
         expected = f"data.data_dir must be a folder with {file} ({advice}), found '{tmp_path / 'data'}'"
-        assert complaint(config, tmp_path, kind) == expected
+        assert complaint(kind) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("content", [b"", b"garbage, or a page of a proxy", "half", "all but a byte"])
-def test_broken_files_are_named(kind, content, config, files, tmp_path):
+def test_broken_files_are_named(kind, content, complaint, files, tmp_path):
     files(kind)
     for file in (FIRST[kind], LAST[kind]):
         path = tmp_path / "data" / file
         kept = path.read_bytes()
         cuts = {"half": kept[: len(kept) // 2], "all but a byte": kept[:-1]}
         path.write_bytes(cuts.get(content, content))
-        found = complaint(config, tmp_path, kind)
+        found = complaint(kind)
         assert found.startswith("data.data_dir must be a folder whose ")
         assert file in found
         path.write_bytes(kept)
@@ -310,11 +308,11 @@ def test_impossible_options_are_refused(options, message):
         MNIST(**{"data_dir": "x", "classes": 10, "mean": 0.0, "std": 1.0, **options})
 
 
-def test_mnist_with_unknown_labels_is_refused(config, files, tmp_path):
+def test_mnist_with_unknown_labels_is_refused(complaint, files, tmp_path):
     files("mnist")
     path = tmp_path / "data" / "MNIST/raw/train-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1] + b"\x0b")
-    assert "training files of MNIST have labels 0..9" in complaint(config, tmp_path, "mnist")
+    assert "training files of MNIST have labels 0..9" in complaint("mnist")
 
 
 GOOD = {"data": np.zeros((3, 3072), np.uint8), "labels": [1, 2, 3], "mean": np.zeros(3072)}
@@ -339,11 +337,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_imagenet32_with_wrong_content_is_refused(case, config, tmp_path):
+def test_imagenet32_with_wrong_content_is_refused(case, complaint, tmp_path):
     content, message = WRONG[case]
     write_imagenet32(tmp_path / "data", count=20)
     (tmp_path / "data" / TRAIN_FILES[0]).write_bytes(pickle.dumps(content))
-    found = complaint(config, tmp_path, "imagenet32", "data.num_samples=20", "data.subtract_mean=true")
+    found = complaint("imagenet32", "data.num_samples=20", "data.subtract_mean=true")
     assert found.startswith("data.data_dir must be a folder whose train_data_batch_1 ")
     assert message in found
 
@@ -407,12 +405,12 @@ def test_missing_files_are_downloaded_when_asked_for(kind, files, server, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["mnist", "cifar10", "cifar100"])
-def test_a_failed_download_is_one_line(kind, config, tmp_path, monkeypatch):
+def test_a_failed_download_is_one_line(kind, complaint, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     official = CLASSES[kind].func.official
     nowhere = "http://127.0.0.1:9/"  # nobody listens there: refused at once
     monkeypatch.setattr(official, *(("mirrors", [nowhere]) if kind == "mnist" else ("url", nowhere)))
-    found = complaint(config, tmp_path, kind, "data.download=true")
+    found = complaint(kind, "data.download=true")
     assert found.startswith("data.download of http")
     assert "refused" in found
     assert len(found) < 250
@@ -501,7 +499,7 @@ def test_hostile_files_would_do_harm(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("case", ["system", "exec in a dictionary", "dotted"])
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100", "imagenet32"])
-def test_data_sets_refuse_hostile_files_and_name_the_function(kind, case, config, files, tmp_path, monkeypatch):
+def test_data_sets_refuse_hostile_files_and_name_the_function(kind, case, complaint, files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files(kind)
     for file in (FIRST[kind], LAST[kind]):
@@ -509,9 +507,9 @@ def test_data_sets_refuse_hostile_files_and_name_the_function(kind, case, config
         kept = path.read_bytes()
         path.write_bytes(HOSTILE[case][0])
         if kind != "imagenet32":
-            assert "is whole" in complaint(config, tmp_path, kind)  # the sum is wrong
+            assert "is whole" in complaint(kind)  # the sum is wrong
             expect_sums(tmp_path / "data", monkeypatch, CLASSES[kind].func.official)
-        found = complaint(config, tmp_path, kind)
+        found = complaint(kind)
         assert file in found
         assert HOSTILE[case][1] in found
         assert not (tmp_path / "pwned").exists()

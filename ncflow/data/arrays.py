@@ -3,6 +3,7 @@
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,27 +24,11 @@ class Arrays(InMemoryData):
     Args:
         path: The file.
         test_fraction: Share held out for testing when the file has no test arrays, stratified, drawn with the seed.
-        num_samples: Training samples to keep, None for all.
-        random_labels: Share of the training labels drawn anew, 0..1.
-        max_norm: Norm of the largest training input after scaling by one factor, > 0; None: no scaling.
-        batch_size: Training samples a batch, None for all.
-        seed: The run's seed.
+        common: Options of :class:`~ncflow.data.base.InMemoryData`.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str,
-        test_fraction: float = 0.2,
-        num_samples: int | None = None,
-        random_labels: float = 0.0,
-        max_norm: float | None = None,
-        batch_size: int | None = 128,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, max_norm=max_norm, seed=seed
-        )
+    def __init__(self, *, path: str, test_fraction: float = 0.2, **common: Any) -> None:
+        super().__init__(**common)
         self.path = Path(path).expanduser()
         self.test_fraction = test_fraction
         require(self.path.is_file(), "path", "an existing .npz file", path)

@@ -30,16 +30,8 @@ class ImageNet32(ByteImages):
     memory, and one file's more.
 
     Args:
-        data_dir: Folder of the files.
-        classes: A number k (the first k classes) or a list of labels 0..999; labels become 0..C-1 in that order.
         subtract_mean: Whether the stored mean image m takes the place of ``mean``: (x - m) / 255 / std.
-        mean: A pixel x, 0..255, becomes (x / 255 - mean) / std.
-        std: See ``mean``; > 0.
-        num_samples: Training samples to keep, None for all.
-        random_labels: Share of the training labels drawn anew, 0..1.
-        max_norm: Norm of the largest training input after scaling by one factor, > 0; None: no scaling.
-        batch_size: Training samples a batch, None for all.
-        seed: The run's seed.
+        classes, mean, std, num_samples, common: Options of :class:`~ncflow.data.vision.ByteImages`.
     """
 
     available = 1000
@@ -47,28 +39,14 @@ class ImageNet32(ByteImages):
     def __init__(
         self,
         *,
-        data_dir: str,
-        classes: int | list[int] = 1000,
         subtract_mean: bool = False,
+        classes: int | list[int] = 1000,
         mean: float = 0.5,
         std: float = 0.5,
         num_samples: int | None = 100_000,
-        random_labels: float = 0.0,
-        max_norm: float | None = None,
-        batch_size: int | None = 128,
-        seed: int = 0,
+        **common: Any,
     ) -> None:
-        super().__init__(
-            data_dir=data_dir,
-            classes=classes,
-            mean=mean,
-            std=std,
-            num_samples=num_samples,
-            random_labels=random_labels,
-            max_norm=max_norm,
-            batch_size=batch_size,
-            seed=seed,
-        )
+        super().__init__(classes=classes, mean=mean, std=std, num_samples=num_samples, **common)
         self.subtract_mean = subtract_mean
         self.mean_image: Tensor | None = None
 

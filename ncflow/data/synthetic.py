@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from ncflow.seeding import generator
 class _NormalPoints(InMemoryData):
     """Points from N(0, I_d): the first ``num_samples`` train, the next ``num_test`` test. A subclass labels them."""
 
-    def __init__(
+    def __init__(  # no ``**common``: the points take no ``max_norm``
         self,
         *,
         num_classes: int = 4,
@@ -82,42 +83,16 @@ class TeacherMLP(_NormalPoints):
     Its weights are uniform on +-1/sqrt(fan_in), PyTorch's default for a linear layer.
 
     Args:
-        num_classes: C >= 2.
-        dim: d >= 1.
         teacher_depth: Weight matrices of the teacher, >= 2; fewer than the model has.
         teacher_width: Hidden width of the teacher; it must have fewer parameters than the model.
-        num_samples: Training points.
-        num_test: Test points.
-        random_labels: Share of the training labels drawn anew, 0..1.
-        batch_size: Training samples a batch, None for all.
-        seed: The run's seed.
+        common: Options of :class:`ConicHull`.
     """
 
-    def __init__(
-        self,
-        *,
-        num_classes: int = 4,
-        dim: int = 16,
-        teacher_depth: int = 3,
-        teacher_width: int = 200,
-        num_samples: int = 8000,
-        num_test: int = 2000,
-        random_labels: float = 0.0,
-        batch_size: int | None = 128,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, *, teacher_depth: int = 3, teacher_width: int = 200, **common: Any) -> None:
         require(teacher_depth >= 2, "teacher_depth", "at least 2", teacher_depth)
         require(teacher_width >= 1, "teacher_width", "at least 1", teacher_width)
-        super().__init__(
-            num_classes=num_classes,
-            dim=dim,
-            num_samples=num_samples,
-            num_test=num_test,
-            random_labels=random_labels,
-            batch_size=batch_size,
-            seed=seed,
-        )
-        self.widths = [dim, *[teacher_width] * (teacher_depth - 1), num_classes]
+        super().__init__(**common)
+        self.widths = [self.dim, *[teacher_width] * (teacher_depth - 1), self.num_classes]
 
     def weights(self) -> list[Tensor]:
         """The teacher's weight matrices, each (fan_out, fan_in)."""
@@ -159,7 +134,7 @@ class SampleIndex(InMemoryData):
         seed: The run's seed.
     """
 
-    def __init__(
+    def __init__(  # no ``**common``: the numbers take no ``max_norm``
         self,
         *,
         num_classes: int = 4,

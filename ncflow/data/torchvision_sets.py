@@ -39,48 +39,19 @@ def _safe_unpickling() -> Iterator[None]:
 class TorchvisionImages(ByteImages):
     """A data set of torchvision with its official test split. A subclass names the files, and knows a broken one.
 
+    The data set has its own folder in ``data_dir``, torchvision's ``root``.
+
     Args:
-        data_dir: Folder in which the data set has its own, torchvision's ``root``.
         download: Whether to fetch files that are missing, and broken ones where torchvision knows their sums.
-        classes: A number k (the first k classes) or a list of labels; labels become 0..C-1 in that order.
-        mean: A pixel x, 0..255, becomes (x / 255 - mean) / std.
-        std: See ``mean``; > 0.
-        num_samples: Training samples to keep, None for all.
-        random_labels: Share of the training labels drawn anew, 0..1.
-        max_norm: Norm of the largest training input after scaling by one factor, > 0; None: no scaling.
-        batch_size: Training samples a batch, None for all.
-        seed: The run's seed.
+        common: Options of :class:`~ncflow.data.vision.ByteImages`.
     """
 
     official: ClassVar[type[Any]]
     source: ClassVar[str]
     shape: ClassVar[tuple[int, int, int]]
 
-    def __init__(
-        self,
-        *,
-        data_dir: str,
-        download: bool = False,
-        classes: int | list[int],
-        mean: float,
-        std: float,
-        num_samples: int | None = None,
-        random_labels: float = 0.0,
-        max_norm: float | None = None,
-        batch_size: int | None = 128,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            data_dir=data_dir,
-            classes=classes,
-            mean=mean,
-            std=std,
-            num_samples=num_samples,
-            random_labels=random_labels,
-            max_norm=max_norm,
-            batch_size=batch_size,
-            seed=seed,
-        )
+    def __init__(self, *, download: bool = False, **common: Any) -> None:
+        super().__init__(**common)
         self.download = download
 
     @abstractmethod

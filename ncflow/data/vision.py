@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,11 +39,7 @@ class ByteImages(InMemoryData):
         classes: A number k (the first k classes) or a list of labels; labels become 0..C-1 in that order.
         mean: Subtracted after scaling to 0..1; one number for all pixels.
         std: Divisor after that, > 0.
-        num_samples: Training samples to keep, None for all.
-        random_labels: Share of the training labels drawn anew, 0..1.
-        max_norm: Norm of the largest training input after scaling by one factor, > 0; None: no scaling.
-        batch_size: Training samples a batch, None for all.
-        seed: The run's seed.
+        common: Options of :class:`~ncflow.data.base.InMemoryData`.
 
     Attributes:
         available: Number of classes in the files.
@@ -51,22 +47,8 @@ class ByteImages(InMemoryData):
 
     available: ClassVar[int]
 
-    def __init__(
-        self,
-        *,
-        data_dir: str,
-        classes: int | list[int],
-        mean: float,
-        std: float,
-        num_samples: int | None = None,
-        random_labels: float = 0.0,
-        max_norm: float | None = None,
-        batch_size: int | None = 128,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, max_norm=max_norm, seed=seed
-        )
+    def __init__(self, *, data_dir: str, classes: int | list[int], mean: float, std: float, **common: Any) -> None:
+        super().__init__(**common)
         require(math.isfinite(mean), "mean", "a finite number", mean)
         require(0 < std < math.inf, "std", "a finite number above 0", std)
         self.data_dir = Path(data_dir).expanduser()
@@ -85,11 +67,7 @@ class Digits(InMemoryData):
         classes: A number k (digits 0..k-1) or a list of digits; labels become 0..C-1 in that order.
         size: 8, or 32 by bilinear upsampling.
         test_fraction: Share held out for testing, stratified and drawn with the seed.
-        num_samples: Training samples to keep, None for all.
-        random_labels: Share of the training labels drawn anew, 0..1.
-        max_norm: Norm of the largest training input after scaling by one factor, > 0; None: no scaling.
-        batch_size: Training samples a batch, None for all.
-        seed: The run's seed.
+        common: Options of :class:`~ncflow.data.base.InMemoryData`.
     """
 
     def __init__(
@@ -98,15 +76,9 @@ class Digits(InMemoryData):
         classes: int | list[int] = 10,
         size: Literal[8, 32] = 8,
         test_fraction: float = 0.2,
-        num_samples: int | None = None,
-        random_labels: float = 0.0,
-        max_norm: float | None = None,
-        batch_size: int | None = 128,
-        seed: int = 0,
+        **common: Any,
     ) -> None:
-        super().__init__(
-            batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, max_norm=max_norm, seed=seed
-        )
+        super().__init__(**common)
         self.classes = choose_classes(classes, available=10)
         self.size, self.test_fraction = size, test_fraction
 
