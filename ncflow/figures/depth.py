@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ncflow.figures.plots import bottom_legend, grid
+from ncflow.figures.plots import bottom_legend, draw_inter_limits, grid
 from ncflow.figures.style import COLOURS, LABELS
 from ncflow.results import LAST_LAYER
 
@@ -50,7 +50,7 @@ def profiles(runs: pd.DataFrame, history: pd.DataFrame) -> Figure:
         missed = "" if (part["train/interpolated"] == 1).all() else " (training accuracy below 1)"
         axis.set(title=f"$\\lambda$ = {decay:g}{missed}", xlabel="layer", ylim=(-0.55, 1.05))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.axhline(-1 / (part["train/classes_present"].iloc[0] - 1), color="0.5", lw=1, ls=":")
+        draw_inter_limits(axis, part["train/classes_present"])
     entries: list[Any] = [
         plt.Line2D([], [], color=COLOURS[colour], ls=style, marker="o", ms=3, label=LABELS[measure])
         for measure, (colour, style) in curves.items()

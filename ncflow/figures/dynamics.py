@@ -1,7 +1,6 @@
 """Norms, margins and errors of networks trained on the square loss (CBMM Memo 117)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,8 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ncflow.figures.plots import bottom_legend
-from ncflow.figures.style import LABELS, SERIES
+from ncflow.figures.plots import bottom_legend, series_colours, series_entries
+from ncflow.figures.style import LABELS, SERIES, label
+from ncflow.figures.tables import last_layer, over_seeds
 
 # Columns of a history, or derived from one, with the scale of their axis.
 RHO, TRAIN_LOSS, TEST_ERROR, ACCURACY = (
@@ -31,10 +31,9 @@ _ROUNDING = 1e-12
 
 def with_test_error(history: pd.DataFrame) -> pd.DataFrame:
     """Training rows of the last layer, with the test error of the same run and epoch as ``test_error``."""
-    last = history[history["layer"] == "last"]
     keys = ["folder", "epoch"]
-    test = last[last["split"] == "test"].set_index(keys)["accuracy"]
-    train = last[last["split"] == "train"].set_index(keys)
+    test = last_layer(history, "test").set_index(keys)["accuracy"]
+    train = last_layer(history).set_index(keys)
     return train.assign(test_error=1 - test.reindex(train.index)).reset_index()
 
 
@@ -57,31 +56,22 @@ def over_epochs(
     paths = paths[paths["folder"].isin(runs["folder"])]
     # Two centred means are opposite whatever happens: what is 0 but for rounding says nothing.
     rows = [(measure, scale) for measure, scale in rows if paths[measure].max() > _ROUNDING]
-    settings, values = sorted(runs[columns].unique()), sorted(runs[by].unique())
+    settings, colours = sorted(runs[columns].unique()), series_colours(sorted(runs[by].unique()))
     size = (4.6 * len(settings), 2.7 * len(rows))
     figure, axes = plt.subplots(len(rows), len(settings), figsize=size, squeeze=False, sharex="col", sharey="row")
     for column, setting in enumerate(settings):
-        for index, value in enumerate(values):
+        for value, colour in colours.items():
             chosen = runs[(runs[columns] == setting) & (runs[by] == value)]
             part = paths[paths["folder"].isin(chosen["folder"])]
             for row, (measure, scale) in enumerate(rows):
-                _band(axes[row][column], part, measure, scale, SERIES[index % len(SERIES)])
-        whole = _short(columns) == "batch_size" and setting == 0
-        name = f"{LABELS.get(_short(columns), _short(columns))} = {setting:g}"
-        axes[0][column].set_title("full batches" if whole else name)
+                _band(axes[row][column], part, measure, scale, colour)
+        whole = columns == "batch_size" and setting == 0
+        axes[0][column].set_title("full batches" if whole else f"{label(columns)} = {setting:g}")
         axes[-1][column].set_xlabel(LABELS["epoch"])
     for row, (measure, scale) in enumerate(rows):
-        axes[row][0].set(ylabel=LABELS.get(measure, measure.replace("_", " ")), yscale=scale)
-    entries = [
-        plt.Line2D([], [], color=SERIES[index % len(SERIES)], label=f"{LABELS.get(_short(by), _short(by))} = {value:g}")
-        for index, value in enumerate(values)
-    ]
-    bottom_legend(figure, entries)
+        axes[row][0].set(ylabel=label(measure), yscale=scale)
+    bottom_legend(figure, series_entries(by, colours))
     return figure
-
-
-def _short(column: str) -> str:
-    return column.rsplit(".", 1)[-1]
 
 
 def _band(axis: Axes, part: pd.DataFrame, measure: str, scale: str, colour: str) -> None:
@@ -113,15 +103,15 @@ def norms_and_errors(runs: pd.DataFrame, by: str) -> Figure:
         "error": "test error",
     }
     figure, axes = plt.subplots(1, len(shown), figsize=(4.2 * len(shown), 3.5))
-    decays = sorted(table["weight_decay"].unique())
-    for axis, (measure, label) in zip(axes, shown.items(), strict=True):
-        for colour, decay in zip(SERIES, decays, strict=False):
-            found = table[table["weight_decay"] == decay].groupby(by)[measure].agg(["mean", "std"])
-            axis.errorbar(found.index, found["mean"], found["std"].fillna(0), color=colour, marker="o", capsize=2)
-        axis.set(xlabel=LABELS.get(_short(by), _short(by)), ylabel=label)
+    colours = series_colours(sorted(table["weight_decay"].unique()))
+    for axis, (measure, name) in zip(axes, shown.items(), strict=True):
+        for decay, colour in colours.items():
+            found = over_seeds(table[table["weight_decay"] == decay], by, measure)
+            axis.errorbar(found.index, found["mean"], found["std"], color=colour, marker="o", capsize=2)
+        axis.set(xlabel=label(by), ylabel=name)
         if measure != "error" and (table[measure] > 0).all() and table[measure].max() > 10 * table[measure].min():
             axis.set_yscale("log")
-    bottom_legend(figure, _decay_entries(decays))
+    bottom_legend(figure, series_entries("weight_decay", colours, marker="o"))
     return figure
 
 
@@ -138,23 +128,16 @@ def norm_against_accuracy(runs: pd.DataFrame, by: str) -> Figure:
     table = runs.assign(inverse=1 / runs["train/rho"])
     for index, ((decay, value), part) in enumerate(table.groupby(["weight_decay", by])):
         x, y = part["inverse"], part["test/accuracy"]
-        label = f"{LABELS.get(_short(by), _short(by))} = {value:g}, $\\lambda$ = {decay:g}"
+        name = f"{label(by)} = {value:g}, $\\lambda$ = {decay:g}"
         wide, high = (values.std() if len(values) > 1 else 0 for values in (x, y))
         colour, marker = SERIES[index % len(SERIES)], "os^Dv"[index // len(SERIES) % 5]
-        axis.errorbar(x.mean(), y.mean(), high, wide, color=colour, marker=marker, capsize=2, ls="none", label=label)
+        axis.errorbar(x.mean(), y.mean(), high, wide, color=colour, marker=marker, capsize=2, ls="none", label=name)
     axis.set(xlabel="1/$\\rho$", ylabel="test accuracy")
     if table["inverse"].max() > 10 * table["inverse"].min():
         axis.set_xscale("log")
     handles, _ = axis.get_legend_handles_labels()
     bottom_legend(figure, handles)
     return figure
-
-
-def _decay_entries(decays: Sequence[float]) -> list[Any]:
-    return [
-        plt.Line2D([], [], color=colour, marker="o", label=f"{LABELS['weight_decay']} = {decay:g}")
-        for colour, decay in zip(SERIES, decays, strict=False)
-    ]
 
 
 def sorted_margins(runs: pd.DataFrame, margins: pd.DataFrame, by: str) -> Figure:
@@ -171,20 +154,16 @@ def sorted_margins(runs: pd.DataFrame, margins: pd.DataFrame, by: str) -> Figure
     levels = [int(column[1:]) / 1000 for column in quantiles]
     final = margins.sort_values("step").groupby("folder").last()
     normalised = final[quantiles].div(final["rho"], axis=0)
-    decays, values = sorted(runs["weight_decay"].unique()), sorted(runs[by].unique())
+    decays, colours = sorted(runs["weight_decay"].unique()), series_colours(sorted(runs[by].unique()))
     figure, axes = plt.subplots(1, len(decays), figsize=(4.8 * len(decays), 3.6), squeeze=False)
     for axis, decay in zip(axes[0], decays, strict=True):
-        for index, value in enumerate(values):
+        for value, colour in colours.items():
             folders = runs[(runs["weight_decay"] == decay) & (runs[by] == value)]["folder"]
             part = normalised.reindex(folders).dropna()
-            axis.plot(levels, part.mean(), color=SERIES[index % len(SERIES)])
+            axis.plot(levels, part.mean(), color=colour)
         axis.set(title=f"{LABELS['weight_decay']} = {decay:g}", xlabel="share of training samples")
     axes[0][0].set_ylabel("margin / $\\rho$")
-    entries = [
-        plt.Line2D([], [], color=SERIES[index % len(SERIES)], label=f"{LABELS.get(_short(by), _short(by))} = {value:g}")
-        for index, value in enumerate(values)
-    ]
-    bottom_legend(figure, entries)
+    bottom_legend(figure, series_entries(by, colours))
     return figure
 
 
@@ -203,12 +182,12 @@ def margin_bands(margins: pd.DataFrame, along: str) -> Figure:
         left.fill_between(rows[along], rows[low], rows[high], color=SERIES[0], alpha=alpha, lw=0)
     left.plot(rows[along], rows["q500"], color=SERIES[0])
     left.axhline(0, color="0.5", lw=1, ls=":")
-    left.set(xlabel=LABELS.get(along, along), ylabel="training margin")
+    left.set(xlabel=LABELS[along], ylabel="training margin")
     right.plot(rows[along], rows["rho"], color=SERIES[1])
-    right.set(xlabel=LABELS.get(along, along), ylabel=LABELS["rho"], yscale="log")
+    right.set(xlabel=LABELS[along], ylabel=LABELS["rho"], yscale="log")
     entries = [
-        plt.Rectangle((0, 0), 1, 1, color=SERIES[0], alpha=alpha, label=label)
-        for alpha, label in ((0.15, "all samples"), (0.3, "5 to 95 %"), (0.55, "25 to 75 %"))
+        plt.Rectangle((0, 0), 1, 1, color=SERIES[0], alpha=alpha, label=share)
+        for alpha, share in ((0.15, "all samples"), (0.3, "5 to 95 %"), (0.55, "25 to 75 %"))
     ]
     bottom_legend(figure, [*entries, plt.Line2D([], [], color=SERIES[0], label="median")], inches=1.6)
     return figure

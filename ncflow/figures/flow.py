@@ -1,6 +1,6 @@
 """The toy model of the square loss in pictures: landscape, valley, norm, margins (CBMM Memo 117, figures 7 to 10)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d import Axes3D
 
-from ncflow.figures.plots import bottom_legend, grid
+from ncflow.figures.plots import bottom_legend, grid, series_colours
 from ncflow.figures.recipes.drawing import Drawing
 from ncflow.figures.style import SERIES
 from ncflow.theory.gradient_flow import Trajectory
@@ -126,11 +126,12 @@ def norms(paths: Mapping[tuple[float, float], Trajectory]) -> Figure:
         paths: A trajectory for each (rho at the start, lambda).
     """
     starts, decays = _sorted(paths)
+    colours = series_colours(starts)
     figure, table = plt.subplots(
         2, len(decays), figsize=(5.2 * len(decays), 5.6), squeeze=False, sharex=True, sharey="row"
     )
     for column, decay in zip(table.T, decays, strict=True):
-        for colour, start in zip(SERIES * len(starts), starts, strict=False):
+        for start, colour in colours.items():
             path = paths[start, decay]
             column[0].plot(path.time, path.rho, color=colour)
             # Below 1e-13 it is the error of the solver.
@@ -140,7 +141,8 @@ def norms(paths: Mapping[tuple[float, float], Trajectory]) -> Figure:
         _time_axis(column[1], path)
     table[0, 0].set_ylabel(r"norm $\rho$")
     table[1, 0].set_ylabel("mean square error")
-    bottom_legend(figure, _start_entries(starts), inches=1.6)
+    entries = [plt.Line2D([], [], color=c, label=rf"$\rho(0) = {start:g}$") for start, c in colours.items()]
+    bottom_legend(figure, entries, inches=1.6)
     return figure
 
 
@@ -215,11 +217,6 @@ def growth(mean: float, second_moment: float) -> Figure:
 def _sorted(paths: Mapping[tuple[float, float], Trajectory]) -> tuple[list[float], list[float]]:
     """Initial norms and weight decays, each in order."""
     return sorted({start for start, _ in paths}), sorted({decay for _, decay in paths})
-
-
-def _start_entries(starts: Sequence[float]) -> list[Any]:
-    colours = SERIES * len(starts)
-    return [plt.Line2D([], [], color=c, label=rf"$\rho(0) = {s:g}$") for c, s in zip(colours, starts, strict=False)]
 
 
 def _time_axis(axis: Axes, path: Trajectory) -> None:

@@ -12,6 +12,7 @@ from ncflow.figures.plots import bottom_legend, mark_values, missed_entry, norm_
 from ncflow.figures.style import COLOURS, DATA_LABELS, LABELS
 from ncflow.theory.bounds import bounds_from_norms, proof_kappa
 from ncflow.theory.layer_peeled import minimum_regularized_loss, optimal_norm_product
+from ncflow.theory.simplex import inter_limit
 
 # Below this a difference of two losses is rounding.
 _FLOOR = 1e-12
@@ -37,7 +38,7 @@ def collapse_against_gap(runs: pd.DataFrame) -> Figure:
             look: dict[str, Any] = {"color": colour, "mfc": colour if full else "white", "ls": "none"}
             look |= {"marker": shapes[name], "ms": 5, "alpha": 0.8}
             gap = of_kind["train/regularized_loss_gap"].clip(lower=_FLOOR)
-            limit = -1 / (of_kind["train/classes_present"] - 1)
+            limit = of_kind["train/classes_present"].map(inter_limit)
             losses.plot(of_kind["weight_decay"], of_kind["train/regularized_loss"], **look)
             intra.plot(gap, (1 - of_kind["train/intra_min"]).clip(lower=_FLOOR), **look)
             inter.plot(gap, (of_kind["train/inter_max"] - limit).clip(lower=_FLOOR), **look)
@@ -82,13 +83,13 @@ def _bounds(intra: Axes, inter: Axes, runs: pd.DataFrame) -> bool:
         # Decay balances the two norms; beyond that the theorem depends on their product alone.
         alpha, beta = np.sqrt(np.sqrt(C) * product), np.sqrt(product / np.sqrt(C))
         delta = {"intra": 1 / C, "inter": 2 / (C * (C - 1))}
+        kappa = proof_kappa(C, product)
         for axis, name in ((intra, "intra"), (inter, "inter")):
             points = []
             for gap in np.geomspace(gaps.min(), gaps.max(), 200):
-                kappa = proof_kappa(C, product)
                 found = bounds_from_norms(C, alpha, beta, gap, delta=min(delta[name], 0.5), kappa=kappa)
                 if not getattr(found, f"{name}_vacuous"):
-                    points.append((gap, 1 - found.intra if name == "intra" else found.inter + 1 / (C - 1)))
+                    points.append((gap, 1 - found.intra if name == "intra" else found.inter - inter_limit(C)))
             if points:
                 axis.plot(*zip(*points, strict=True), "--", color="0.3", lw=1.2)
                 drawn = True
@@ -102,7 +103,7 @@ def has_theory(runs: pd.DataFrame) -> pd.DataFrame:
         return runs.iloc[:0]
     classes = runs["train/classes_present"]
     possible = [
-        optimal_norm_product(int(count), decay) > 0 if count >= 2 and decay > 0 else False
+        count >= 2 and decay > 0 and optimal_norm_product(int(count), decay) > 0
         for count, decay in zip(classes.fillna(0), runs["weight_decay"], strict=True)
     ]
     return runs[runs[column].notna() & np.array(possible, dtype=bool)]

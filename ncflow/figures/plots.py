@@ -1,7 +1,8 @@
 """The plots: functions from tables to a matplotlib figure. Which runs they suit is for ``recipes``."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -18,8 +19,10 @@ from ncflow.figures.style import (
     NORM_LABELS,
     PUBLISHED_COLOUR,
     SERIES,
+    label,
 )
-from ncflow.figures.tables import over_seeds, panels
+from ncflow.figures.tables import is_number, over_seeds, panels
+from ncflow.theory.simplex import inter_limit
 
 INTRA_STYLE, INTER_STYLE = "-", "--"
 WORST, MEAN, QUANTILE = ("intra_min", "inter_max"), ("intra_mean", "inter_mean"), ("intra_quantile", "inter_quantile")
@@ -31,16 +34,12 @@ def panel_title(values: Mapping[str, Any]) -> str:
     for key, value in values.items():
         if key == "data.name":
             parts.append(DATA_LABELS.get(str(value), str(value)))
-        elif not pd.isna(value) if not isinstance(value, tuple | list) else True:
+        elif isinstance(value, tuple | list) or not pd.isna(value):
             name = key.rsplit(".", 1)[-1].replace("_", " ")
             parts.append(
-                str(value) if name == "name" else f"{name} {value:g}" if _is_number(value) else f"{name} {value}"
+                str(value) if name == "name" else f"{name} {value:g}" if is_number(value) else f"{name} {value}"
             )
     return ", ".join(parts)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -85,7 +84,7 @@ def collapse_against(
             for norm in sorted(part["model.norm"].unique(), key=list(COLOURS).index):
                 of_norm = part[part["model.norm"] == norm]
                 for measure, style in ((intra, INTRA_STYLE), (inter, INTER_STYLE)):
-                    _series(axis, of_norm, by, measure, style, norm)
+                    _series(axis, of_norm, by, measure, COLOURS[norm], MARKERS[norm], style)
             if published is not None:
                 _draw_published(axis, published[published["model"].isin(part["model.name"])], by, (intra, inter))
             axis.axhline(1, color="0.5", lw=1, ls=":")
@@ -93,19 +92,21 @@ def collapse_against(
             _log_scale(axis, part[by])
             mark_values(axis, sorted(part[by].unique()))
             axis.set(title=panel_title(values) if row is table[0] else "", ylabel="cosine (training split)")
-            axis.set_xlabel(LABELS.get(by.rsplit(".", 1)[-1], by) if row is table[-1] else "")
+            axis.set_xlabel(label(by) if row is table[-1] else "")
     _legend(figure, runs, pairs, published is not None)
     return figure
 
 
-def _series(axis: Axes, runs: pd.DataFrame, by: str, measure: str, style: str, norm: str) -> None:
+def _series(
+    axis: Axes, runs: pd.DataFrame, by: str, measure: str, colour: str, marker: str = "o", style: str = "-"
+) -> None:
+    """Means with bars over seeds; a point is hollow where a run does not reach training accuracy 1."""
     table = over_seeds(runs, by, f"train/{measure}")
-    colour = COLOURS[norm]
     axis.errorbar(table.index, table["mean"], yerr=table["std"], color=colour, ls=style, capsize=2, zorder=2)
     full = runs.groupby(by)["train/interpolated"].min().reindex(table.index) == 1
     for chosen, face in ((full, colour), (~full, "white")):
         shown = table[chosen.to_numpy()]
-        axis.plot(shown.index, shown["mean"], MARKERS[norm], color=colour, mfc=face, ls="none", zorder=3)
+        axis.plot(shown.index, shown["mean"], marker, color=colour, mfc=face, ls="none", zorder=3)
 
 
 def _draw_published(axis: Axes, published: pd.DataFrame, by: str, measures: tuple[str, str]) -> None:
@@ -117,9 +118,8 @@ def _draw_published(axis: Axes, published: pd.DataFrame, by: str, measures: tupl
 
 def _limit_line(axis: Axes, runs: pd.DataFrame) -> None:
     """The limit of inter at collapse, its label below the line, where no curve can be."""
-    limits = sorted({-1 / (count - 1) for count in runs["train/classes_present"].dropna().unique() if count > 1})
+    limits = draw_inter_limits(axis, runs["train/classes_present"])
     for limit in limits:
-        axis.axhline(limit, color="0.5", lw=1, ls=":")
         axis.annotate(
             f"limit $-1/(C-1) = {limit:.2g}$",
             (0.99, limit),
@@ -133,6 +133,14 @@ def _limit_line(axis: Axes, runs: pd.DataFrame) -> None:
         )
     if limits:
         axis.set_ylim(min(axis.get_ylim()[0], limits[0]) - 0.15, 1.08)
+
+
+def draw_inter_limits(axis: Axes, classes: "pd.Series[float]") -> list[float]:
+    """Draw the limits of inter at collapse for these numbers of classes; return them, the least first."""
+    limits = sorted({inter_limit(int(count)) for count in classes.dropna().unique() if count >= 2})
+    for limit in limits:
+        axis.axhline(limit, color="0.5", lw=1, ls=":")
+    return limits
 
 
 def _log_scale(axis: Axes, values: pd.Series) -> None:
@@ -156,6 +164,25 @@ def bottom_legend(figure: Figure, entries: Sequence[Any], inches: float = 2.3) -
     figure.legend(handles=list(entries), loc="outside lower center", ncols=columns)
 
 
+def series_colours(values: Iterable[Any]) -> dict[Any, str]:
+    """A colour for each value; they begin again where there are more values than colours."""
+    return dict(zip(values, cycle(SERIES), strict=False))
+
+
+def series_entries(by: str, colours: Mapping[float, str], marker: str = "") -> list[Any]:
+    """Legend entries of the values of a config column.
+
+    Args:
+        by: The column.
+        colours: The colour of each value.
+        marker: Matplotlib's name of the shape of the points, if there are any.
+    """
+    return [
+        plt.Line2D([], [], color=colour, marker=marker, label=f"{label(by)} = {value:g}")
+        for value, colour in colours.items()
+    ]
+
+
 def norm_entries(runs: pd.DataFrame) -> list[Any]:
     """Legend entries of the BN placements among the runs."""
     norms = sorted(runs["model.norm"].unique(), key=list(COLOURS).index)
@@ -169,8 +196,8 @@ def missed_entry(runs: pd.DataFrame) -> list[Any]:
     """Legend entry of the hollow points, where there are any."""
     if (runs["train/interpolated"] == 1).all():
         return []
-    label = "a run misses training accuracy 1"
-    return [plt.Line2D([], [], color="0.3", marker="o", mfc="white", ls="none", label=label)]
+    words = "a run misses training accuracy 1"
+    return [plt.Line2D([], [], color="0.3", marker="o", mfc="white", ls="none", label=words)]
 
 
 def _legend(figure: Figure, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], published: bool) -> None:
@@ -179,8 +206,8 @@ def _legend(figure: Figure, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]]
         rows = ", ".join({WORST: "worst", MEAN: "mean", QUANTILE: "{} % quantile"}[pair] for pair in pairs)
         labels = [f"{kind}-class cosine (rows: {rows.format(level)})" for kind, level in (("intra", 5), ("inter", 95))]
     entries = norm_entries(runs)
-    for label, style in zip(labels, (INTRA_STYLE, INTER_STYLE), strict=True):
-        entries.append(plt.Line2D([], [], color="0.3", ls=style, label=label))
+    for words, style in zip(labels, (INTRA_STYLE, INTER_STYLE), strict=True):
+        entries.append(plt.Line2D([], [], color="0.3", ls=style, label=words))
     entries += missed_entry(runs)
     if published:
         entries.append(plt.Line2D([], [], color=PUBLISHED_COLOUR, marker="x", lw=1.2, label="published"))
@@ -197,39 +224,23 @@ def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
         runs: Finished runs with a fixed ``model.gamma``.
     """
     cut = panels(runs, "model.gamma")
-    decays = sorted(runs["weight_decay"].unique())
-    colours = {decay: SERIES[index % len(SERIES)] for index, decay in enumerate(decays)}
+    colours = series_colours(sorted(runs["weight_decay"].unique()))
     size = (4.0 * len(cut), 5.6)
     figure, axes = plt.subplots(2, len(cut), figsize=size, squeeze=False, sharex="col")
     for column, (values, part) in enumerate(cut):
         for row, measure in enumerate(WORST):
             axis = axes[row][column]
             for decay, of_decay in part.groupby("weight_decay"):
-                table = over_seeds(of_decay, "train/gamma_norm", f"train/{measure}")
-                colour = colours[decay]
-                axis.errorbar(table.index, table["mean"], yerr=table["std"], color=colour, capsize=2)
-                full = of_decay.groupby("train/gamma_norm")["train/interpolated"].min().reindex(table.index) == 1
-                for chosen, face in ((full, colour), (~full, "white")):
-                    shown = table[chosen.to_numpy()]
-                    axis.plot(shown.index, shown["mean"], "o", color=colour, mfc=face, ls="none", zorder=3)
+                _series(axis, of_decay, "train/gamma_norm", measure, colours[decay])
             axis.set_xscale("log")
             if column == 0:
                 axis.set_ylabel(LABELS[measure])
-        _limit_line_of_inter(axes[1][column], part)
+        draw_inter_limits(axes[1][column], part["train/classes_present"])
         axes[0][column].set_title(panel_title(values))
         axes[1][column].set_xlabel(LABELS["gamma_norm"])
         mark_values(axes[1][column], sorted(part["train/gamma_norm"].unique()))
-    entries: list[Any] = [
-        plt.Line2D([], [], color=colours[decay], marker="o", label=f"{LABELS['weight_decay']} = {decay:g}")
-        for decay in decays
-    ]
-    bottom_legend(figure, [*entries, *missed_entry(runs)])
+    bottom_legend(figure, [*series_entries("weight_decay", colours, marker="o"), *missed_entry(runs)])
     return figure
-
-
-def _limit_line_of_inter(axis: Axes, runs: pd.DataFrame) -> None:
-    for count in runs["train/classes_present"].dropna().unique():
-        axis.axhline(-1 / (count - 1), color="0.5", lw=1, ls=":")
 
 
 def trajectories(history: pd.DataFrame, titles: Sequence[tuple[str, str]]) -> Figure:
@@ -254,9 +265,9 @@ def trajectories(history: pd.DataFrame, titles: Sequence[tuple[str, str]]) -> Fi
             ),
             *loss_axis.plot(rows["epoch"], rows["loss"], color=LOSS_COLOUR, ls=":", label="training loss (right axis)"),
         ]
-        limit = -1 / (rows["classes_present"].iloc[0] - 1)
-        axis.axhline(limit, color="0.5", lw=1, ls=":")
-        axis.set(xlabel=LABELS["epoch"], ylabel="cosine", title=title, ylim=(min(-0.45, limit - 0.1), 1.05))
+        limits = draw_inter_limits(axis, rows["classes_present"])
+        low = min([-0.45, *(limit - 0.1 for limit in limits)])
+        axis.set(xlabel=LABELS["epoch"], ylabel="cosine", title=title, ylim=(low, 1.05))
         loss_axis.set(yscale="log", ylabel=LABELS["loss"])
         loss_axis.grid(False)
         loss_axis.spines["right"].set_visible(True)

@@ -15,6 +15,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from ncflow.figures.claims.verdict import FAILS, HOLDS, Verdict
+from ncflow.figures.tables import is_number
 from ncflow.results import write_atomically
 
 MEASURES = (
@@ -137,10 +138,6 @@ def _text(value: Any, digits: int | None = None) -> str:
     return str(value)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _counted(texts: Iterable[str]) -> list[tuple[str, int]]:
     """(value, number of runs) of each value: numbers by size, then words, then what is not set."""
 
@@ -182,7 +179,7 @@ def _columns(runs: pd.DataFrame, config: Sequence[str]) -> list[Column]:
 
 
 def _column(name: str, values: Sequence[Any], digits: int | None = None) -> Column:
-    numeric = all(_is_number(value) for value in values if value is not None)
+    numeric = all(is_number(value) for value in values if value is not None)
     cells = [
         ("—", "") if value is None else (_text(value, digits), json.dumps(value) if numeric else None)
         for value in values

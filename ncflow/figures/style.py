@@ -1,7 +1,6 @@
 """One look for all figures: colours that colour-blind readers tell apart, shapes besides colours, no clutter."""
 
 import matplotlib
-import pandas as pd
 
 # Okabe and Ito's palette, chosen so that every pair stays apart in the common kinds of colour blindness.
 COLOURS = {"last": "#0072B2", "all": "#009E73", "torchvision": "#CC79A7", "fixed": "#E69F00", "none": "#D55E00"}
@@ -62,11 +61,10 @@ DATA_LABELS = {
 }
 
 
-def bn_kind(runs: pd.DataFrame) -> "pd.Series[str]":
-    """Whether each run's BN trains a gamma: ``affine BN``, ``BN with fixed gamma`` or ``no BN``."""
-    fixed = runs["model.gamma"].notna() if "model.gamma" in runs else pd.Series(False, index=runs.index)
-    kinds = fixed.map({True: "BN with fixed gamma", False: "affine BN"})
-    return kinds.where(runs["model.norm"] != "none", "no BN").rename("bn kind")
+def label(column: str) -> str:
+    """Words for a measure or a config column."""
+    name = column.rsplit(".", 1)[-1]
+    return LABELS.get(name, name.replace("_", " "))
 
 
 def use() -> None:

@@ -1,8 +1,10 @@
-"""Cutting the table of runs into panels and series."""
+"""Rows and values of the tables of runs and histories, and their cut into panels and series."""
+
+from typing import Any
 
 import pandas as pd
 
-from ncflow.results import DONE
+from ncflow.results import DONE, LAST_LAYER
 
 # What varies inside a panel, or is no part of the experiment's description.
 _NOT_A_PANEL = (
@@ -24,9 +26,41 @@ _NOT_A_PANEL = (
 _NOT_PREFIXES = ("train/", "test/", "version/", "trainer.", "logger.", "measure.")
 
 
-def finished(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that reached their end."""
-    return runs[runs["status"] == DONE] if "status" in runs else runs
+def finished(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """The runs that reached their end and have a value in each of the columns; none where a column is missing."""
+    done = runs[runs["status"] == DONE] if "status" in runs else runs
+    return done.dropna(subset=list(columns)) if all(column in done for column in columns) else done.iloc[:0]
+
+
+def last_layer(history: pd.DataFrame, split: str = "train") -> pd.DataFrame:
+    """The rows of the classifier's input on a split.
+
+    Args:
+        history: Table of :func:`ncflow.results.load_history`.
+        split: ``train`` or ``test``.
+    """
+    return history[(history["layer"] == LAST_LAYER) & (history["split"] == split)]
+
+
+def fixed_gamma(runs: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each run's gamma is fixed."""
+    return runs["model.gamma"].notna() if "model.gamma" in runs else pd.Series(False, index=runs.index, dtype=bool)
+
+
+def trained_gamma(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs whose BN, if any, trains its gamma."""
+    return runs[~fixed_gamma(runs)]
+
+
+def bn_kind(runs: pd.DataFrame) -> "pd.Series[str]":
+    """Whether each run's BN trains a gamma: ``affine BN``, ``BN with fixed gamma`` or ``no BN``."""
+    kinds = fixed_gamma(runs).map({True: "BN with fixed gamma", False: "affine BN"})
+    return kinds.where(runs["model.norm"] != "none", "no BN").rename("bn kind")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a cell is a number, which True and False are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def panel_keys(runs: pd.DataFrame, *more: str) -> list[str]:
@@ -53,7 +87,14 @@ def _varies(runs: pd.DataFrame, key: str, named: list[str]) -> bool:
 
 
 def panels(runs: pd.DataFrame, *more: str) -> list[tuple[dict[str, object], pd.DataFrame]]:
-    """(what distinguishes the panel, its runs), in a stable order; one nameless panel where nothing varies."""
+    """(what distinguishes the panel, its runs), in a stable order; one nameless panel where nothing varies.
+
+    Args:
+        runs: Table of :func:`ncflow.results.load_runs`; an empty one has no panels.
+        more: Further columns that vary inside a panel.
+    """
+    if runs.empty:
+        return []
     keys = panel_keys(runs, *more)
     if not keys:
         return [({}, runs)]

@@ -17,9 +17,9 @@ from ncflow.figures.claims.verdict import (
     left_out,
     rank_trend,
     seed_count,
+    settings,
 )
-from ncflow.figures.plots import panel_title
-from ncflow.figures.tables import finished, panels
+from ncflow.figures.tables import finished
 
 INIT, RANDOM_LABELS, RHO, NC1 = "model.init_norm", "data.random_labels", "train/rho", "train/nc1"
 _WEIGHTS = ("train/nc2_equinorm_weights", "train/nc2_equiangular_weights")
@@ -30,18 +30,9 @@ _COLLAPSED, _RESIDUAL = 0.1, 0.05
 
 
 def _runs(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    done = finished(runs)
-    needed = [RHO, FITS, NC1, "weight_decay", "seed", "loss.name", *columns]
-    if not all(column in done for column in needed):
-        return done.iloc[:0]
-    done = done.dropna(subset=needed)
+    done = finished(runs, RHO, FITS, NC1, "weight_decay", "seed", "loss.name", *columns)
     sizes = done["batch_size"].fillna(np.inf) if "batch_size" in done else np.inf
     return done.assign(batch_size=sizes)
-
-
-def _settings(runs: pd.DataFrame, *inside: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    for values, part in panels(runs, *inside) if len(runs) else ():
-        yield panel_title(values) or "all runs", part
 
 
 def _square(runs: pd.DataFrame) -> pd.DataFrame:
@@ -56,7 +47,7 @@ def _range_over_inits(part: pd.DataFrame, measure: str) -> float:
 
 def _independent_of_init(runs: pd.DataFrame, measure: str, name: str, claim: str) -> Verdict:
     checks = []
-    for title, whole in _settings(_square(_runs(runs, INIT, measure)), INIT):
+    for title, whole in settings(_square(_runs(runs, INIT, measure)), INIT):
         part = fitting(whole)
         without = part[part["weight_decay"] == 0]
         for decay, with_decay in part[part["weight_decay"] > 0].groupby("weight_decay"):
@@ -86,7 +77,7 @@ def decay_frees_margins_of_their_start(runs: pd.DataFrame, history: pd.DataFrame
 def decay_concentrates_margins(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     """Figure 3: with weight decay the margins' standard deviation over their mean is smaller than without."""
     checks = []
-    for title, whole in _settings(_square(_runs(runs, "train/margin_std", "train/margin_mean")), INIT):
+    for title, whole in settings(_square(_runs(runs, "train/margin_std", "train/margin_mean")), INIT):
         part = fitting(whole)
         spread = part.assign(spread=part["train/margin_std"] / part["train/margin_mean"])
         keys = [key for key in (INIT, "seed") if key in spread]
@@ -110,7 +101,7 @@ def decay_concentrates_margins(runs: pd.DataFrame, history: pd.DataFrame) -> Ver
 def random_labels_raise_rho(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     """Figures 11 and 13: rho grows in rank with the share of random labels."""
     checks = []
-    for title, whole in _settings(_square(_runs(runs, RANDOM_LABELS)), RANDOM_LABELS):
+    for title, whole in settings(_square(_runs(runs, RANDOM_LABELS)), RANDOM_LABELS):
         for decay, cell in whole.groupby("weight_decay"):
             part = fitting(cell)
             if not allows_trend(part, RANDOM_LABELS):
@@ -152,13 +143,10 @@ def no_collapse_without_decay(runs: pd.DataFrame, history: pd.DataFrame) -> Verd
         with_decay, without = part[part["weight_decay"] > 0], part[part["weight_decay"] == 0]
         if with_decay.empty or without.empty:
             continue
-        pairs = {
-            name.split("/")[1]: (_geometric_mean(with_decay[name]), _geometric_mean(without[name]))
-            for name in (NC1, *_WEIGHTS)
-        }
-        words = ", ".join(f"{name} {b:.2g} ({a:.2g} with it)" for name, (a, b) in pairs.items())
+        a, b = _geometric_means(with_decay), _geometric_means(without)
+        words = ", ".join(f"{name} {b[name]:.2g} ({a[name]:.2g} with it)" for name in a)
         line = f"{title}: {words}; {seed_count(with_decay, without)}{left_out(whole)}"
-        checks.append(Check(all(b > a for a, b in pairs.values()), line))
+        checks.append(Check(all(b[name] > a[name] for name in a), line))
     claim = "Under the square loss without weight decay collapse is weaker, in NC1 and in NC2"
     return conclude(claim, checks, "interpolating runs with and without weight decay")
 
@@ -170,7 +158,7 @@ def _collapse(runs: pd.DataFrame) -> list[Check]:
         part = fitting(whole)
         part = part[part["weight_decay"] > 0]
         if not part.empty:
-            found = {name.split("/")[1]: _geometric_mean(part[name]) for name in (NC1, *_WEIGHTS)}
+            found = _geometric_means(part)
             words = ", ".join(f"{name} {value:.2g}" for name, value in found.items())
             right = max(found.values()) < _COLLAPSED
             checks.append(Check(right, f"{title}: {words}; {seed_count(part)}{left_out(whole)}"))
@@ -178,21 +166,23 @@ def _collapse(runs: pd.DataFrame) -> list[Check]:
 
 
 def _by_batch(runs: pd.DataFrame, *columns: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    for title, part in _settings(_square(_runs(runs, *columns)), INIT, "batch_size"):
+    for title, part in settings(_square(_runs(runs, *columns)), INIT, "batch_size"):
         for size in sorted(part["batch_size"].unique()):
             name = "full batches" if np.isinf(size) else f"batches of {size:g}"
             yield f"{title}, {name}", part[part["batch_size"] == size]
 
 
-def _geometric_mean(values: "pd.Series[float]") -> float:
-    return float(np.exp(np.log(np.maximum(values, 1e-300)).mean()))
+def _geometric_means(part: pd.DataFrame) -> dict[str, float]:
+    """Of NC1 and of NC2 of the classifier."""
+    columns = (NC1, *_WEIGHTS)
+    return {name.split("/")[1]: float(np.exp(np.log(np.maximum(part[name], 1e-300)).mean())) for name in columns}
 
 
 def quasi_interpolation_fixes_the_classifier(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     """Eq. 33 and 34 hold at convergence: their relative residuals are small."""
     names = {"train/quasi_residual_means": "eq. 33", "train/quasi_residual_norms": "eq. 34"}
     checks = []
-    for title, whole in _settings(_square(_runs(runs, *names)), INIT):
+    for title, whole in settings(_square(_runs(runs, *names)), INIT):
         part = fitting(whole)
         part = part[part["weight_decay"] > 0]
         if part.empty:

@@ -23,9 +23,9 @@ from ncflow.figures.claims.verdict import (
     rank_trend,
     seed_count,
     settings,
-    trained_gamma,
 )
 from ncflow.figures.style import NORM_LABELS
+from ncflow.figures.tables import last_layer, trained_gamma
 
 
 def _against_no_bn(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
@@ -110,7 +110,7 @@ def bn_collapse_follows_loss(runs: pd.DataFrame, history: pd.DataFrame) -> Verdi
 
     After a quarter of the training it must still gain, and without BN less than half as much.
     """
-    rows = history[(history["split"] == "train") & (history["layer"] == "last")]
+    rows = last_layer(history)
     checks = []
     for title, bn, plain in _against_no_bn(trained_gamma(measured_runs(runs))):
         (follow, gain, with_bn), (plain_follow, plain_gain, without) = (_path(part, rows) for part in (bn, plain))
@@ -174,9 +174,7 @@ def thousand_classes_vgg_parts_from_theory(runs: pd.DataFrame, history: pd.DataF
     Runs that do not interpolate count, as in the published figure, and are told.
     """
     quantile, classes = "train/inter_quantile", "train/classes_present"
-    measured = (
-        measured_runs(runs, quantile, classes, "model.name") if quantile in runs else measured_runs(runs.iloc[:0])
-    )
+    measured = measured_runs(runs, quantile, classes, "model.name")
     thousand = trained_gamma(measured[measured[classes] == 1000] if len(measured) else measured)
     checks = {}
     for title, part in settings(thousand):

@@ -20,7 +20,7 @@ from ncflow.figures.claims.verdict import (
     settings,
 )
 from ncflow.figures.depth import SPREAD, last_rows
-from ncflow.figures.style import bn_kind
+from ncflow.figures.tables import bn_kind
 from ncflow.theory.depth import effective_depth
 
 # "There exists a small epsilon": ours. The least one for which the runs agree is reported beside it.

@@ -115,25 +115,16 @@ def conclude(claim: str, checks: list[Check], needs: str) -> Verdict:
 
 def measured_runs(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """Finished runs of networks that have the columns, with a flag for BN; free features are no network."""
-    done = finished(runs)
+    done = finished(runs, INTRA, INTER, FITS, "model.norm", "weight_decay", "seed", *columns)
     if "data.name" in done:
         done = done[done["data.name"] != "sample_index"]
-    needed = [INTRA, INTER, FITS, "model.norm", "weight_decay", "seed", *columns]
-    if not all(column in done for column in needed):
-        return done.iloc[:0].assign(bn=False)
-    done = done.dropna(subset=needed)
-    return done.assign(bn=done["model.norm"] != "none")
-
-
-def trained_gamma(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs whose BN, if any, trains its gamma."""
-    return runs[runs["model.gamma"].isna()] if "model.gamma" in runs else runs
+    return done.assign(bn=done["model.norm"] != "none" if len(done) else False)
 
 
 def settings(runs: pd.DataFrame, *inside: str) -> Iterator[tuple[str, pd.DataFrame]]:
     """(name, runs) of each setting: everything but seed, weight decay, BN and ``inside`` is one and the same."""
-    for values, part in panels(runs.drop(columns="bn"), *inside) if len(runs) else ():
-        yield panel_title(values) or "all runs", part.assign(bn=runs["bn"])
+    for values, part in panels(runs, "bn", *inside):
+        yield panel_title(values) or "all runs", part
 
 
 def left_out(*parts: pd.DataFrame) -> str:

@@ -24,9 +24,7 @@ INIT, RANDOM_LABELS = "model.init_norm", "data.random_labels"
 
 
 def _suited(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    done = finished(runs)
-    needed = ["train/rho", "weight_decay", "seed", "folder", *columns]
-    return done.dropna(subset=needed) if all(column in done for column in needed) else done.iloc[:0]
+    return finished(runs, "train/rho", "weight_decay", "seed", "folder", *columns)
 
 
 def _dynamics(name: str, by: str, rows: Sequence[tuple[str, str]], caption: str) -> Recipe:
@@ -69,7 +67,7 @@ def fig6(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     suited = _suited(runs)
     if suited.empty:
         return
-    sizes = suited["batch_size"].fillna(0) if "batch_size" in suited else pd.Series(0, index=suited.index)
+    sizes = suited["batch_size"].fillna(0) if "batch_size" in suited else 0
     caption = "NC1 and NC2 over epochs under the square loss; batch size 0 is the whole training split."
     figure = over_epochs(suited.assign(batch_size=sizes), history, "weight_decay", COLLAPSE, "batch_size")
     yield Drawing("cbmm_fig6", figure, caption)

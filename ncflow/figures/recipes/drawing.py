@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ncflow.figures.tables import finished
+from ncflow.figures.tables import finished, trained_gamma
 
 
 @dataclass(frozen=True)
@@ -23,22 +23,12 @@ Recipe = Callable[[pd.DataFrame, pd.DataFrame], Iterator[Drawing]]
 
 def measured(runs: pd.DataFrame) -> pd.DataFrame:
     """Finished runs with measures and what every figure sorts by; none where a column is missing altogether."""
-    done = finished(runs)
-    needed = ["train/intra_min", "train/inter_max", "model.norm", "weight_decay", "seed"]
-    return done.dropna(subset=needed) if all(column in done for column in needed) else done.iloc[:0]
-
-
-def fixed_gamma(runs: pd.DataFrame) -> pd.Series:
-    """Whether each run's gamma is fixed."""
-    if "model.gamma" not in runs:
-        return pd.Series(False, index=runs.index)
-    return runs["model.gamma"].notna()
+    return finished(runs, "train/intra_min", "train/inter_max", "model.norm", "weight_decay", "seed")
 
 
 def over_decay(runs: pd.DataFrame, *measures: str) -> pd.DataFrame:
     """Measured runs of a trained gamma, if they have more than one weight decay."""
-    suited = measured(runs)
-    suited = suited[~fixed_gamma(suited)]
+    suited = trained_gamma(measured(runs))
     if suited.empty or suited["weight_decay"].nunique() < 2 or not {f"train/{m}" for m in measures} <= set(suited):
         return suited.iloc[:0]
     return suited

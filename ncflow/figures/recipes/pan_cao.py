@@ -17,9 +17,9 @@ from ncflow.figures.plots import (
     panel_title,
     trajectories,
 )
-from ncflow.figures.recipes.drawing import Drawing, Recipe, fixed_gamma, measured, over_decay
+from ncflow.figures.recipes.drawing import Drawing, Recipe, measured, over_decay
 from ncflow.figures.style import NORM_LABELS
-from ncflow.figures.tables import panels
+from ncflow.figures.tables import fixed_gamma, last_layer, panels, trained_gamma
 from ncflow.results import load_snapshots
 
 
@@ -103,11 +103,9 @@ def trajectory_recipe(name: str) -> Recipe:
 
         Of each BN placement the lowest seed is drawn, at the smallest, the middle and the largest weight decay.
         """
-        suited = measured(runs)
-        suited = suited[~fixed_gamma(suited)]
-        rows = history[(history["split"] == "train") & (history["layer"] == "last")].dropna(subset=["intra_min"])
-        suited = suited[suited["folder"].isin(rows["folder"])]
-        cut = panels(suited) if not suited.empty else []
+        suited = trained_gamma(measured(runs))
+        rows = last_layer(history).dropna(subset=["intra_min"])
+        cut = panels(suited[suited["folder"].isin(rows["folder"])])
         for values, part in cut:
             title = panel_title(values)
             figure = trajectories(rows, _chosen_runs(part))

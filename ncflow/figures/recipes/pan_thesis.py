@@ -8,8 +8,7 @@ from ncflow.figures.depth import last_rows, profiles
 from ncflow.figures.geometry import classes_in_the_plane
 from ncflow.figures.plots import collapse_against, panel_title
 from ncflow.figures.recipes.drawing import Drawing, Recipe, measured
-from ncflow.figures.style import bn_kind
-from ncflow.figures.tables import panels
+from ncflow.figures.tables import bn_kind, panels
 from ncflow.results import load_snapshots
 
 
@@ -44,8 +43,7 @@ def fig3_3(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """NCC accuracy, min intra and max inter layer by layer, a panel a weight decay."""
     suited = measured(runs)
     layered = [len(last_rows(history, folder)) > 2 for folder in suited["folder"]]
-    suited = suited[layered]
-    cut = panels(suited) if not suited.empty else []
+    cut = panels(suited[layered])
     for number, (values, part) in enumerate(cut, start=1):
         for _, of_norm in part.groupby("model.norm"):
             title = panel_title(values)
