@@ -16,8 +16,10 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 import ncflow
+from ncflow import processes
 from ncflow.callbacks import NeuralCollapseCallback
 from ncflow.checks import ArgumentError
 from ncflow.config import ConfigError, build, check_fields, locate
@@ -69,7 +71,31 @@ def prepare(cfg: DictConfig) -> tuple[InMemoryData, Classifier]:
     )
     classifier.configure_optimizers()  # now, not in the first epoch, is the time to refuse their options
     _trainer_options(cfg)
+    if processes.wanted(cfg.trainer) > 1:
+        _check_shared(cfg, network)
     return data, classifier
+
+
+def _check_shared(cfg: DictConfig, network: nn.Module) -> None:
+    """Refuse what would give other numbers on several devices than on one.
+
+    Raises:
+        ConfigError: Naming the option, the rule and the value found.
+    """
+    number = processes.wanted(cfg.trainer)
+    where = f"where {number} devices share a run"
+    if cfg.batch_size is not None and cfg.batch_size < number:
+        raise ConfigError(f"batch_size must be at least {number} {where}, found {cfg.batch_size}")
+    normalizes = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    synchronized = cfg.trainer.get("sync_batchnorm", False)
+    if normalizes and not synchronized:
+        reason = "each would normalise by its own part of a batch"
+        raise ConfigError(f"trainer.sync_batchnorm must be true for BN {where} ({reason}), found {synchronized!r}")
+    if normalizes and cfg.trainer.accelerator == "cpu":
+        raise ConfigError(f"trainer.accelerator must be gpu for BN {where}: PyTorch synchronises BN on GPUs alone")
+    for name in ("margins", "snapshot_samples"):
+        if cfg.measure[name]:
+            raise ConfigError(f"measure.{name} must be null {where}, found {cfg.measure[name]!r}")
 
 
 def _layers(cfg: DictConfig) -> Any:
@@ -93,8 +119,13 @@ def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
     for name in named:
         if name not in known:
             raise ConfigError(f"trainer.{name} must be an argument of lightning.Trainer")
-    if named.get("devices") != 1:
-        raise ConfigError(f"trainer.devices must be 1: a run trains on one device, found {named.get('devices')!r}")
+    for name in ("devices", "num_nodes"):
+        if type(named.get(name)) is not int or named[name] < 1:
+            raise ConfigError(f"trainer.{name} must be a whole number of at least 1, found {named.get(name)!r}")
+    wanted, launched = processes.wanted(named), processes.launched()
+    if launched not in (1, wanted):
+        rule = f"{launched}, the number of processes that were started"
+        raise ConfigError(f"trainer.devices x trainer.num_nodes must be {rule}, found {wanted}")
     if not isinstance(options.get("channels_last"), bool):
         raise ConfigError(f"trainer.channels_last must be true or false, found {options.get('channels_last')!r}")
     threads = cfg.trainer.threads
@@ -182,7 +213,10 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
         callbacks.append(EpochProgress(described["name"]))
     trainer = _trainer(cfg, folder, callbacks, _logger(cfg, folder, described))
     checkpoint = folder / CHECKPOINT
+    # Lightning does so after it has loaded a checkpoint, whose float64 weights would pass through float32.
+    trainer.precision_plugin.convert_module(classifier)
     trainer.fit(classifier, datamodule=data, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
+    trainer.strategy.barrier("end")  # before the first process says that the run is done, the others are
     for logger in trainer.loggers:
         logger.finalize("success")
     if not divergence.diverged and trainer.current_epoch < cfg.epochs:
@@ -213,7 +247,7 @@ def _logger(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Any:
     kind = cfg.logger.name
     if kind not in ("csv", "none", "wandb"):
         raise ConfigError(f"logger.name must be one of 'csv', 'none', 'wandb', found {kind!r}")
-    if kind != "wandb":
+    if kind != "wandb" or processes.rank() > 0:
         return False
     return wandb_logger(folder, described, cfg.logger.project, cfg.logger.entity)
 

@@ -1,6 +1,8 @@
 """Lightning callbacks for the life of a run: stop when it diverges, save so that it can go on, show how far it is."""
 
+import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from torch import Tensor
 
 from ncflow.callbacks import is_due
 from ncflow.progress import EpochBar
+from ncflow.results import PROGRESS, write_json
+from ncflow.signals import Listener, StoppedBySignalError
 
 
 class StopOnDivergence(Callback):
@@ -29,10 +33,10 @@ class StopOnDivergence(Callback):
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the sum of the epoch's losses, one transfer from the device an epoch."""
+        """Look at the sum of the epoch's losses over all ranks, one transfer from the device an epoch."""
         loss_sum = pl_module.loss_sum
         assert isinstance(loss_sum, Tensor)
-        if not bool(loss_sum.isfinite()):
+        if not bool(trainer.strategy.reduce(loss_sum.clone(), reduce_op="sum").isfinite()):
             self.diverged = trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -47,8 +51,11 @@ class StopOnDivergence(Callback):
 class SaveForResume(Checkpoint):
     """Keep one checkpoint that holds all a run needs to go on as if it had never stopped.
 
-    Lightning saves weights, optimiser, schedule and the callbacks' states; this adds PyTorch's random states and
-    the time spent. The order of samples depends on seed and epoch alone.
+    Lightning saves weights, optimiser, schedule, the place in the epoch and the callbacks' states; this adds PyTorch's
+    random states, the epoch's sum of losses and the time spent. The order of samples depends on seed and epoch alone.
+
+    On SIGTERM, SIGUSR1 or SIGUSR2 it saves after the batch at hand and ends training with
+    :class:`ncflow.signals.StoppedBySignalError`. Several ranks look every tenth step whether one of them was asked.
 
     Args:
         path: The file.
@@ -59,38 +66,93 @@ class SaveForResume(Checkpoint):
     """
 
     _SECONDS_BETWEEN_SAVES = 60.0
+    _STEPS_BETWEEN_LOOKS = 10
 
     def __init__(self, path: Path, every_n_epochs: int) -> None:
         self.path, self.every_n_epochs = path, every_n_epochs
         self.seconds = 0.0
         self._ticked = self._saved = time.monotonic()
-        self._random: dict[str, Any] | None = None
+        self._loaded: dict[str, Any] | None = None
+        self._loss_sum: Tensor | None = None
+        self._listener = Listener()
+        self._listening = ExitStack()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; put the random states back where training goes on."""
+        """Start the clock; put the random states back where training goes on; listen for signals."""
         self._ticked = self._saved = time.monotonic()
-        if self._random is not None:
-            torch.set_rng_state(self._random["cpu"])
-            if self._random["cuda"] and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(self._random["cuda"])
+        if self._loaded is not None:
+            torch.set_rng_state(self._loaded["cpu"])
+            if self._loaded["cuda"] and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(self._loaded["cuda"])
+            if self._loaded.get("loss_sum") is not None:  # None in checkpoints between epochs
+                pl_module.loss_sum = self._loaded["loss_sum"].to(pl_module.device)
+        # Not earlier: Lightning's own handler of SIGTERM, which is set just before, would leave in mid-batch.
+        self._listening.enter_context(self._listener.listening())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save and stop if asked to, but leave an epoch's last batch to its end."""
+        if self._is_asked(trainer) and batch_idx + 1 < trainer.num_training_batches:
+            self._loss_sum = pl_module.loss_sum  # type: ignore[assignment]
+            self._stop(trainer, trainer.current_epoch, f"in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count the time; save when due."""
+        """Save when due; stop if asked to."""
+        finished = trainer.current_epoch + 1
+        asked = self._is_asked(trainer, at_epoch_end=True)
+        if asked and not trainer.should_stop and finished < (trainer.max_epochs or 0):
+            self._stop(trainer, finished, f"after epoch {finished} of {trainer.max_epochs}")
+        self._tick()
+        if is_due(trainer, self.every_n_epochs) or self._on_any_rank(trainer, self._is_late()):
+            self._save(trainer, finished)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave signals to whoever had them before."""
+        self._listening.close()
+
+    def _is_asked(self, trainer: Trainer, at_epoch_end: bool = False) -> int:
+        """The signal that came to any rank, 0 for none."""
+        if trainer.world_size > 1 and not at_epoch_end and trainer.global_step % self._STEPS_BETWEEN_LOOKS:
+            return 0
+        return self._on_any_rank(trainer, self._listener.received)
+
+    @staticmethod
+    def _on_any_rank(trainer: Trainer, value: int) -> int:
+        """The largest value of all ranks, so that all of them do the same."""
+        if trainer.world_size == 1:
+            return int(value)
+        value_here = torch.tensor(int(value), device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(value_here, reduce_op="max"))
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._saved > self._SECONDS_BETWEEN_SAVES
+
+    def _stop(self, trainer: Trainer, finished: int, place: str) -> None:
+        self._tick()
+        self._save(trainer, finished)
+        raise StoppedBySignalError(self._listener.received or signal.SIGTERM, place)
+
+    def _tick(self) -> None:
         now = time.monotonic()
         self.seconds += now - self._ticked
         self._ticked = now
-        if is_due(trainer, self.every_n_epochs) or now - self._saved > self._SECONDS_BETWEEN_SAVES:
-            trainer.save_checkpoint(self.path)
-            self._saved = time.monotonic()
+
+    def _save(self, trainer: Trainer, finished_epochs: int) -> None:
+        trainer.save_checkpoint(self.path)
+        self._saved = time.monotonic()
+        if trainer.is_global_zero:
+            state = {"epoch": finished_epochs, "epochs": trainer.max_epochs, "seconds": round(self.seconds, 3)}
+            write_json(self.path.parents[1] / PROGRESS, state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Random states and time spent."""
+        """Random states, time spent and, within an epoch, the sum of its losses."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"seconds": self.seconds, "cpu": torch.get_rng_state(), "cuda": cuda}
+        return {"seconds": self.seconds, "cpu": torch.get_rng_state(), "cuda": cuda, "loss_sum": self._loss_sum}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the time spent and remember the random states for the start of training."""
-        self.seconds, self._random = state_dict["seconds"], state_dict
+        """Take over the time spent and remember the rest for the start of training."""
+        self.seconds, self._loaded = state_dict["seconds"], state_dict
 
 
 class EpochProgress(Callback):

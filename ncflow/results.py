@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"  # written last: it means done
 RUN = "run.json"  # written first: the config, and why a run failed
+JOB = "job.json"  # written by the SLURM launcher before the job starts: the config, the job and its log
+PROGRESS = "progress.json"  # finished epochs, epochs in all, and training seconds so far over all attempts
 HISTORY = "history.csv"
 MARGINS = "margins.csv"  # quantiles of the training margins, where they were asked for
 SNAPSHOTS = "snapshots"  # features of some samples at each measurement, where they were asked for
@@ -80,6 +82,8 @@ MARGIN_COLUMNS = ("epoch", "step", "rho", "samples", *MARGIN_QUANTILES)
 
 LAST_LAYER = "last"  # the classifier's input, under ``layer``
 DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED = "done", "diverged", "failed", "running", "interrupted"
+PENDING = "pending"
+_OF_THE_JOB = ("job", "log")  # in job.json beside the config
 
 
 def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
@@ -108,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The mapping in a file, or None where there is no file or no whole one."""
     try:
         content = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -127,7 +131,7 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # a folder that we may read but not write
+    except (OSError, NotImplementedError):  # a folder that we may read but not write, or one without flock
         return False
 
 
@@ -184,7 +188,7 @@ def final_measures(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def run_folders(*folders: Path | str) -> list[Path]:
-    """Folders of runs at or below the given ones, in order of their paths, each once.
+    """Folders of runs, submitted ones included, at or below the given ones, in order of their paths, each once.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
@@ -193,20 +197,33 @@ def run_folders(*folders: Path | str) -> list[Path]:
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder}")
-        for file in sorted([*folder.rglob(RESULT), *folder.rglob(RUN)]):
-            found[file.parent] = None
+        for parent, _, files in os.walk(folder):
+            if not {RESULT, RUN, JOB}.isdisjoint(files):
+                found[Path(parent)] = None
     return sorted(found)
 
 
 def status_of(folder: Path) -> tuple[str, dict[str, Any]]:
-    """A run's status and what it left: its result where it is done, else what it started with."""
-    result = read_json(folder / RESULT)
+    """A run's status and what it left: its result where it is done, else what it started or was submitted with."""
+    result = _result(folder)
+    locked = result is None and is_locked(folder)
+    if result is None and not locked:
+        result = _result(folder)  # it may have ended between the two looks
     if result is not None:
-        return str(result["status"]), result
-    started = read_json(folder / RUN) or {}
-    if is_locked(folder):
-        return RUNNING, started
+        return result["status"], result
+    started, submitted = read_json(folder / RUN), read_json(folder / JOB)
+    if locked:
+        return RUNNING, started or submitted or {}
+    if started is None and submitted is not None:
+        return PENDING, submitted
+    started = started or {}
     return (FAILED if started.get("status") == FAILED else INTERRUPTED), started
+
+
+def _result(folder: Path) -> dict[str, Any] | None:
+    """What a run wrote at its end, None before and where the file is another program's."""
+    result = read_json(folder / RESULT)
+    return result if result is not None and isinstance(result.get("status"), str) else None
 
 
 def load_runs(*folders: Path | str) -> "pd.DataFrame":
@@ -216,7 +233,7 @@ def load_runs(*folders: Path | str) -> "pd.DataFrame":
         folders: Folders that hold runs at any depth.
 
     Returns:
-        Finished, diverged, failed, interrupted and running runs; what a run does not have is missing.
+        Finished, diverged, failed, interrupted, running and pending runs; what a run does not have is missing.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
@@ -226,7 +243,8 @@ def load_runs(*folders: Path | str) -> "pd.DataFrame":
     rows = []
     for folder in run_folders(*folders):
         status, values = status_of(folder)
-        rows.append({**values, "status": status, "folder": str(folder)})
+        config = {name: value for name, value in values.items() if name not in _OF_THE_JOB}
+        rows.append({**config, "status": status, "folder": str(folder)})
     return pd.DataFrame(rows)
 
 

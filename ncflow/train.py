@@ -13,13 +13,17 @@ from typing import Any
 import hydra
 from dotenv import dotenv_values, find_dotenv
 from filelock import Timeout
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ncflow import processes
 from ncflow.config import CONF_DIR, ConfigError, experiment_name, flat_config, register, run_id, slug
 from ncflow.explain import explain
 from ncflow.results import FAILED, LOG, RESULT, RUN, RUNNING, lock, read_json, write_json
+from ncflow.signals import StoppedBySignalError
 
 log = logging.getLogger(__name__)
 register()  # also in the processes of a sweep, which import this module for its task function
@@ -41,7 +45,11 @@ class Report:
 def run_task(cfg: DictConfig) -> Report:
     """Bring the run of a composed config to its end, in Hydra's output folder.
 
-    A failure is reported, not raised: Hydra would print a traceback, and it is in the run's log already.
+    A failure is reported, not raised: Hydra would print a traceback, and it is in the run's log already. Of several
+    processes of one run the first does this; the others train with it, write nothing and raise what goes wrong.
+
+    Raises:
+        SystemExit: If a signal stopped training, which saved a checkpoint first.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     identity = run_id(cfg)
@@ -58,7 +66,11 @@ def run_task(cfg: DictConfig) -> Report:
             return Report(REFUSED, str(folder), line)
         if (folder / RESULT).exists():
             return Report(SKIPPED, str(folder))
-        with lock(folder).acquire(timeout=0):
+        if processes.rank() > 0:
+            return _follow(cfg, folder, described)
+        if processes.launched() == 1 and processes.wanted(cfg.trainer) > 1:
+            return _run_in_processes(cfg, folder)
+        with lock(folder).acquire(timeout=1):  # a look at the folder takes the lock for an instant
             if (folder / RESULT).exists():  # finished between the look and the lock
                 return Report(SKIPPED, str(folder))
             return _run(cfg, folder, described)
@@ -80,14 +92,49 @@ def _run(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> Report:
         result = {**described, "status": outcome.status, **outcome.measures, **time, **versions()}
         write_json(folder / RESULT, result)
         return Report(outcome.status, str(folder), values=result)
-    except Exception as error:
+    except StoppedBySignalError as stop:
+        log.info("interrupted: %s: %s", folder.name, stop)
+        raise SystemExit(128 + stop.signum) from None
+    except (Exception, SystemExit) as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes an exit of Ctrl-C
+            raise
         log.debug("%s", traceback.format_exc())
         line = _one_line(error)
         if isinstance(error, ConfigError) and fresh and HydraConfig.get().mode == RunMode.RUN:
-            shutil.rmtree(folder, ignore_errors=True)  # nothing was trained: a misspelt option leaves no run behind
-            return Report(REFUSED, str(folder), line)
+            return _refuse(folder, line)
         write_json(folder / RUN, {**described, "status": FAILED, "error": line})
         return Report(FAILED, str(folder), line)
+
+
+def _refuse(folder: Path, line: str) -> Report:
+    """Nothing was trained: a misspelt option leaves no run behind."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return Report(REFUSED, str(folder), line)
+
+
+def _follow(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> Report:
+    from ncflow.fit import fit
+
+    try:
+        return Report(fit(cfg, folder, described).status, str(folder))
+    except StoppedBySignalError:
+        raise SystemExit(0) from None  # the first process says so; an error here would end it before it can
+
+
+def _run_in_processes(cfg: DictConfig, folder: Path) -> Report:
+    if cfg.trainer.num_nodes > 1:
+        return _refuse(folder, f"trainer.num_nodes must be 1 without SLURM or torchrun, found {cfg.trainer.num_nodes}")
+    reported = processes.start(folder, processes.wanted(cfg.trainer))
+    result = read_json(folder / RESULT)
+    if result is not None:
+        return Report(str(result["status"]), str(folder), values=result)
+    see = f"a process ended early, see {folder / processes.LOG}"
+    if not reported:
+        return Report(FAILED, str(folder), see)
+    if reported["status"] == REFUSED:
+        return _refuse(folder, reported["error"])
+    failed = reported["status"] == FAILED  # perhaps for no other reason than the end of another process
+    return Report(reported["status"], str(folder), f"{reported['error']}; {see}" if failed else reported["error"])
 
 
 def _one_line(error: BaseException) -> str:
@@ -169,3 +216,26 @@ def main() -> None:
         raise SystemExit(2) from None
     if reports:
         raise SystemExit(finish(reports))
+
+
+def main_of_process() -> None:
+    """Entry point of the processes that :func:`ncflow.processes.start` starts: the run of the folder named."""
+    folder = Path(sys.argv[1])
+    cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    hydra_config = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
+    OmegaConf.set_struct(hydra_config.hydra, False)
+    hydra_config.merge_with(OmegaConf.load(folder / ".hydra" / "hydra.yaml"))
+    HydraConfig.instance().set_config(hydra_config)
+    if processes.rank() > 0:
+        run_task(cfg)
+        return
+    configure_log(HydraConfig.get().job_logging)  # type: ignore[arg-type]
+    report = run_task(cfg)
+    processes.hand_over(folder, {"status": report.status, "error": report.error})
+    # Not success: the other processes wait for this one, and torchrun ends them.
+    raise SystemExit(1 if report.status in (FAILED, REFUSED, ELSEWHERE) else 0)
+
+
+if __name__ == "__main__":
+    main_of_process()

@@ -1,8 +1,11 @@
-"""Real processes: the metric, and the callback under Lightning's DDP, give what one process gives."""
+"""Real processes: the metric, the callback under Lightning's DDP, and whole runs give what one process gives."""
 
+import csv
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -10,7 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ncflow.metrics import NeuralCollapse, neural_collapse
-from tests.conftest import environment
+from ncflow.results import load_runs
+from tests.conftest import environment, run_folder
 
 SHARES = {  # samples of each rank, of 101 in all
     "one rank": [range(101)],
@@ -126,3 +130,92 @@ def test_callback_under_ddp_equals_one_process(limit, tmp_path):
         assert a.split(",")[:3] == b.split(",")[:3]
         numbers = [[float(value or "nan") for value in line.split(",")[3:]] for line in (a, b)]
         assert numbers[1] == pytest.approx(numbers[0], rel=1e-6, nan_ok=True)  # float32 forward, other batches
+
+
+# 301 samples in batches of 50: the last batch is one of 51, and shares differ in size.
+SHARED = [
+    "model.norm=none",
+    "epochs=6",
+    "model.width=16",
+    "model.depth=3",
+    "batch_size=50",
+    "trainer.precision=64-true",
+]
+SHARED += ["data.num_samples=301", "data.num_test=51", "optimizer=sgd", "measure.layers=all"]
+DDP = ["trainer=ddp", "trainer.accelerator=cpu"]
+
+
+def history(root):
+    with (run_folder(root) / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def numbers(row):
+    return [float(value or "nan") for name, value in row.items() if name not in ("split", "layer")]
+
+
+def test_a_run_on_two_processes_equals_one(ncflow, tmp_path):
+    shared = ncflow(*SHARED, *DDP, "runs_dir=two")
+    assert shared.returncode == 0, shared.stderr
+    assert len(shared.stdout.splitlines()) == 1
+    alone = ncflow(*SHARED, "trainer=cpu", "runs_dir=one")
+    assert alone.returncode == 0, alone.stderr
+    two, one = run_folder(tmp_path / "two"), run_folder(tmp_path / "one")
+    assert two.name == one.name  # the same run
+    for a, b in zip(history(two), history(one), strict=True):
+        assert numbers(a) == pytest.approx(numbers(b), rel=1e-9, abs=1e-12, nan_ok=True)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (two, one)]
+    assert results[0]["status"] == results[1]["status"] == "done"
+    again = ncflow(*SHARED, *DDP, "runs_dir=two")
+    assert again.stdout.startswith("finished already")
+
+
+def test_a_sweep_on_two_processes_and_a_stop_in_the_middle(ncflow, tmp_path):
+    options = [*SHARED, *DDP, "epochs=40"]
+    whole = ncflow("-m", *options, "seed=0,1", "runs_dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    assert load_runs(tmp_path / "whole")["status"].tolist() == ["done", "done"]
+    command = [sys.executable, "-m", "ncflow", *options, "seed=1", "runs_dir=stopped"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
+    while process.poll() is None and not any(tmp_path.glob("stopped/single/*/progress.json")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(90) == 128 + signal.SIGTERM
+    assert load_runs(tmp_path / "stopped")["status"].tolist() == ["interrupted"]
+    assert ncflow(*options, "seed=1", "runs_dir=stopped").returncode == 0
+    (whole_history,) = tmp_path.glob("whole/single/*-seed1-*/history.csv")
+    assert whole_history.read_text() == (run_folder(tmp_path / "stopped") / "history.csv").read_text()
+
+
+BREAKING = """
+import os
+from ncflow.models import MLP
+
+class Breaking(MLP):
+    def forward(self, inputs):
+        if self.training and os.environ.get("RANK") == "1":
+            os._exit(3)
+        return super().forward(inputs)
+"""
+
+
+def test_a_process_that_ends_alone_is_no_success(ncflow, tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING)
+    options = [*SHARED, *DDP, "model._target_=breaking.Breaking"]
+    done = ncflow(*options, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert "a process ended early, see" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert load_runs(tmp_path)["status"].item() in ("failed", "interrupted")
+    assert "exitcode  : 3" in (run_folder(tmp_path) / "processes.log").read_text()
+
+
+def test_bad_options_of_a_shared_run_are_one_line_before_any_training(ncflow, tmp_path):
+    for option, line in (
+        ("model.width=0", "model.width must be at least 1, found 0"),
+        ("trainer.num_nodes=2", "trainer.num_nodes must be 1 without SLURM or torchrun, found 2"),
+    ):
+        done = ncflow(*SHARED, *DDP, option)
+        assert done.returncode == 2
+        assert done.stderr == f"ncflow: error: {line}\n"
+        assert not list(tmp_path.glob("runs/single/*"))

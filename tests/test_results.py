@@ -11,6 +11,8 @@ from ncflow.results import (
     load_runs,
     lock,
     read_json,
+    run_folders,
+    status_of,
     write_atomically,
     write_json,
 )
@@ -76,6 +78,10 @@ def test_json_is_json_everywhere(tmp_path):
     (tmp_path / "torn.json").write_text('{"a": 1')
     assert read_json(tmp_path / "torn.json") is None
     assert read_json(tmp_path / "none.json") is None
+    assert read_json(tmp_path) is None
+    for foreign in ("[" * 100_000, "1" * 10_000, "[1]"):
+        (tmp_path / "foreign.json").write_text(foreign)
+        assert read_json(tmp_path / "foreign.json") is None
 
 
 def test_final_measures_are_named_by_split_and_layer():
@@ -108,6 +114,54 @@ def test_load_runs_has_a_row_for_every_run_whatever_became_of_it(tmp_path):
     assert len(table) == 5
     assert table.set_index("status").loc["failed", "error"] == "boom"
     assert table.set_index("status").loc["done", "train/intra_min"] == 0.5
+
+
+def test_a_submitted_run_is_pending_until_it_starts(tmp_path):
+    make(tmp_path / "a" / "done", "done")
+    submitted = {"run_id": "x", "seed": 1, "data.name": "digits"}
+    write_json(tmp_path / "a" / "queued" / "job.json", {**submitted, "job": "345_3", "log": "/logs/345_3.out"})
+    (tmp_path / "a" / "job.json").mkdir()  # no file, no run
+    assert run_folders(tmp_path, tmp_path / "a") == [tmp_path / "a" / "done", tmp_path / "a" / "queued"]
+    status, values = status_of(tmp_path / "a" / "queued")
+    assert (status, values["job"]) == ("pending", "345_3")
+    table = load_runs(tmp_path).set_index("status")
+    assert table.loc["pending", "data.name"] == "digits"
+    assert not {"job", "log"} & set(table)  # where it was submitted is no part of a run's description
+    for started, expected in (("running", "interrupted"), ("failed", "failed")):
+        write_json(tmp_path / "a" / "queued" / "run.json", {**submitted, "status": started})
+        assert status_of(tmp_path / "a" / "queued")[0] == expected
+    write_json(tmp_path / "a" / "queued" / "result.json", {**submitted, "status": "done"})
+    assert status_of(tmp_path / "a" / "queued")[0] == "done"
+
+
+def test_a_run_that_ends_while_it_is_looked_at_is_done(tmp_path, monkeypatch):
+    make(tmp_path / "a", "interrupted")
+
+    def ends(folder):
+        write_json(folder / "result.json", {"status": "done"})
+        return False
+
+    monkeypatch.setattr("ncflow.results.is_locked", ends)
+    assert status_of(tmp_path / "a") == ("done", {"status": "done"})
+
+
+def test_another_programs_result_is_none(tmp_path):
+    make(tmp_path / "a", "interrupted")
+    for content in ({"score": 1}, {"status": 0}):
+        write_json(tmp_path / "a" / "result.json", content)
+        assert status_of(tmp_path / "a")[0] == "interrupted"
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "denied"), NotImplementedError("no flock here")])
+def test_a_lock_that_cannot_be_tried_is_not_seen(tmp_path, monkeypatch, error):
+    make(tmp_path / "a", "interrupted")
+    (tmp_path / "a" / ".lock").touch()
+
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("filelock.FileLock.acquire", fail)
+    assert status_of(tmp_path / "a")[0] == "interrupted"
 
 
 def test_load_history_reads_also_a_run_that_is_being_written(tmp_path):

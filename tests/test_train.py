@@ -31,6 +31,10 @@ def measures(folder):
 def assert_same_run(one, other):
     assert (one / "history.csv").read_text() == (other / "history.csv").read_text()
     assert measures(one) == measures(other)
+    assert_same_weights(one, other)
+
+
+def assert_same_weights(one, other):
     a, b = (torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for folder in (one, other))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -224,6 +228,74 @@ def test_ctrl_c_leaves_no_result_and_the_run_goes_on(tmp_path, uninterrupted):
     assert not (run_folder(tmp_path) / "result.json").exists()
     assert start(tmp_path, *LONG).wait(120) == 0
     assert_same_run(run_folder(tmp_path), uninterrupted)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])
+def test_a_signal_saves_within_the_epoch_and_the_run_goes_on(name, tmp_path, uninterrupted):
+    process = start(tmp_path, *LONG)
+    while rows(tmp_path) < 6 and process.poll() is None:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    number = getattr(signal, name)
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number, process.stderr.read()
+    folder = run_folder(tmp_path)
+    assert f"stopped by {name}" in process.stdout.read()
+    assert load_runs(tmp_path)["status"].tolist() == ["interrupted"]
+    assert not (folder / "result.json").exists()
+    assert start(tmp_path, *LONG).wait(120) == 0
+    assert_same_run(folder, uninterrupted)
+
+
+def test_a_signal_ends_a_sweep(tmp_path):
+    process = start(tmp_path, "-m", *LONG, "seed=0,1")
+    while rows(tmp_path) < 6 and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert len(list(tmp_path.glob("runs/single/*/run.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("stop_after", "precision"), [(1, "32-true"), (3, "64-true"), (7, "32-true"), (8, "64-true"), (9, "32-true")]
+)
+def test_a_stop_after_any_batch_changes_nothing(stop_after, precision, config, tmp_path, monkeypatch):
+    """8 batches an epoch; after the last of an epoch, the stop is at the epoch's end."""
+    from ncflow.fit import fit
+    from ncflow.lifecycle import SaveForResume
+    from ncflow.signals import StoppedBySignalError
+
+    options = ["epochs=4", "data.num_samples=60", "batch_size=8", "model.width=16", "data.num_test=20", "trainer=cpu"]
+    cfg = config(
+        *options, "measure.every_n_epochs=2", "measure.margins=true", "measure.first_steps=20", "optimizer=sgd"
+    )
+    described = {"name": "run", "experiment": "single"}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    outcome = fit(cfg, whole, described)
+
+    look = SaveForResume._is_asked
+
+    def ask(self, trainer, at_epoch_end=False):
+        if trainer.global_step == stop_after:
+            self._listener.received = signal.SIGTERM
+        return look(self, trainer, at_epoch_end)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveForResume, "_is_asked", ask)
+        with pytest.raises(StoppedBySignalError, match="in epoch" if stop_after % 8 else "after epoch"):
+            fit(cfg, stopped, described)
+    saved = torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == stop_after
+    assert json.loads((stopped / "progress.json").read_text())["epoch"] == stop_after // 8
+    again = fit(cfg, stopped, described)
+    assert again.measures == outcome.measures
+    assert again.steps == outcome.steps == 32
+    for name in ("history.csv", "margins.csv"):
+        assert (whole / name).read_text() == (stopped / name).read_text()
+    a, b = (
+        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for folder in (whole, stopped)
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_broken_checkpoint_is_named(ncflow, tmp_path):

@@ -137,7 +137,7 @@ class InMemoryData(LightningDataModule, ABC):
         return device
 
     def train_dataloader(self) -> Batches:
-        """Shuffled minibatches; the order depends on the seed and the epoch alone."""
+        """Shuffled minibatches, under distributed training this rank's share; seed and epoch alone decide the order."""
         device = self._place()
         assert self.train is not None
         count = len(self.train.labels)
@@ -148,6 +148,7 @@ class InMemoryData(LightningDataModule, ABC):
             order=lambda: epoch_order(self.seed, 0 if trainer is None else trainer.current_epoch, count),
             device=device,
             prepare=self.network_inputs,
+            shared=trainer is not None and trainer.world_size > 1,
         )
 
     def measure_dataloaders(self, batch_size: int = 1000) -> dict[str, Batches]:

@@ -40,8 +40,18 @@ class Split(NamedTuple):
         return Split(self.inputs[index], self.labels[index])
 
 
+class Share(NamedTuple):
+    """One rank's part of a minibatch; ``weight`` times the mean over it, averaged over ranks, is the batch's mean."""
+
+    inputs: Tensor
+    labels: Tensor
+    weight: float
+
+
 class Batches:
     """Minibatches of an in-memory split, cut by index where the split lies: no per-sample work, no workers.
+
+    A checkpoint in the middle of a pass holds how many batches were given; the pass goes on behind them.
 
     Args:
         split: The samples.
@@ -49,6 +59,7 @@ class Batches:
         order: Called at the start of each pass, returns the order of the samples, (N,); None keeps theirs.
         device: Where each batch is moved to; None leaves it where the split is.
         prepare: From the inputs of a batch, on that device, to the network's; None leaves them as they are.
+        shared: Whether each rank gets its :class:`Share` of every batch rather than the whole batch.
     """
 
     def __init__(
@@ -59,26 +70,43 @@ class Batches:
         *,
         device: torch.device | None = None,
         prepare: Callable[[Tensor], Tensor] | None = None,
+        shared: bool = False,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
         self.order = order
         self.device = split.labels.device if device is None else device
         self.prepare = prepare
+        self.shared = shared
         self._bounds = batch_bounds(len(split.labels), batch_size)
+        self._given = self._skipped = 0
 
     def __len__(self) -> int:
         return len(self._bounds)
 
-    def __iter__(self) -> Iterator[Split]:
+    def __iter__(self) -> Iterator[Split | Share]:
         order = None if self.order is None else self.order().to(self.split.labels.device)
-        for start, stop in self._bounds:
+        first, self._skipped = self._skipped, 0
+        for given, (start, stop) in enumerate(self._bounds[first:], start=first + 1):
+            self._given = given
+            own = shard(stop - start) if self.shared else range(stop - start)
+            rows = slice(start + own.start, stop, own.step)
             if order is None:
-                batch = Split(self.split.inputs[start:stop], self.split.labels[start:stop])
+                batch = Split(self.split.inputs[rows], self.split.labels[rows])
             else:
-                batch = self.split.take(order[start:stop])
+                batch = self.split.take(order[rows])
             batch = batch.send(self.device)
-            yield batch if self.prepare is None else batch._replace(inputs=self.prepare(batch.inputs))
+            if self.prepare is not None:
+                batch = batch._replace(inputs=self.prepare(batch.inputs))
+            yield Share(*batch, len(own) * own.step / (stop - start)) if self.shared else batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the current pass were given; 0 at its end."""
+        return {"given": self._given % len(self)}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Leave that many batches out of the next pass."""
+        self._skipped = state_dict["given"]
 
 
 def batch_bounds(num_samples: int, batch_size: int | None) -> list[tuple[int, int]]:

@@ -63,10 +63,17 @@ class Classifier(LightningModule):
         """Start the sum of this epoch's losses."""
         self.loss_sum = torch.zeros((), device=self.device)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """The loss of a minibatch; summed up on the device, so that no step waits for a logger."""
-        inputs, labels = batch
-        loss = self.loss(self.network(inputs), labels)
+    def training_step(self, batch: tuple[Tensor, Tensor] | tuple[Tensor, Tensor, float], batch_index: int) -> Tensor:
+        """The loss of a minibatch; summed up on the device, so that no step waits for a logger.
+
+        A batch of three has the weight of this rank's share (see :class:`ncflow.data.batches.Share`), which makes the
+        gradient averaged over ranks that of the whole batch.
+        """
+        inputs, labels, *weight = batch
+        logits = self.network(inputs)
+        loss = self.loss(logits, labels) if len(labels) else logits.sum()  # a mean over no sample would be NaN
+        if weight:
+            loss = loss * weight[0]
         self.loss_sum.add_(loss.detach())  # in place: setting an attribute of a module costs more than the sum
         return loss
 
