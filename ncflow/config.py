@@ -157,6 +157,11 @@ def folder_name(cfg: DictConfig) -> str:
     return f"{slug(cfg)}-{run_id(cfg)}"
 
 
+def describe(cfg: DictConfig, experiment: str) -> dict[str, Any]:
+    """What a run's files say of it: ``run_id``, ``name``, ``experiment`` and the config under its dotted names."""
+    return {"run_id": run_id(cfg), "name": slug(cfg), "experiment": experiment, **flat_config(cfg)}
+
+
 def check_fields(cfg: DictConfig) -> None:
     """Check the ranges of the run fields.
 

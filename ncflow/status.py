@@ -130,6 +130,11 @@ class Job(NamedTuple):
     reason: str
 
 
+def is_alive(job: Job | None) -> bool:
+    """Whether a job waits or works."""
+    return job is not None and job.state in _WAITING_STATES | _WORKING_STATES
+
+
 class QueueError(Exception):
     """SLURM's queue cannot be read; the message is one line for the user."""
 

@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ncflow import processes
-from ncflow.config import CONF_DIR, ConfigError, experiment_name, flat_config, register, run_id, slug
+from ncflow.config import CONF_DIR, ConfigError, describe, experiment_name, register
 from ncflow.explain import explain
 from ncflow.results import FAILED, LOG, RESULT, RUN, RUNNING, lock, read_json, write_json
 from ncflow.signals import StoppedBySignalError
@@ -28,7 +28,7 @@ from ncflow.signals import StoppedBySignalError
 log = logging.getLogger(__name__)
 register()  # also in the processes of a sweep, which import this module for its task function
 
-SKIPPED, ELSEWHERE, REFUSED = "skipped", "elsewhere", "refused"
+SKIPPED, ELSEWHERE, REFUSED, SUBMITTED = "skipped", "elsewhere", "refused", "submitted"
 _MAIN_PROCESS = "NCFLOW_MAIN_PROCESS"
 
 
@@ -52,13 +52,8 @@ def run_task(cfg: DictConfig) -> Report:
         SystemExit: If a signal stopped training, which saved a checkpoint first.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    identity = run_id(cfg)
-    described = {
-        "run_id": identity,
-        "name": slug(cfg),
-        "experiment": experiment_name(OmegaConf.create({"hydra": HydraConfig.get()})),
-        **flat_config(cfg),
-    }
+    described = describe(cfg, experiment_name(OmegaConf.create({"hydra": HydraConfig.get()})))
+    identity = described["run_id"]
     try:
         found = read_json(folder / RESULT) or read_json(folder / RUN)
         if found is not None and found.get("run_id") != identity:
@@ -84,6 +79,9 @@ def _run(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> Report:
     fresh = not (folder / RUN).exists()
     write_json(folder / RUN, {**described, "status": RUNNING})
     try:
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode == RunMode.RUN and "slurm" in hydra_config.launcher._target_:
+            raise ConfigError("hydra/launcher=slurm submits sweeps, and this is a single run: add -m")
         from ncflow.fit import fit, versions
 
         outcome = fit(cfg, folder, described)
@@ -143,7 +141,7 @@ def _one_line(error: BaseException) -> str:
     return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"
 
 
-def describe(report: Report) -> str:
+def line_of(report: Report) -> str:
     """The line that a run leaves on the console."""
     place = Path(report.folder).name
     if report.status == SKIPPED:
@@ -164,7 +162,7 @@ def task(cfg: DictConfig) -> Report:
     single = HydraConfig.get().mode == RunMode.RUN
     # What failed is listed at the end; the workers of a sweep with a live line must not write across it.
     hidden = (single and bool(report.error)) or (is_worker() and sys.stderr.isatty())
-    log.log(logging.DEBUG if hidden else logging.INFO, "%s", describe(report))
+    log.log(logging.DEBUG if hidden else logging.INFO, "%s", line_of(report))
     return report
 
 

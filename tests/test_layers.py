@@ -24,6 +24,7 @@ ORDER = [
     {"lifecycle", "snapshots", "margin_log"},
     {"explain", "fit"},
     {"train"},
+    {"slurm"},
     {"figures"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -31,7 +31,7 @@ def test_wheel_holds_configs_and_plugin_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for file in (ROOT / "conf").rglob("*.yaml"):
         assert f"ncflow/conf/{file.relative_to(ROOT / 'conf')}" in names
-    assert "hydra_plugins/ncflow_sweeper.py" in names
+    assert {"hydra_plugins/ncflow_sweeper.py", "hydra_plugins/ncflow_slurm.py"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scripts", "conf/", "ncflow/plugin"))]
 
 
@@ -56,7 +56,7 @@ def test_wheel_works_outside_the_checkout(wheel, tmp_path):
 
 
 def test_console_scripts_exist():
-    for name in ("ncflow", "ncflow-figures", "ncflow-theory"):
+    for name in ("ncflow", "ncflow-figures", "ncflow-status", "ncflow-theory"):
         help_text = subprocess.run([Path(sys.executable).with_name(name), "--help"], capture_output=True, text=True)
         assert help_text.returncode == 0
         assert help_text.stdout
