@@ -1,5 +1,6 @@
 """What the SLURM launcher of ``ncflow/plugin`` does around submitit: check the request, find and follow the jobs."""
 
+import re
 import shutil
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from ncflow.results import DIVERGED, DONE, FAILED, JOB, status_of, write_json
 from ncflow.status import QueueError, ask_squeue, is_alive, look
 from ncflow.train import Report
 
-_SECONDS_BETWEEN_QUESTIONS = 10.0
+_SECONDS_BETWEEN_QUESTIONS = 5.0
 # submitit takes a signal in the last ten minutes of a job for its time-out, also when it is a preemption.
 _SUBMITIT_LAST_MINUTES = 10
 
@@ -39,10 +40,8 @@ def check(options: Mapping[str, Any], runs: Sequence[DictConfig]) -> None:
     if delay >= 60 * minutes:
         _refuse("signal_delay_s", f"less than the time of the job, {60 * minutes} s", delay)
     if minutes <= _SUBMITIT_LAST_MINUTES and options["max_num_timeout"] == 0:
-        rule = (
-            f"at least 1 where timeout_min is at most {_SUBMITIT_LAST_MINUTES}: a preemption would count as a time-out"
-        )
-        _refuse("max_num_timeout", rule, 0)
+        reason = "a preemption would count as a time-out"
+        _refuse("max_num_timeout", f"at least 1 where timeout_min is at most {_SUBMITIT_LAST_MINUTES} ({reason})", 0)
     for cfg in runs:
         for name, own in (("nodes", "num_nodes"), ("tasks_per_node", "devices")):
             if options[name] != cfg.trainer[own]:
@@ -51,9 +50,7 @@ def check(options: Mapping[str, Any], runs: Sequence[DictConfig]) -> None:
         if cfg.trainer.accelerator == "gpu" and gpus not in (None, cfg.trainer.devices):
             _refuse("gpus_per_node", f"null or trainer.devices = {cfg.trainer.devices!r}", gpus)
     if shutil.which("sbatch") is None:
-        raise ConfigError(
-            "hydra/launcher=slurm needs sbatch on the PATH, found none: submit from a node of the cluster"
-        )
+        raise ConfigError("hydra/launcher=slurm needs sbatch on the PATH, found none: submit from the cluster")
 
 
 def _refuse(name: str, rule: str, value: Any) -> None:
@@ -109,13 +106,19 @@ def outcome(folder: Path, job: Any) -> Report:
     """What became of a run whose job has ended; a task that failed, or ended without a word, makes it a failed one."""
     status, values = status_of(folder)
     errors = [job.task(number).exception() for number, path in enumerate(_results(job)) if path.exists()]
-    failed = [str(error).strip().splitlines()[-1] for error in errors if error is not None]
+    failed = [_last_error(str(error)) for error in errors if error is not None]
     if status in (DONE, DIVERGED) and not failed and len(errors) == job.num_tasks:
         return Report(status, str(folder), values=values)
     if status == FAILED:
         return Report(FAILED, str(folder), str(values.get("error")))
     line = failed[0] if failed else "it was cancelled, killed or ran out of time or memory"
     return Report(FAILED, str(folder), f"SLURM job {job.job_id} did not end well: {line}; its log: {job.paths.stderr}")
+
+
+def _last_error(text: str) -> str:
+    """The line of an error that stands last in submitit's account of it."""
+    found = [line for line in text.splitlines() if re.match(r"[\w.]+(Error|Exception|Exit|Interrupt)\b", line)]
+    return found[-1] if found else "a task failed"
 
 
 def summary(jobs: Sequence[Any], queued: int, folder: Path) -> str:

@@ -159,6 +159,8 @@ def line_of(report: Report) -> str:
 def task(cfg: DictConfig) -> Report:
     """Hydra's task function: a run, and its line."""
     report = run_task(cfg)
+    if processes.rank() > 0:
+        return report
     single = HydraConfig.get().mode == RunMode.RUN
     # What failed is listed at the end; the workers of a sweep with a live line must not write across it.
     hidden = (single and bool(report.error)) or (is_worker() and sys.stderr.isatty())

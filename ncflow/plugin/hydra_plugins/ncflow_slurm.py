@@ -1,7 +1,9 @@
 """Hydra launcher for SLURM. Every Hydra application imports this module at its start, so it imports little."""
 
+import io
 import signal
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +95,8 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
             for number, overrides in enumerate(cells, start=first)
         ]
         try:
-            return executor.map_array(self, *zip(*arguments, strict=True))
+            with redirect_stderr(io.StringIO()):  # what sbatch says is in the error
+                return executor.map_array(self, *zip(*arguments, strict=True))
         except submitit.core.utils.FailedJobError as error:
             raise ConfigError(f"SLURM refuses the jobs: {' '.join(str(error).split())}") from error
 
@@ -102,8 +105,14 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
 
         After a signal the run has saved a checkpoint; submitit's handler of that signal then requeues the job.
         """
+        from omegaconf import OmegaConf
+
+        from ncflow import processes
         from ncflow.train import ELSEWHERE, FAILED, REFUSED
 
+        if processes.rank() > 0:  # the files of a run have one writer
+            OmegaConf.update(self.config, "hydra.output_subdir", None)
+            OmegaConf.update(self.config, "hydra.job_logging.root.handlers", ["console"])
         try:
             returned = super().__call__(*arguments)
         except SystemExit as stop:

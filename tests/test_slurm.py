@@ -1,0 +1,366 @@
+"""Sweeps on a real SLURM (scripts/local_slurm): what comes back equals the same runs made here, bit for bit."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ncflow.config import ConfigError
+from ncflow.results import load_runs, status_of
+from ncflow.slurm import check
+from tests.conftest import TINY, environment, run_folder
+
+LONG = ["epochs=60", "model.width=48", "data.num_samples=1200", "data.num_test=100", "trainer=cpu", "weight_decay=5e-3"]
+SLURM = ["-m", "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1"]
+
+
+def runs_slurm():
+    return shutil.which("sinfo") is not None and subprocess.run(["sinfo"], capture_output=True).returncode == 0
+
+
+# One cluster, so one test at a time.
+on_slurm = pytest.mark.skipif(not runs_slurm(), reason="no SLURM here: scripts/local_slurm starts one, as root")
+pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.timeout(600)]
+
+
+def start(tmp_path, *arguments, env=None):
+    command = [sys.executable, "-m", "ncflow", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=tmp_path, env=environment(env), start_new_session=True, **pipes)
+
+
+def wait_for(condition, what, timeout=120):
+    end = time.time() + timeout
+    while not condition():
+        assert time.time() < end, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+def rows(tmp_path):
+    """Rows of the longest history below a folder."""
+    return max((file.read_text().count("\n") for file in tmp_path.rglob("history.csv")), default=0)
+
+
+def job_of(tmp_path):
+    (file,) = tmp_path.rglob("job.json")
+    return json.loads(file.read_text())["job"]
+
+
+def job_logs(tmp_path):
+    return "".join(file.read_text() for file in sorted(tmp_path.rglob(".slurm/*/*_log.*")))
+
+
+def assert_same_runs(one, other):
+    """Histories to the last letter, and every measure of the results."""
+    assert {file.parent.name for file in one.rglob("result.json")} == {
+        f.parent.name for f in other.rglob("result.json")
+    }
+    for file in one.rglob("result.json"):
+        there = next(other.rglob(f"{file.parent.name}/result.json"))
+        mine, theirs = (json.loads(path.read_text()) for path in (file, there))
+        measured = [key for key in mine if key.startswith(("train/", "test/"))]
+        assert measured
+        assert {key: mine[key] for key in measured} == {key: theirs[key] for key in measured}
+        assert file.with_name("history.csv").read_text() == there.with_name("history.csv").read_text()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """The long run, made here without a stop."""
+    tmp_path = tmp_path_factory.mktemp("local")
+    process = start(tmp_path, *LONG)
+    assert process.wait(200) == 0, process.stderr.read()
+    return tmp_path
+
+
+# --- whole sweeps -----------------------------------------------------------------------------------------------
+
+
+@on_slurm
+def test_an_array_gives_what_a_local_sweep_gives(ncflow, tmp_path):
+    grid = [*TINY, "seed=0,1", "weight_decay=1e-3,1e-2"]
+    done = ncflow(*SLURM, *grid, "runs_dir=slurm", "hydra.launcher.array_parallelism=2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "4 runs: 4 done"
+    assert ncflow("-m", *grid, "runs_dir=here").returncode == 0
+    assert_same_runs(tmp_path / "here", tmp_path / "slurm")
+    jobs = {json.loads(file.read_text())["job"] for file in tmp_path.rglob("job.json")}
+    assert len({job.split("_")[0] for job in jobs}) == 1
+    assert {job.split("_")[1] for job in jobs} == {"0", "1", "2", "3"}
+    again = ncflow(*SLURM, *grid, "runs_dir=slurm")
+    assert again.stdout.splitlines()[0] == "4 runs: 4 finished already, 0 to do"
+
+
+@on_slurm
+def test_modules_and_setup_lines_run_in_the_job(ncflow, tmp_path):
+    lines = ["hydra.launcher.setup=['module() { echo \"$@\" >> loaded; }','echo setup >> loaded']"]
+    done = ncflow(*SLURM, *TINY, *lines)
+    assert done.returncode == 0, done.stderr
+    script = next(tmp_path.rglob("*submission*.sh")).read_text()
+    assert "#SBATCH --time=240" in script
+    assert (tmp_path / "loaded").read_text() == "setup\n"
+
+
+@on_slurm
+def test_the_sweep_outlives_the_process_that_submitted_it(local, tmp_path):
+    process = start(tmp_path, *SLURM, *LONG, "seed=0,1")
+    wait_for(lambda: len(list(tmp_path.rglob("job.json"))) == 2, "the submission")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: len(list(tmp_path.rglob("result.json"))) == 2, "the results")
+    assert load_runs(tmp_path)["status"].tolist() == ["done", "done"]
+    (seed_1,) = tmp_path.glob("runs/single/*-seed1-*")
+    shutil.rmtree(seed_1)
+    assert_same_runs(local, tmp_path)
+
+
+@on_slurm
+def test_eager_submission_returns_at_once_and_is_not_repeated(ncflow, tmp_path):
+    eager = [*SLURM, *TINY, "seed=0,1", "hydra.launcher.wait=false"]
+    # On a partition where they wait until the test has looked.
+    subprocess.run(["scontrol", "update", "PartitionName=main", "State=DOWN"], check=True)
+    try:
+        first = ncflow(*eager)
+        assert first.returncode == 0, first.stderr
+        assert first.stdout.splitlines()[-1] == "2 runs: 2 submitted"
+        job = job_of_sweep(tmp_path)
+        assert f"submitted 2 runs as SLURM job {job}" in first.stdout
+        assert load_runs(tmp_path)["status"].tolist() == ["pending", "pending"]
+        status = [sys.executable, "-c", "from ncflow.status import main; main()", "runs"]
+        seen = subprocess.run(status, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+        assert "2 pending" in seen.stdout, seen.stderr
+        second = ncflow(*eager)
+        assert second.returncode == 0
+        assert "2 are in the queue already" in second.stdout
+        assert job_of_sweep(tmp_path) == job
+    finally:
+        subprocess.run(["scontrol", "update", "PartitionName=main", "State=UP"], check=True)
+    wait_for(lambda: len(list(tmp_path.rglob("result.json"))) == 2, "the results")
+
+
+def job_of_sweep(tmp_path):
+    (job,) = {json.loads(file.read_text())["job"].split("_")[0] for file in tmp_path.rglob("job.json")}
+    return job
+
+
+# --- stops ------------------------------------------------------------------------------------------------------
+
+
+def preempt(job):
+    subprocess.run(
+        ["sbatch", "-p", "high", "-c", str(os.cpu_count()), "-o", "/dev/null", "--wrap", "sleep 1"], check=True
+    )
+
+
+def send_usr2(job):
+    subprocess.run(["scancel", "--signal=USR2", job], check=True)
+
+
+def requeue(job):
+    subprocess.run(["scontrol", "requeue", job], check=True)
+
+
+@on_slurm
+@pytest.mark.parametrize("stop", [preempt, send_usr2, requeue])
+def test_a_stopped_job_goes_on_to_the_same_numbers(stop, local, tmp_path):
+    process = start(tmp_path, *SLURM, *LONG)
+    wait_for(lambda: rows(tmp_path) >= 6, "some epochs")
+    stop(job_of(tmp_path))
+    assert process.wait(200) == 0, process.stderr.read()
+    assert_same_runs(local, tmp_path)
+    logs = job_logs(tmp_path)
+    assert logs.count("Starting with JobEnvironment") == 2, logs  # the job ran twice
+    if stop is not requeue:
+        assert "stopped by SIGUSR2" in logs
+
+
+@on_slurm
+def test_a_time_out_goes_on_to_the_same_numbers(tmp_path):
+    """Two minutes a job, the signal 105 s before their end: a run of half a minute takes several jobs."""
+    options = ["epochs=1500", *LONG[1:], "measure.every_n_epochs=100"]
+    here = start(tmp_path, *options, "runs_dir=here")
+    there = start(
+        tmp_path,
+        *SLURM,
+        *options,
+        "runs_dir=slurm",
+        "hydra.launcher.timeout_min=2",
+        "hydra.launcher.signal_delay_s=105",
+    )
+    assert here.wait(400) == 0, here.stderr.read()
+    assert there.wait(500) == 0, there.stderr.read()
+    assert_same_runs(tmp_path / "here", tmp_path / "slurm")
+    assert "this job is timed-out" in job_logs(tmp_path)
+
+
+def cancel(tmp_path):
+    subprocess.run(["scancel", job_of(tmp_path)], check=True)
+
+
+def kill_process(tmp_path):
+    lock = next(tmp_path.rglob(".lock"))
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.path.realpath(file) == str(lock.resolve()) for file in (process / "fd").iterdir()):
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            continue
+
+
+@on_slurm
+@pytest.mark.parametrize("kill", [cancel, kill_process])
+def test_a_killed_job_is_no_success_and_the_same_command_goes_on(kill, ncflow, local, tmp_path):
+    process = start(tmp_path, *SLURM, *LONG)
+    wait_for(lambda: rows(tmp_path) >= 6, "some epochs")
+    kill(tmp_path)
+    assert process.wait(120) == 1
+    assert "did not end well: it was cancelled, killed or ran out of time or memory" in process.stderr.read()
+    assert status_of(run_folder(tmp_path))[0] == "interrupted"
+    again = ncflow(*SLURM, *LONG)
+    assert again.returncode == 0, again.stderr
+    assert_same_runs(local, tmp_path)
+
+
+BREAKING = """
+import os, sys
+from ncflow.models import MLP
+
+class Breaking(MLP):
+    def __init__(self, *, how, **options):
+        super().__init__(**options)
+        self.how = how
+
+    def forward(self, inputs):
+        if self.training and self.how == "raises":
+            raise RuntimeError("no luck")
+        if self.training and self.how == "exits":
+            sys.exit(0)
+        if self.training and self.how == "rank 1 exits" and os.environ.get("SLURM_PROCID") == "1":
+            os._exit(0)
+        return super().forward(inputs)
+"""
+
+
+def state(job):
+    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
+    return shown.split("JobState=")[1].split()[0]
+
+
+@on_slurm
+@pytest.mark.parametrize(("how", "line"), [("raises", "RuntimeError: no luck"), ("exits", "SystemExit: 0")])
+def test_a_failing_run_makes_its_job_fail_and_the_others_go_on(how, line, ncflow, tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING)
+    model = ["model._target_=breaking.Breaking", f"+model.how={how},nothing"]
+    done = ncflow(*SLURM, *TINY, *model, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "2 runs: 1 failed, 1 done"
+    assert done.stderr.startswith(f"ncflow: failed: {line}; log: ")
+    assert len(done.stderr.splitlines()) == 1
+    for file in tmp_path.rglob("job.json"):
+        job = json.loads(file.read_text())
+        assert state(job["job"]) == ("FAILED" if job["model.how"] == how else "COMPLETED")
+
+
+# --- several processes a run --------------------------------------------------------------------------------------
+
+DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=64-true", "model.norm=none", "batch_size=50"]
+needs_two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two cores")
+
+
+@on_slurm
+@needs_two_cores
+def test_two_tasks_share_a_run_and_survive_a_preemption(ncflow, tmp_path):
+    options = [*LONG, *DDP]
+    process = start(tmp_path, *SLURM, *options, "runs_dir=slurm")
+    wait_for(lambda: rows(tmp_path) >= 6, "some epochs")
+    preempt(None)
+    assert process.wait(200) == 0, process.stderr.read()
+    logs = job_logs(tmp_path)
+    assert logs.count("global_rank=1(2)") >= 2
+    assert "stopped by SIGUSR2" in logs
+    alone = ncflow(*options, "trainer.devices=1", "runs_dir=here")
+    assert alone.returncode == 0, alone.stderr
+    one, two = (json.loads((run_folder(tmp_path / root) / "result.json").read_text()) for root in ("here", "slurm"))
+    assert one["run_id"] == two["run_id"]
+    for key, value in one.items():
+        if key.startswith(("train/", "test/")):
+            assert two[key] == pytest.approx(value, rel=1e-7, abs=1e-9), key
+
+
+@on_slurm
+@needs_two_cores
+def test_a_task_that_ends_alone_is_no_success(ncflow, tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING)
+    model = ["model._target_=breaking.Breaking", "+model.how=rank 1 exits"]
+    done = ncflow(*SLURM, *TINY, *DDP, *model, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert load_runs(tmp_path)["status"].item() in ("failed", "interrupted")
+    assert len(done.stderr.splitlines()) == 1
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+OPTIONS = {
+    "timeout_min": 240,
+    "nodes": 1,
+    "tasks_per_node": 1,
+    "array_parallelism": 256,
+    "max_num_timeout": 100,
+    "signal_delay_s": 120,
+    "gpus_per_node": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "overrides", "line"),
+    [
+        ({"timeout_min": 0}, [], "timeout_min must be a whole number of at least 1, found 0"),
+        ({"timeout_min": "1 day"}, [], "timeout_min must be a whole number of at least 1, found '1 day'"),
+        ({"timeout_min": 2}, [], "signal_delay_s must be less than the time of the job, 120 s, found 120"),
+        (
+            {"timeout_min": 10, "max_num_timeout": 0},
+            [],
+            "max_num_timeout must be at least 1 where timeout_min is at most 10 "
+            "(a preemption would count as a time-out), found 0",
+        ),
+        ({"tasks_per_node": 2}, [], "tasks_per_node must be trainer.devices = 1 of every run, found 2"),
+        ({}, ["trainer=ddp"], "tasks_per_node must be trainer.devices = 2 of every run, found 1"),
+        ({"nodes": 2}, [], "nodes must be trainer.num_nodes = 1 of every run, found 2"),
+        ({"gpus_per_node": 4}, ["trainer=gpu"], "gpus_per_node must be null or trainer.devices = 1, found 4"),
+    ],
+)
+def test_a_request_that_does_not_fit_the_runs_is_refused(options, overrides, line, config):
+    with pytest.raises(ConfigError) as error:
+        check({**OPTIONS, **options}, [config(*overrides)])
+    assert str(error.value) == f"hydra.launcher.{line}"
+
+
+def test_without_slurm_or_without_a_sweep_one_line_says_so(ncflow, tmp_path):
+    empty = {"PATH": str(tmp_path)}
+    done = ncflow(*SLURM, *TINY, env=empty)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "ncflow: error: hydra/launcher=slurm needs sbatch on the PATH, found none: submit from the cluster\n",
+    )
+    done = ncflow("hydra/launcher=slurm", *TINY)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "ncflow: error: hydra/launcher=slurm submits sweeps, and this is a single run: add -m\n",
+    )
+    assert not list(tmp_path.rglob("run.json"))
+
+
+@on_slurm
+def test_what_slurm_refuses_is_one_line(ncflow, tmp_path):
+    done = ncflow(*SLURM, *TINY, "hydra.launcher.partition=nowhere")
+    assert done.returncode == 2
+    assert "SLURM refuses the jobs: " in done.stderr
+    assert "invalid partition specified: nowhere" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.rglob("job.json"))
