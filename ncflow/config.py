@@ -221,7 +221,7 @@ def build(cfg: DictConfig, group: str, **given: Any) -> Any:
         if name in given or (name not in parameters and not open_ended):
             known = ", ".join(n for n in parameters if n not in given)
             raise ConfigError(f"{group}.{name} must be one of the options of {target.__name__}: {known}")
-    _check_types(group, parameters, options)
+    check_types(group, target, options)
     try:
         return target(**options, **accepted)
     except (ValueError, TypeError, OSError) as error:
@@ -278,11 +278,16 @@ def _one_line(group: str, error: Exception) -> str:
     return f"{group}.{text}" if isinstance(error, ArgumentError) else f"{group}: {text}"
 
 
-def _check_types(group: str, parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> None:
+def check_types(group: str, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Check options of a group against the type hints of what takes them.
+
+    Raises:
+        ConfigError: Naming the option, its type and the value found.
+    """
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticUserError
 
-    hints = {name: p.annotation for name, p in parameters.items() if p.annotation is not p.empty}
+    hints = {name: p.annotation for name, p in _parameters(target).items() if p.annotation is not p.empty}
     for name, value in options.items():
         if name not in hints:
             continue

@@ -5,12 +5,13 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from ncflow.config import ConfigError, describe, experiment_name
+from ncflow.config import ConfigError, check_types, describe, experiment_name
 from ncflow.results import DIVERGED, DONE, FAILED, JOB, status_of, write_json
 from ncflow.status import QueueError, ask_squeue, is_alive, look
 from ncflow.train import Report
@@ -20,22 +21,67 @@ _SECONDS_BETWEEN_QUESTIONS = 5.0
 _SUBMITIT_LAST_MINUTES = 10
 
 
+@dataclass
+class Options:
+    """The options of ``conf/hydra/launcher/slurm.yaml``; those without a word are sbatch's.
+
+    Args:
+        wait: Whether the sweep waits for the end of its jobs.
+        tasks_per_node: Processes of a run on each node.
+        timeout_min: Minutes of a job.
+        array_parallelism: Runs at a time.
+        signal_delay_s: Seconds before the end of its time in which a run saves and is requeued.
+        max_num_timeout: How often that may happen.
+        modules: Environment modules to load in each job.
+        setup: Shell lines to run after that.
+        name: Of the jobs.
+        additional_parameters: Further ones of sbatch.
+        submitit_folder: Where the jobs' logs are.
+    """
+
+    wait: bool
+    account: str | None
+    partition: str | None
+    qos: str | None
+    constraint: str | None
+    exclude: str | None
+    nodes: int
+    tasks_per_node: int
+    cpus_per_task: int
+    gpus_per_node: int | None
+    mem_gb: int | None
+    timeout_min: int
+    array_parallelism: int
+    signal_delay_s: int
+    max_num_timeout: int
+    modules: list[str]
+    setup: list[str]
+    name: str
+    comment: str | None
+    additional_parameters: dict[str, Any]
+    stderr_to_stdout: bool
+    submitit_folder: str
+
+
+_AT_LEAST_1 = ("nodes", "tasks_per_node", "cpus_per_task", "mem_gb", "timeout_min", "array_parallelism")
+_AT_LEAST_0 = ("gpus_per_node", "signal_delay_s", "max_num_timeout")
+
+
 def check(options: Mapping[str, Any], runs: Sequence[DictConfig]) -> None:
     """Refuse a request that SLURM or the runs would trip over, before anything is submitted.
 
     Args:
-        options: The config group ``hydra.launcher``.
+        options: The config group ``hydra.launcher``, as :class:`Options` has it.
         runs: The configs of the runs.
 
     Raises:
         ConfigError: Naming the option, the rule and the value found.
     """
-    for name, least in (("timeout_min", 1), ("nodes", 1), ("tasks_per_node", 1), ("array_parallelism", 1)):
-        if type(options[name]) is not int or options[name] < least:
-            _refuse(name, f"a whole number of at least {least}", options[name])
-    for name in ("max_num_timeout", "signal_delay_s"):
-        if type(options[name]) is not int or options[name] < 0:
-            _refuse(name, "a whole number of at least 0", options[name])
+    check_types("hydra.launcher", Options, options)
+    for least, names in enumerate((_AT_LEAST_0, _AT_LEAST_1)):
+        for name in names:
+            if options[name] is not None and options[name] < least:
+                _refuse(name, f"at least {least}", options[name])
     minutes, delay = options["timeout_min"], options["signal_delay_s"]
     if delay >= 60 * minutes:
         _refuse("signal_delay_s", f"less than the time of the job, {60 * minutes} s", delay)

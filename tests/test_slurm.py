@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from ncflow.config import ConfigError
 from ncflow.results import load_runs, status_of
@@ -306,38 +307,37 @@ def test_a_task_that_ends_alone_is_no_success(ncflow, tmp_path):
 
 # --- what is refused ----------------------------------------------------------------------------------------------
 
-OPTIONS = {
-    "timeout_min": 240,
-    "nodes": 1,
-    "tasks_per_node": 1,
-    "array_parallelism": 256,
-    "max_num_timeout": 100,
-    "signal_delay_s": 120,
-    "gpus_per_node": None,
-}
-
 
 @pytest.mark.parametrize(
-    ("options", "overrides", "line"),
+    ("overrides", "line"),
     [
-        ({"timeout_min": 0}, [], "timeout_min must be a whole number of at least 1, found 0"),
-        ({"timeout_min": "1 day"}, [], "timeout_min must be a whole number of at least 1, found '1 day'"),
-        ({"timeout_min": 2}, [], "signal_delay_s must be less than the time of the job, 120 s, found 120"),
+        (["hydra.launcher.timeout_min=0"], "timeout_min must be at least 1, found 0"),
+        (["hydra.launcher.timeout_min=1 day"], "timeout_min must be a whole number, found '1 day'"),
+        (["hydra.launcher.timeout_min=2"], "signal_delay_s must be less than the time of the job, 120 s, found 120"),
         (
-            {"timeout_min": 10, "max_num_timeout": 0},
-            [],
+            ["hydra.launcher.timeout_min=10", "hydra.launcher.max_num_timeout=0"],
             "max_num_timeout must be at least 1 where timeout_min is at most 10 "
             "(a preemption would count as a time-out), found 0",
         ),
-        ({"tasks_per_node": 2}, [], "tasks_per_node must be trainer.devices = 1 of every run, found 2"),
-        ({}, ["trainer=ddp"], "tasks_per_node must be trainer.devices = 2 of every run, found 1"),
-        ({"nodes": 2}, [], "nodes must be trainer.num_nodes = 1 of every run, found 2"),
-        ({"gpus_per_node": 4}, ["trainer=gpu"], "gpus_per_node must be null or trainer.devices = 1, found 4"),
+        (["hydra.launcher.tasks_per_node=2"], "tasks_per_node must be trainer.devices = 1 of every run, found 2"),
+        (["hydra.launcher.nodes=2"], "nodes must be trainer.num_nodes = 1 of every run, found 2"),
+        (
+            ["hydra.launcher.gpus_per_node=4", "trainer=gpu"],
+            "gpus_per_node must be null or trainer.devices = 1, found 4",
+        ),
+        (["hydra.launcher.mem_gb=abc"], "mem_gb must be a whole number or null, found 'abc'"),
+        (["hydra.launcher.cpus_per_task=0"], "cpus_per_task must be at least 1, found 0"),
+        (["hydra.launcher.wait=maybe"], "wait must be true or false, found 'maybe'"),
+        (["hydra.launcher.modules=cuda"], "modules must be list[str], found 'cuda'"),
     ],
 )
-def test_a_request_that_does_not_fit_the_runs_is_refused(options, overrides, line, config):
+def test_a_request_that_does_not_fit_the_runs_is_refused(overrides, line, config):
+    cfg = config("hydra/launcher=slurm", *overrides, return_hydra_config=True)
+    options = OmegaConf.to_container(cfg, resolve=False)["hydra"]["launcher"]
+    resolved = {name: OmegaConf.select(cfg, f"hydra.launcher.{name}") for name in options if name != "submitit_folder"}
+    plain = {n: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for n, v in resolved.items()}
     with pytest.raises(ConfigError) as error:
-        check({**OPTIONS, **options}, [config(*overrides)])
+        check({**plain, "submitit_folder": ""}, [cfg])
     assert str(error.value) == f"hydra.launcher.{line}"
 
 

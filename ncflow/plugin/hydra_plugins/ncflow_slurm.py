@@ -25,20 +25,15 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
     its job fail; a job that fails does not end the sweep, and with ``wait=false`` the sweep ends with the submission.
 
     Args:
-        wait: Whether to wait for the jobs' end.
-        modules: Environment modules to load in each job.
-        setup: Shell lines to run after that.
-        params: Of submitit.
+        options: As :class:`ncflow.slurm.Options` has them.
     """
 
-    def __init__(self, wait: bool, modules: Sequence[str], setup: Sequence[str], **params: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         if SlurmLauncher is None:
             from ncflow.config import ConfigError
 
             raise ConfigError("hydra/launcher=slurm needs submitit: pip install 'ncflow[slurm]'")
-        self.wait = wait
-        lines = [f"module load {module}" for module in modules]
-        super().__init__(**params, setup=[*lines, *setup])
+        super().__init__(**options)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Check, submit what is not in the queue, and wait or not."""
@@ -58,7 +53,7 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
             slurm.note_job(folders[index], configs[index], submitted[folders[index]])
         reports = {folder: Report(ELSEWHERE, str(folder)) for folder in queued}
         print(slurm.summary(list(submitted.values()), len(queued), folders[0].parent), flush=True)
-        if self.wait:
+        if self.params["wait"]:
             slurm.wait(submitted)
             reports |= {folder: slurm.outcome(folder, job) for folder, job in submitted.items()}
         else:
@@ -81,7 +76,8 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
 
         from ncflow.config import ConfigError
 
-        options = dict(self.params)
+        options = {name: value for name, value in self.params.items() if name not in ("wait", "modules")}
+        options["setup"] = [f"module load {module}" for module in self.params["modules"]] + self.params["setup"]
         folder, max_num_timeout = options.pop("submitit_folder"), options.pop("max_num_timeout")
         executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=max_num_timeout)
         common = set(OmegaConf.structured(BaseQueueConf))
