@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from ncflow.checks import ArgumentError, require
 from ncflow.data.batches import shard
 from ncflow.features import LAST, resolve_layers
-from ncflow.measurement import measure_split
+from ncflow.measurement import measure_split, rows_of
 from ncflow.models.network import find_classifier
-from ncflow.results import History
+from ncflow.results import History, final_measures
 
 
 class NeuralCollapseCallback(Callback):
@@ -105,17 +105,16 @@ class NeuralCollapseCallback(Callback):
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         """Measure every split and layer now, log the values and add them to the history."""
-        self.rows = []
-        for split, loader in self._loaders(trainer).items():
-            for layer, values in self._measure_split(pl_module, loader).items():
-                if split == "train" and "accuracy" in values:
-                    values["interpolated"] = float(values["accuracy"] == 1)
-                self.rows.append({"epoch": epoch, "split": split, "layer": layer, **values})
-                prefix = split if layer == LAST else f"{split}/{layer}"
-                named = {f"{prefix}/{name}": value for name, value in values.items()}
-                trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
-                for logger in trainer.loggers:
-                    logger.log_metrics({**named, "epoch": epoch}, step=trainer.global_step)
+        self.rows = [
+            row
+            for split, loader in self._loaders(trainer).items()
+            for row in rows_of(epoch, split, self._measure_split(pl_module, loader))
+        ]
+        for row in self.rows:
+            named = final_measures([row])
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
+            for logger in trainer.loggers:
+                logger.log_metrics({**named, "epoch": epoch}, step=trainer.global_step)
         if self.history is not None and trainer.is_global_zero:
             self.history.append(self.rows)
 

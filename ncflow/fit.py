@@ -38,25 +38,28 @@ from ncflow.snapshots import SnapshotFeatures
 _OWN_TRAINER_OPTIONS = ("_target_", "threads", "channels_last")
 
 
-def prepare(cfg: DictConfig) -> tuple[InMemoryData, Classifier]:
+def prepare(cfg: DictConfig, data: InMemoryData | None = None) -> tuple[InMemoryData, Classifier]:
     """Build data and model, and check everything that can be checked without training.
+
+    Args:
+        cfg: The config.
+        data: Of :func:`prepare_data` for this config, None to build it.
 
     Raises:
         ConfigError: One line that names the option, its rule and the value found.
     """
     check_fields(cfg)
-    data = build(cfg, "data", seed=cfg.seed, batch_size=cfg.batch_size)
-    try:
-        data.setup()
-    except ArgumentError as error:
-        raise ConfigError(f"data.{error}" if not str(error).startswith("seed") else str(error)) from error
+    data = prepare_data(cfg) if data is None else data
     assert data.train is not None
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(cfg.seed, "init"))
         network = build(
             cfg, "model", input_shape=data.input_shape, num_classes=data.num_classes, num_samples=len(data.train.labels)
         )
-    for group, check in (("data", data.check_network), ("measure", partial(resolve_layers, layers=_layers(cfg)))):
+    for group, check in (
+        ("data", data.check_network),
+        ("measure", partial(resolve_layers, layers=measured_layers(cfg))),
+    ):
         try:
             check(network)
         except ArgumentError as error:
@@ -74,6 +77,20 @@ def prepare(cfg: DictConfig) -> tuple[InMemoryData, Classifier]:
     if processes.wanted(cfg.trainer) > 1:
         _check_shared(cfg, network)
     return data, classifier
+
+
+def prepare_data(cfg: DictConfig) -> InMemoryData:
+    """Build and load the data of a config.
+
+    Raises:
+        ConfigError: One line that names the option, its rule and the value found.
+    """
+    data = build(cfg, "data", seed=cfg.seed, batch_size=cfg.batch_size)
+    try:
+        data.setup()
+    except ArgumentError as error:
+        raise ConfigError(f"data.{error}" if not str(error).startswith("seed") else str(error)) from error
+    return data
 
 
 def _check_shared(cfg: DictConfig, network: nn.Module) -> None:
@@ -98,7 +115,8 @@ def _check_shared(cfg: DictConfig, network: nn.Module) -> None:
             raise ConfigError(f"measure.{name} must be null {where}, found {cfg.measure[name]!r}")
 
 
-def _layers(cfg: DictConfig) -> Any:
+def measured_layers(cfg: DictConfig) -> Any:
+    """The field ``measure.layers``: a word or a list of names."""
     layers = cfg.measure.layers
     return OmegaConf.to_container(layers) if OmegaConf.is_config(layers) else layers
 
@@ -162,6 +180,12 @@ class Outcome:
     seconds: float
     steps: int
 
+    def result(self, described: Mapping[str, Any]) -> dict[str, Any]:
+        """What ``result.json`` says, of a run with this description."""
+        rate = round(self.steps / self.seconds, 2) if self.seconds > 0 else None
+        time = {"seconds": round(self.seconds, 3), "steps_per_second": rate}
+        return {**described, "status": self.status, **self.measures, **time, **versions()}
+
 
 class InterruptedRunError(RuntimeError):
     """Training stopped before its last epoch; the same command goes on from the checkpoint."""
@@ -179,18 +203,14 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
         ConfigError: Before any training, for an impossible config.
         InterruptedRunError: If training stopped early, for example by Ctrl-C.
     """
-    _quiet_libraries()
-    _trainer_options(cfg)
-    torch.set_num_threads(int(cfg.trainer.threads))
-    # Weight decay drives the weights of dead units into denormal range, where a CPU is many times slower.
-    torch.set_flush_denormal(True)
+    set_up_process(cfg)
     data, classifier = prepare(cfg)
     if cfg.trainer.channels_last:
         classifier.to(memory_format=torch.channels_last)
     torch.manual_seed(derive_seed(cfg.seed, "train"))
     measure = NeuralCollapseCallback(
         cfg.measure.every_n_epochs,
-        _layers(cfg),
+        measured_layers(cfg),
         delta=cfg.measure.delta,
         self_pairs=cfg.measure.self_pairs,
         batch_size=cfg.measure.batch_size,
@@ -211,7 +231,7 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
         callbacks.insert(2, log_margins)
     if is_interactive():  # Lightning calls every callback some ten times a step, whether it does anything or not
         callbacks.append(EpochProgress(described["name"]))
-    trainer = _trainer(cfg, folder, callbacks, _logger(cfg, folder, described))
+    trainer = make_trainer(cfg, folder, callbacks, make_logger(cfg, folder, described))
     checkpoint = folder / CHECKPOINT
     # Lightning does so after it has loaded a checkpoint, whose float64 weights would pass through float32.
     trainer.precision_plugin.convert_module(classifier)
@@ -225,7 +245,12 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
     return Outcome(status, final_measures(measure.rows), save.seconds, trainer.global_step)
 
 
-def _trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logger: Any) -> Trainer:
+def make_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logger: Any) -> Trainer:
+    """The Trainer of a config.
+
+    Raises:
+        ConfigError: For an option that Lightning refuses.
+    """
     given = {
         "max_epochs": cfg.epochs,
         "default_root_dir": folder,
@@ -243,7 +268,12 @@ def _trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logger: A
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def _logger(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Any:
+def make_logger(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Any:
+    """Lightning's logger of a run; False where its own files are enough.
+
+    Raises:
+        ConfigError: For an unknown ``logger.name``.
+    """
     kind = cfg.logger.name
     if kind not in ("csv", "none", "wandb"):
         raise ConfigError(f"logger.name must be one of 'csv', 'none', 'wandb', found {kind!r}")
@@ -252,8 +282,15 @@ def _logger(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Any:
     return wandb_logger(folder, described, cfg.logger.project, cfg.logger.entity)
 
 
-def _quiet_libraries() -> None:
-    """Lightning's notes on devices and its advice are not about this run; its errors are."""
+def set_up_process(cfg: DictConfig) -> None:
+    """Threads and floating-point mode for training.
+
+    Lightning's notes on devices and its advice are silenced: they are not about this run; its errors are.
+    """
+    _trainer_options(cfg)
+    torch.set_num_threads(int(cfg.trainer.threads))
+    # Weight decay drives the weights of dead units into denormal range, where a CPU is many times slower.
+    torch.set_flush_denormal(True)
     for library in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(library).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.*")

@@ -81,6 +81,17 @@ def measure_split(
     return measured
 
 
+def rows_of(epoch: int, split: str, measured: Mapping[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """Rows of ``history.csv`` of what :func:`measure_split` gave; ``interpolated`` is there for the training split."""
+    rows = []
+    for layer, values in measured.items():
+        row = {"epoch": epoch, "split": split, "layer": layer, **values}
+        if split == "train" and "accuracy" in values:
+            row["interpolated"] = float(values["accuracy"] == 1)
+        rows.append(row)
+    return rows
+
+
 def _exact_device(device: torch.device) -> torch.device:
     """Where sums in float64 can be made: Apple's GPUs have none, there it is the CPU."""
     return torch.device("cpu") if device.type == "mps" else device

@@ -82,12 +82,10 @@ def _run(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> Report:
         hydra_config = HydraConfig.get()
         if hydra_config.mode == RunMode.RUN and "slurm" in hydra_config.launcher._target_:
             raise ConfigError("hydra/launcher=slurm submits sweeps, and this is a single run: add -m")
-        from ncflow.fit import fit, versions
+        from ncflow.fit import fit
 
         outcome = fit(cfg, folder, described)
-        rate = round(outcome.steps / outcome.seconds, 2) if outcome.seconds > 0 else None
-        time = {"seconds": round(outcome.seconds, 3), "steps_per_second": rate}
-        result = {**described, "status": outcome.status, **outcome.measures, **time, **versions()}
+        result = outcome.result(described)
         write_json(folder / RESULT, result)
         return Report(outcome.status, str(folder), values=result)
     except StoppedBySignalError as stop:
@@ -168,6 +166,15 @@ def task(cfg: DictConfig) -> Report:
     return report
 
 
+def leave_line(report: Report) -> None:
+    """Leave a run's line on the console and in its log, for a run that was trained together with others."""
+    line = line_of(report)
+    log.log(logging.DEBUG if report.error else logging.INFO, "%s", line)
+    if report.status not in (SKIPPED, ELSEWHERE):
+        with (Path(report.folder) / LOG).open("a") as file:
+            file.write(f"{line}\n")
+
+
 def finish(reports: Sequence[Report]) -> int:
     """Print which runs failed and where their logs are; return the exit code."""
     if len(reports) > 1:
@@ -204,8 +211,10 @@ def main() -> None:
     reports: list[Report] = []
 
     def collect(cfg: DictConfig) -> Report:
-        reports.append(task(cfg))
-        return reports[-1]
+        report = task(cfg)
+        if HydraConfig.get().mode == RunMode.RUN:  # a sweep sums up its own
+            reports.append(report)
+        return report
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(collect)()

@@ -86,9 +86,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Split | Share]:
         order = None if self.order is None else self.order().to(self.split.labels.device)
-        first, self._skipped = self._skipped, 0
-        for given, (start, stop) in enumerate(self._bounds[first:], start=first + 1):
-            self._given = given
+        for start, stop in self.remaining_bounds():
             own = shard(stop - start) if self.shared else range(stop - start)
             rows = slice(start + own.start, stop, own.step)
             if order is None:
@@ -99,6 +97,13 @@ class Batches:
             if self.prepare is not None:
                 batch = batch._replace(inputs=self.prepare(batch.inputs))
             yield Share(*batch, len(own) * own.step / (stop - start)) if self.shared else batch
+
+    def remaining_bounds(self) -> Iterator[tuple[int, int]]:
+        """First sample and the one behind the last, batch by batch, of a pass or of what a checkpoint left of it."""
+        first, self._skipped = self._skipped, 0
+        for given, bounds in enumerate(self._bounds[first:], start=first + 1):
+            self._given = given
+            yield bounds
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the current pass were given; 0 at its end."""

@@ -1,0 +1,128 @@
+"""What the stacked launcher of ``ncflow/plugin`` does: plan a sweep, and bring its groups to their end."""
+
+import logging
+import os
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from ncflow.config import ConfigError, check_types, describe, experiment_name, flat_config, without_hydra
+from ncflow.results import FAILED, LOG, RESULT, RUN, read_json, write_json
+from ncflow.signals import StoppedBySignalError
+from ncflow.stacked import group
+from ncflow.stacked.plan import Group, Size, plan, summary, why_alone
+
+log = logging.getLogger(__name__)
+
+_SHARE_OF_MEMORY = 0.7
+_IRRELEVANT_TO_SIZE = ("seed", "weight_decay", "weight_decay_scope", "optimizer.lr", "optimizer.momentum")
+
+Outcome = tuple[str, str, str, dict[str, Any]]
+"""Status, folder, error and result of a run."""
+
+
+@dataclass
+class Options:
+    """The options of ``conf/hydra/launcher/stacked.yaml``.
+
+    Args:
+        max_group: Most cells that are trained as one.
+        memory_gb: Memory that a group may take; None for 70 % of what the device has free.
+    """
+
+    max_group: int
+    memory_gb: float | None
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """Groups of a sweep, the places of the runs that are trained alone, and both in words."""
+
+    groups: list[Group]
+    alone: list[int]
+    text: str
+
+
+def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> SweepPlan:
+    """Plan the runs of a sweep.
+
+    Args:
+        configs: Of the runs, with Hydra's own part.
+        options: As :class:`Options` has them.
+
+    Raises:
+        ConfigError: Naming the option, the rule and the value found.
+    """
+    check_types("hydra.launcher", Options, options)
+    for name in ("max_group", "memory_gb"):
+        if options[name] is not None and options[name] <= 0:
+            raise ConfigError(f"hydra.launcher.{name} must be greater than 0, found {options[name]!r}")
+    tasks = [without_hydra(cfg) for cfg in configs]
+    gigabytes = options["memory_gb"]
+    memory = _free_memory(tasks[0]) if gigabytes is None else int(gigabytes * 2**30)
+    library, known = group.Library(), dict[str, Size | None]()
+    sizes = []
+    for cfg in tasks:
+        kind = repr({name: value for name, value in flat_config(cfg).items() if name not in _IRRELEVANT_TO_SIZE})
+        if kind not in known:
+            known[kind] = None if why_alone(cfg) else group.size_of(cfg, library)
+        sizes.append(known[kind])
+    found = plan(tasks, sizes, options["max_group"], memory)
+    return SweepPlan(found.groups, list(found.alone), summary(found))
+
+
+def _free_memory(cfg: DictConfig) -> int:
+    if cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return int(_SHARE_OF_MEMORY * torch.cuda.mem_get_info()[0])
+    return int(_SHARE_OF_MEMORY * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def train_group(configs: Sequence[DictConfig]) -> list[Outcome]:
+    """Train a group, leaving out runs that another process is at work on. What fails is said in each cell's folder.
+
+    Args:
+        configs: Of the cells, with Hydra's own part; their folders exist.
+
+    Raises:
+        SystemExit: If a signal stopped training, which saved a checkpoint first.
+    """
+    folders = [Path(str(cfg.hydra.sweep.dir)) / str(cfg.hydra.sweep.subdir) for cfg in configs]
+    descriptions = [describe(cfg, experiment_name(cfg)) for cfg in configs]
+    outcomes: list[Outcome] = [("elsewhere", str(folder), "", {}) for folder in folders]
+    with ExitStack() as held:
+        taken = group.lock_all(folders, held)
+        places = [place for place, own in enumerate(taken) if own and read_json(folders[place] / RESULT) is None]
+        for place in set(range(len(taken))).difference(places):
+            if taken[place]:
+                outcomes[place] = ("skipped", str(folders[place]), "", {})
+        if not places:
+            return outcomes
+        error = ""
+        try:
+            group.train(
+                [without_hydra(configs[place]) for place in places],
+                [folders[place] for place in places],
+                [descriptions[place] for place in places],
+                folders[0].parent,
+            )
+        except StoppedBySignalError as stop:
+            log.info("interrupted: %d cells as one: %s", len(places), stop)
+            raise SystemExit(128 + stop.signum) from None
+        except Exception as failure:
+            error = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
+            trace = traceback.format_exc()
+        for place in places:
+            result = read_json(folders[place] / RESULT)
+            if result is not None:
+                outcomes[place] = (str(result["status"]), str(folders[place]), "", result)
+                continue
+            (folders[place] / LOG).open("a").write(trace)
+            write_json(folders[place] / RUN, {**descriptions[place], "status": FAILED, "error": error})
+            outcomes[place] = (FAILED, str(folders[place]), error, {})
+    return outcomes

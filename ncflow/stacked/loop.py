@@ -1,0 +1,208 @@
+"""Train a group of cells as one model; each leaves the folder that it would leave alone."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from ncflow.callbacks import is_due
+from ncflow.data.base import InMemoryData
+from ncflow.measurement import measure_split, rows_of
+from ncflow.results import DIVERGED, DONE, History, final_measures
+from ncflow.stacked.modules import StackedNetwork
+from ncflow.stacked.optimizer import CellOptimizer
+
+
+class StackedClassifier(LightningModule):
+    """Train K networks side by side; the loss is the sum of theirs, so that their gradients do not mix.
+
+    Args:
+        names: What tells the cells apart in a checkpoint: their run ids.
+        network: The stacked network.
+        loss: From logits (B, C) and labels (B,) of a cell to its mean loss.
+        make_optimizer: From the stacked network to the cells' optimiser.
+        make_scheduler: From the PyTorch optimiser to its schedule, stepped once an epoch, or to None.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        network: StackedNetwork,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        make_optimizer: Callable[[StackedNetwork], CellOptimizer],
+        make_scheduler: Callable[[torch.optim.Optimizer], Any],
+    ) -> None:
+        super().__init__()
+        self.names, self.network, self.loss = list(names), network, loss
+        self.make_optimizer, self.make_scheduler = make_optimizer, make_scheduler
+        self.loss_sum = torch.zeros(len(names))
+        self.cells: CellOptimizer
+        self._loaded: dict[str, Any] | None = None
+
+    def on_train_epoch_start(self) -> None:
+        """Start the sums of this epoch's losses."""
+        self.loss_sum = torch.zeros(len(self.names), device=self.device)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Sum of the cells' losses."""
+        inputs, labels = batch
+        losses = torch.vmap(self.loss)(self.network(inputs), labels)
+        self.loss_sum.add_(losses.detach())
+        return losses.sum()
+
+    def configure_optimizers(self) -> Any:
+        """The cells' optimiser, now that the parameters are on their device and in their type, and its schedule."""
+        self.network.tie()
+        self.cells = self.make_optimizer(self.network)
+        scheduler = self.make_scheduler(self.cells.optimizer)
+        return (
+            self.cells.optimizer
+            if scheduler is None
+            else {"optimizer": self.cells.optimizer, "lr_scheduler": scheduler}
+        )
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Forget the stacked gradients."""
+        self.cells.clear_gradients()
+
+    def on_after_backward(self) -> None:
+        """Hand the stacked gradients to the optimiser's slices."""
+        self.cells.take_gradients()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the optimiser's state by parameter and cell, whatever its slices are."""
+        checkpoint["optimizer_states"] = []
+        checkpoint["cells"] = {"names": self.names, "optimizer": self.cells.state()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the states of this group's cells out of a checkpoint that may hold more."""
+        saved = checkpoint["cells"]
+        rows = torch.tensor([saved["names"].index(name) for name in self.names])
+        checkpoint["state_dict"] = {name: value[rows] for name, value in checkpoint["state_dict"].items()}
+        for state in checkpoint["callbacks"].values():
+            if state.get("loss_sum") is not None:  # saved within an epoch
+                state["loss_sum"] = state["loss_sum"][rows]
+        self._loaded = {
+            name: {key: value[rows] for key, value in state.items()} for name, state in saved["optimizer"].items()
+        }
+
+    def on_train_start(self) -> None:
+        """Put the optimiser's state back."""
+        if self._loaded is not None:
+            self.cells.load_state(self._loaded)
+            self._loaded = None
+
+
+@dataclass
+class Cell:
+    """One run of a group.
+
+    Attributes:
+        cfg: Its config.
+        folder: Its folder.
+        described: Its flat description.
+        data: Its data, set up.
+        network: Its network, a view into the stacked one.
+        loggers: Its own.
+        history: Its history file, None for none.
+        rows: Of its latest measurement.
+        status: ``done`` or ``diverged`` once it is at its end, None before.
+        steps: Optimiser steps until then.
+    """
+
+    cfg: DictConfig
+    folder: Path
+    described: dict[str, Any]
+    data: InMemoryData
+    network: nn.Module
+    loggers: list[Any]
+    history: History | None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    status: str | None = None
+    steps: int = 0
+
+
+class MeasureCells(Callback):
+    """Measure every cell when it is due, as :class:`ncflow.callbacks.NeuralCollapseCallback` measures a run.
+
+    A cell whose mean loss is not finite is measured a last time and then left alone; the others go on.
+
+    Args:
+        cells: The cells.
+        layers: As for :func:`ncflow.features.resolve_layers`.
+        loss: The cells' loss.
+        finish: Called with each cell at its end.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        layers: Any,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        finish: Callable[[Cell], None],
+    ) -> None:
+        self.cells, self.layers, self.loss, self.finish = cells, layers, loss, finish
+        self.seconds = 0.0
+        self._ticked = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the cells as initialised, or forget what was written after the checkpoint."""
+        starts = trainer.global_step == 0
+        for cell in self.cells:
+            if cell.history is not None:
+                cell.history.restart_after(None if starts else trainer.current_epoch)
+            if starts:
+                self._measure(trainer, cell, 0)
+        self._ticked = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure when due; say which cells are at their end."""
+        finite = pl_module.loss_sum.isfinite().tolist()  # type: ignore[union-attr, operator]
+        epoch = trainer.current_epoch + 1
+        due = is_due(trainer, self.cells[0].cfg.measure.every_n_epochs)
+        now = time.monotonic()
+        self.seconds, self._ticked = self.seconds + now - self._ticked, now
+        for cell, is_finite in zip(self.cells, finite, strict=True):
+            if cell.status is not None:
+                continue
+            ends = not is_finite or epoch == trainer.max_epochs
+            if due or ends:
+                self._measure(trainer, cell, epoch)
+            if ends:
+                cell.status, cell.steps = (DONE if is_finite else DIVERGED), trainer.global_step
+                self.finish(cell)
+        if all(cell.status is not None for cell in self.cells):
+            trainer.should_stop = True
+
+    def _measure(self, trainer: Trainer, cell: Cell, epoch: int) -> None:
+        measure = cell.cfg.measure
+        cell.rows = []
+        for split, loader in cell.data.measure_dataloaders(measure.batch_size).items():
+            measured = measure_split(
+                cell.network,
+                loader,
+                self.layers,
+                loss=self.loss,
+                weight_decay=cell.cfg.weight_decay,
+                delta=measure.delta,
+                self_pairs=measure.self_pairs,
+            )
+            cell.rows += rows_of(epoch, split, measured)
+        for logger in cell.loggers:
+            logger.log_metrics({**final_measures(cell.rows), "epoch": epoch}, step=trainer.global_step)
+        if cell.history is not None:
+            cell.history.append(cell.rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Time spent."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the time spent."""
+        self.seconds = state_dict["seconds"]

@@ -1,0 +1,296 @@
+"""Cells of a stacked run against the same runs alone: weights, measures, folders, resume."""
+
+import copy
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ncflow.config import ConfigError
+from ncflow.models import MLP, Classifier
+from ncflow.models.classifier import parameter_groups
+from ncflow.models.losses import ExponentialLoss, SquareLoss
+from ncflow.models.vgg import VGG
+from ncflow.results import load_runs
+from ncflow.seeding import epoch_order
+from ncflow.stacked.data import StackedBatches
+from ncflow.stacked.launcher import plan_sweep
+from ncflow.stacked.modules import StackedNetwork, can_be_stacked
+from ncflow.stacked.optimizer import CellOptimizer
+from tests.conftest import environment
+
+WEIGHT_DECAYS = [0.0, 1e-2, 1e-2, 5e-3]
+RATES = [1e-2, 1e-2, 1e-2, 2e-3]
+SCOPES = ["all", "all", "last_layer", "last_layer"]
+GAMMAS = [None, 1.0, None, 0.5]
+OPTIMIZERS = {
+    "adam": (torch.optim.Adam, {}),
+    "adamw": (torch.optim.AdamW, {}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9}),
+    "plain sgd": (torch.optim.SGD, {}),
+}
+LOSSES = {
+    "cross_entropy": F.cross_entropy,
+    "square": SquareLoss(),
+    "signs": SquareLoss(targets="signs"),
+    "exponential": ExponentialLoss(),
+}
+
+
+def networks(norm, norm_bias=False, activation="relu"):
+    found = []
+    for cell, gamma in enumerate(GAMMAS):
+        torch.manual_seed(cell)
+        options = {"gamma": None if norm == "none" else gamma, "norm_bias": norm_bias, "activation": activation}
+        found.append(MLP((5,), 3, depth=4, width=16, norm=norm, **options).double())
+    return found
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("norm", "norm_bias"), [("none", False), ("last", False), ("last", True), ("all", False)])
+def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, optimizer, loss):
+    """Cells that differ in start, data, weight decay and its scope, learning rate and gamma, fixed or trained."""
+    kind, more = OPTIMIZERS[optimizer]
+    together = networks(norm, norm_bias)
+    alone = copy.deepcopy(together)
+    inputs = torch.randn(4, 64, 5, dtype=torch.float64)
+    labels = torch.randint(3, (4, 64))
+    stacked = StackedNetwork(together)
+    options = [{"lr": rate, **more} for rate in RATES]
+    cells = CellOptimizer(stacked, lambda groups: kind(groups, fused=True), options, WEIGHT_DECAYS, SCOPES)
+    for _ in range(50):
+        cells.clear_gradients()
+        torch.vmap(LOSSES[loss])(stacked(inputs), labels).sum().backward()
+        cells.take_gradients()
+        cells.optimizer.step()
+    moved = 0
+    for cell, (one, other) in enumerate(zip(together, alone, strict=True)):
+        start = copy.deepcopy(other.state_dict())
+        own = kind(parameter_groups(other, WEIGHT_DECAYS[cell], SCOPES[cell]), fused=True, **options[cell])
+        for _ in range(50):
+            own.zero_grad()
+            LOSSES[loss](other(inputs[cell]), labels[cell]).backward()
+            own.step()
+        for name, expected in other.state_dict().items():
+            torch.testing.assert_close(one.state_dict()[name], expected, rtol=1e-9, atol=1e-12, msg=name)
+            moved += not torch.equal(expected, start[name])
+    assert moved >= 4 * 4
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "leaky_relu"])
+def test_the_networks_show_the_state_of_their_cells(activation):
+    together = networks("all", activation=activation)
+    alone = copy.deepcopy(together)
+    stacked = StackedNetwork(together)
+    inputs = torch.randn(4, 10, 5, dtype=torch.float64)
+    trained = stacked(inputs)  # moves the running statistics
+    for cell, other in enumerate(alone):
+        torch.testing.assert_close(trained[cell], other(inputs[cell]), rtol=1e-12, atol=1e-14)
+    stacked.eval()
+    for cell, (one, other) in enumerate(zip(together, alone, strict=True)):
+        for name, value in other.state_dict().items():
+            torch.testing.assert_close(one.state_dict()[name], value)
+        shown = one.eval()(inputs[cell])
+        torch.testing.assert_close(stacked(inputs)[cell], shown, rtol=1e-12, atol=1e-14)
+
+
+def test_a_cell_that_is_not_finite_leaves_the_others_alone():
+    together = networks("last")
+    stacked = StackedNetwork(together)
+    inputs = torch.randn(4, 10, 5, dtype=torch.float64)
+    inputs[1] = torch.inf
+    stacked(inputs).sum().backward()
+    finite = [all(bool(p.grad[cell].isfinite().all()) for p in stacked.parameters()) for cell in range(4)]
+    assert finite == [True, False, True, True]
+
+
+def test_what_has_no_stacked_form_is_known():
+    assert can_be_stacked(MLP((5,), 3))
+    assert not can_be_stacked(MLP((5,), 3, norm="none", normalization="weight"))
+    assert not can_be_stacked(VGG((3, 32, 32), 10, depth=11, width=0.03125))
+    assert not can_be_stacked(torch.nn.Linear(3, 3))
+
+
+def test_minibatches_are_those_of_each_run_alone(monkeypatch):
+    inputs, labels = torch.randn(2, 21, 3), torch.randint(4, (2, 21))
+    sources, seeds = torch.tensor([0, 1, 1]), [5, 5, 6]
+    orders = torch.stack([epoch_order(seed, 2, 21) for seed in seeds])
+    for at_once in (1, 200, 2**29):
+        monkeypatch.setattr("ncflow.stacked.data._BYTES_AT_ONCE", at_once)
+        batches = list(StackedBatches(inputs, labels, sources, 5, lambda: orders))
+        assert [batch.labels.shape[1] for batch in batches] == [5, 5, 5, 6]
+        for cell, source in enumerate(sources):
+            given = torch.cat([batch.inputs[cell] for batch in batches])
+            assert torch.equal(given, inputs[source][orders[cell]])
+            assert torch.equal(torch.cat([b.labels[cell] for b in batches]), labels[source][orders[cell]])
+
+
+# --- whole sweeps -----------------------------------------------------------------------------------------------
+
+SWEEP = ["epochs=8", "model.width=16", "data.num_samples=300", "data.num_test=50", "trainer=cpu", "batch_size=32"]
+GRID = ["seed=0,1", "weight_decay=1e-3,1e-2", "model.norm=last,none", "optimizer.lr=1e-3,1e30"]
+STACKED = ["-m", "hydra/launcher=stacked"]
+
+
+def assert_same_sweeps(one, other):
+    """Histories to the last letter, results but for the time, weights."""
+    names = {file.parent.name for file in one.rglob("result.json")}
+    assert names == {file.parent.name for file in other.rglob("result.json")} != set()
+    for name in names:
+        mine, theirs = next(one.rglob(name)), next(other.rglob(name))
+        assert (mine / "history.csv").read_text() == (theirs / "history.csv").read_text()
+        results = [json.loads((folder / "result.json").read_text()) for folder in (mine, theirs)]
+        for result in results:
+            for key in ("seconds", "steps_per_second", "runs_dir"):
+                del result[key]
+        assert results[0] == results[1]
+        a, b = (torch.load(f / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for f in (mine, theirs))
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key].nan_to_num(), b[key].nan_to_num()) for key in a)
+
+
+def test_a_stacked_sweep_leaves_what_a_sweep_leaves(ncflow, tmp_path):
+    """16 cells, half of them with a learning rate that diverges."""
+    stacked = ncflow(*STACKED, *SWEEP, *GRID, "runs_dir=stacked")
+    assert stacked.returncode == 0, stacked.stderr
+    assert "stacked: 8 cells as one, about" in stacked.stdout
+    assert stacked.stdout.splitlines()[-1] == "16 runs: 8 done, 8 diverged"
+    plain = ncflow("-m", *SWEEP, *GRID, "runs_dir=plain")
+    assert plain.returncode == 0, plain.stderr
+    assert_same_sweeps(tmp_path / "plain", tmp_path / "stacked")
+    for name in (".hydra/config.yaml", ".hydra/overrides.yaml", "run.json", "ncflow.log"):
+        assert len(list(tmp_path.glob(f"stacked/single/*/{name}"))) == 16
+    again = ncflow(*STACKED, *SWEEP, *GRID, "runs_dir=stacked")
+    assert again.stdout.splitlines()[0] == "16 runs: 16 finished already, 0 to do"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["optimizer=sgd", "loss=square", "weight_decay_scope=all,last_layer", "model.norm=all", "measure.layers=all"],
+        ["data=digits", "data.classes=4", "model.gamma=1,2", "data.random_labels=0,0.5", "batch_size=null"],
+    ],
+)
+def test_other_recipes_stack_too(options, ncflow, tmp_path):
+    base = [option for option in SWEEP if not (options[0] == "data=digits" and option.startswith("data."))]
+    for root, more in (("stacked", STACKED), ("plain", ["-m"])):
+        done = ncflow(*more, *base, "seed=0,1", *options, f"runs_dir={root}")
+        assert done.returncode == 0, done.stderr
+        assert ("cells as one" in done.stdout) == (root == "stacked")
+    assert_same_sweeps(tmp_path / "plain", tmp_path / "stacked")
+
+
+def test_runs_that_cannot_be_stacked_are_trained_alone(ncflow, tmp_path):
+    done = ncflow(*STACKED, *SWEEP, "measure.margins=true,null", "model.depth=3,4", "seed=0,1")
+    assert done.returncode == 0, done.stderr
+    assert "alone: 4 runs (measure.margins=True)" in done.stdout
+    assert done.stdout.splitlines()[-1] == "8 runs: 8 done"
+
+
+LONG = ["epochs=60", "model.width=32", "data.num_samples=1200", "data.num_test=100", "trainer=cpu", "seed=0,1,2"]
+
+
+def start(tmp_path, *arguments):
+    command = [sys.executable, "-m", "ncflow", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=tmp_path, env=environment(), **pipes)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("whole")
+    process = start(tmp_path, *STACKED, *LONG)
+    assert process.wait(200) == 0, process.stderr.read()
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_group_that_is_stopped_goes_on_to_the_same_numbers(number, tmp_path, uninterrupted):
+    process = start(tmp_path, *STACKED, *LONG)
+    end = time.time() + 100
+    while not any(tmp_path.glob("runs/single/.stacked/*/checkpoints/last.ckpt")) and time.time() < end:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(number)
+    assert process.wait(60) == (-9 if number == signal.SIGKILL else 128 + number)
+    assert load_runs(tmp_path)["status"].tolist() == ["interrupted"] * 3
+    again = start(tmp_path, *STACKED, *LONG)
+    assert again.wait(200) == 0, again.stderr.read()
+    assert_same_sweeps(uninterrupted, tmp_path)
+
+
+def test_a_part_of_an_interrupted_group_goes_on(tmp_path, uninterrupted):
+    process = start(tmp_path, *STACKED, *LONG)
+    while not any(tmp_path.glob("runs/single/.stacked/*/checkpoints/last.ckpt")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    part = start(tmp_path, *STACKED, *LONG[:-1], "seed=2,0")
+    assert part.wait(200) == 0, part.stderr.read()
+    stopped = json.loads(next(tmp_path.rglob("progress.json")).read_text())["epoch"]
+    assert stopped > 0
+    for name in ("seed0", "seed2"):
+        (one,), (other,) = (root.glob(f"runs/single/*{name}*/history.csv") for root in (uninterrupted, tmp_path))
+        assert one.read_text() == other.read_text()
+
+
+# --- the plan -----------------------------------------------------------------------------------------------------
+
+
+def sweep(config, *overrides, cells):
+    return [config(*overrides, *cell, "trainer=cpu", return_hydra_config=True) for cell in cells]
+
+
+OPTIONS = {"max_group": 512, "memory_gb": 1.0}
+
+
+def test_groups_are_cut_to_size_and_to_the_memory(config):
+    configs = sweep(config, cells=[[f"weight_decay={wd}"] for wd in (1e-2, 1e-4, 1e-3, 3e-3, 5e-3)])
+    whole = plan_sweep(configs, OPTIONS)
+    assert [sorted(group.cells) for group in whole.groups] == [[0, 1, 2, 3, 4]]
+    cut = plan_sweep(configs, {**OPTIONS, "max_group": 3})
+    assert [len(group.cells) for group in cut.groups] == [2, 3]
+    a_run = whole.groups[0].memory / 5
+    small = plan_sweep(configs, {**OPTIONS, "memory_gb": 2.5 * a_run / 2**30})
+    assert [len(group.cells) for group in small.groups] == [2, 2]
+    assert len(small.alone) == 1
+    assert plan_sweep(configs, {**OPTIONS, "memory_gb": 1e-9}).groups == []
+
+
+def test_shapes_and_schedules_keep_runs_apart(config):
+    base = [["seed=0"], ["seed=1"]]
+    for option in ("model.width=64", "epochs=10", "batch_size=64", "data.num_samples=1000", "data.num_classes=5"):
+        cells = [*base, *[[*cell, option] for cell in base]]
+        assert sorted(group.cells for group in plan_sweep(sweep(config, cells=cells), OPTIONS).groups) == [
+            (0, 1),
+            (2, 3),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"max_group": 0}, "hydra.launcher.max_group must be greater than 0, found 0"),
+        ({"max_group": "many"}, "hydra.launcher.max_group must be a whole number, found 'many'"),
+        ({"memory_gb": -1.0}, "hydra.launcher.memory_gb must be greater than 0, found -1.0"),
+    ],
+)
+def test_bad_options_are_one_line(options, line, config):
+    with pytest.raises(ConfigError) as error:
+        plan_sweep(sweep(config, cells=[[]]), {**OPTIONS, **options})
+    assert str(error.value) == line
+
+
+def test_the_checkpoint_of_a_cell_loads_into_a_run_alone(uninterrupted):
+    saved = next(uninterrupted.rglob("*seed0*/checkpoints/last.ckpt"))
+    assert isinstance(saved, Path)
+    network = MLP((16,), 4, depth=4, width=32)
+    classifier = Classifier(network, F.cross_entropy, lambda groups: torch.optim.SGD(groups, lr=0.1))
+    classifier.load_state_dict(torch.load(saved, weights_only=True)["state_dict"])
