@@ -13,6 +13,8 @@ from typing import Any
 
 import lightning
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning import Callback, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
@@ -26,11 +28,20 @@ from ncflow.config import ConfigError, build, check_fields, locate
 from ncflow.data.base import InMemoryData
 from ncflow.features import resolve_layers
 from ncflow.lifecycle import EpochProgress, SaveForResume, StopOnDivergence
-from ncflow.loggers import wandb_logger
+from ncflow.loggers import under_agent, wandb_logger
 from ncflow.margin_log import LogMargins
 from ncflow.models import Classifier
 from ncflow.progress import is_interactive
-from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, MARGINS, final_measures, write_atomically
+from ncflow.results import (
+    CHECKPOINT,
+    DIVERGED,
+    DONE,
+    HISTORY,
+    INTERRUPTED,
+    MARGINS,
+    final_measures,
+    write_atomically,
+)
 from ncflow.seeding import derive_seed
 from ncflow.snapshots import SnapshotFeatures
 
@@ -231,18 +242,21 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
         callbacks.insert(2, log_margins)
     if is_interactive():  # Lightning calls every callback some ten times a step, whether it does anything or not
         callbacks.append(EpochProgress(described["name"]))
-    trainer = make_trainer(cfg, folder, callbacks, make_logger(cfg, folder, described))
+    logger = make_logger(cfg, folder, described)
+    trainer = make_trainer(cfg, folder, callbacks, logger)
     checkpoint = folder / CHECKPOINT
     # Lightning does so after it has loaded a checkpoint, whose float64 weights would pass through float32.
     trainer.precision_plugin.convert_module(classifier)
     trainer.fit(classifier, datamodule=data, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
     trainer.strategy.barrier("end")  # before the first process says that the run is done, the others are
-    for logger in trainer.loggers:
-        logger.finalize("success")
-    if not divergence.diverged and trainer.current_epoch < cfg.epochs:
+    interrupted = not divergence.diverged and trainer.current_epoch < cfg.epochs
+    status = INTERRUPTED if interrupted else DIVERGED if divergence.diverged else DONE
+    outcome = Outcome(status, final_measures(measure.rows), save.seconds, trainer.global_step)
+    if logger:
+        logger.finish({**outcome.result(described), "epoch": measure.rows[0]["epoch"]}, failed=interrupted)
+    if interrupted:
         raise InterruptedRunError(f"stopped after {trainer.current_epoch} of {cfg.epochs} epochs")
-    status = DIVERGED if divergence.diverged else DONE
-    return Outcome(status, final_measures(measure.rows), save.seconds, trainer.global_step)
+    return outcome
 
 
 def make_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logger: Any) -> Trainer:
@@ -272,13 +286,16 @@ def make_logger(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> 
     """Lightning's logger of a run; False where its own files are enough.
 
     Raises:
-        ConfigError: For an unknown ``logger.name``.
+        ConfigError: For an unknown ``logger.name``, and for a sweep under a ``wandb agent``: all of its runs would be
+            the one that the agent asks for.
     """
     kind = cfg.logger.name
     if kind not in ("csv", "none", "wandb"):
         raise ConfigError(f"logger.name must be one of 'csv', 'none', 'wandb', found {kind!r}")
     if kind != "wandb" or processes.rank() > 0:
         return False
+    if under_agent() and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ConfigError("hydra.mode must be RUN under a wandb agent, found MULTIRUN")
     return wandb_logger(folder, described, cfg.logger.project, cfg.logger.entity)
 
 

@@ -1,44 +1,57 @@
-"""Weights & Biases, kept in the run's own folder and resumed under the same id."""
+"""Weights & Biases, kept in the run's own folder and resumed under the same id; it never stops or slows training."""
 
+import base64
+import json
 import logging
+import math
 import netrc
 import os
 import secrets
-from collections.abc import Mapping
+import ssl
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlparse
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
-from ncflow.results import read_json, write_json
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+
+from ncflow.results import INTERRUPTED, RESULT, read_json, write_json
 
 log = logging.getLogger(__name__)
 
 IDENTITY = "wandb.json"
 
+_ONLINE = ("online", "run", "shared")
+# W&B's server has two names, and W&B takes a key that was stored under the older one for the newer, too.
+_OLDER_NAMES = {"api.forge.coreweave.com": "api.wandb.ai"}
+# A server that does not answer costs a process the first or the second once, one that goes away the last.
+_ANSWER_SECONDS, _START_SECONDS, _FINISH_SECONDS = 3.0, 20.0, 30.0
+_TAG_LENGTH = 64  # W&B refuses a run with a longer one
+_BINS = 64
 
-def _has_key() -> bool:
-    """Whether a key is in the environment or in the user's netrc; asks no server."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def _mode() -> str:
-    mode = os.environ.get("WANDB_MODE")
-    if mode:
-        return mode
-    if _has_key():
-        return "online"
-    log.info("W&B: no key found, so the run is kept offline in its folder; `wandb sync` sends it later")
-    return "offline"
+# Of this process: W&B's mode, once it is known; how many runs are open; whether one could not be sent in time.
+_process = SimpleNamespace(mode=None, runs=0, late=False)
 
 
-def wandb_logger(folder: Path, described: Mapping[str, Any], project: str, entity: str | None) -> Any:
-    """Logger of one run; the same folder always gives the same W&B run.
+def under_agent() -> bool:
+    """Whether a ``wandb agent`` started this process for a run of its sweep."""
+    return bool(os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"))
+
+
+def _is_follower() -> bool:
+    """Whether this is one of several processes of a run, and not the first."""
+    return getattr(rank_zero_only, "rank", 0) > 0
+
+
+def wandb_logger(folder: Path, described: Mapping[str, Any], project: str, entity: str | None) -> "WandbRunLogger":
+    """Logger of one run; the same folder always gives the same W&B run, under a ``wandb agent`` the agent's.
 
     Args:
         folder: The run's folder; W&B writes into its ``wandb/``.
@@ -46,25 +59,317 @@ def wandb_logger(folder: Path, described: Mapping[str, Any], project: str, entit
         project: W&B project.
         entity: W&B entity; None or empty takes the account's own.
     """
-    from lightning.pytorch.loggers import WandbLogger
+    return WandbRunLogger(folder, described, project, entity)
 
-    identity = read_json(folder / IDENTITY)
-    if identity is None:
-        identity = {"id": secrets.token_hex(6)}
-        write_json(folder / IDENTITY, identity)
-    logger = WandbLogger(
-        name=described["name"],
-        group=described["experiment"],
-        id=identity["id"],
-        project=project,
-        entity=entity or None,
-        save_dir=str(folder),
-        mode=_mode(),
-        resume="allow",
+
+class WandbRunLogger(Logger):
+    """One W&B run, opened when training starts; nothing that goes wrong with it reaches the training.
+
+    What is logged at one step becomes one row. Only the first of several processes opens a run.
+
+    Args:
+        folder: The run's folder.
+        described: The run's flat description.
+        project: W&B project.
+        entity: W&B entity, or None.
+    """
+
+    def __init__(self, folder: Path, described: Mapping[str, Any], project: str, entity: str | None) -> None:
+        super().__init__()
+        self._folder, self._described, self._project, self._entity = folder, described, project, entity
+        self._run: Any = None
+        self._closed = _is_follower()
+        self._complained = False
+        self._step = -1
+        self._row: set[str] = set()
+        self._full_row: set[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """The W&B project."""
+        return self._project
+
+    @property
+    def version(self) -> str | None:
+        """The W&B run's id."""
+        return (read_json(self._folder / IDENTITY) or {}).get("id")
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self._folder)
+
+    def open(self) -> None:
+        """Open the run now, rather than with the first row."""
+        with self._harmless():
+            self._open()
+
+    def log_graph(self, model: Any, input_array: Any = None) -> None:
+        """Open the run: Lightning calls this before training, and so before anything is timed."""
+        self.open()
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Leave it: the run's config holds them all from the start."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Add measures to the row of a step."""
+        with self._harmless():
+            self._log(dict(metrics), step)
+
+    def log_histograms(self, values: Mapping[str, Tensor], epoch: int, step: int) -> None:
+        """Add histograms to the row of a step; values that are not finite are left out of them."""
+        with self._harmless():
+            if not self._closed:
+                self._log({**{name: _histogram(tensor) for name, tensor in values.items()}, "epoch": epoch}, step)
+
+    def finish(self, summary: Mapping[str, Any], failed: bool = False) -> None:
+        """End the run, at latest when W&B has had half a minute to send what is left.
+
+        Args:
+            summary: The run's final row; what its description says is left out, what is not finite stays as logged.
+            failed: Whether the run is to count as failed; a resumed one can still end well.
+        """
+        with self._harmless():
+            run = self._open()
+            self._closed = True
+            if run is not None:
+                _finish(run, _without(summary, self._described), failed)
+
+    def finalize(self, status: str) -> None:
+        """End the run if training failed in the middle; after a success there is more to say."""
+        if status == "failed" and self._run is not None:
+            self.finish({"status": INTERRUPTED}, failed=True)
+
+    def _open(self) -> Any:
+        if self._run is None and not self._closed:
+            try:
+                self._run = _start(
+                    self._folder, self._described, self._project, self._entity, *identity_of(self._folder)
+                )
+            except Exception:
+                self._closed = True  # one failure is enough to wait for
+                raise
+        return None if self._closed else self._run
+
+    def _log(self, values: dict[str, Any], step: int | None) -> None:
+        run = self._open()
+        if run is None:
+            return
+        if step is None:
+            run.log(values)
+            return
+        if step < run.starting_step:
+            return  # an interrupted run had sent this row already
+        if step != self._step:
+            self._full_row = self._full_row or self._row or None  # the first row has all that a measurement gives
+            self._step, self._row = step, set()
+        self._row |= values.keys()
+        # W&B would keep a row back until the next step, and drop what comes after the row was sent.
+        run.log(values, step=step, commit=self._full_row is not None and self._full_row <= self._row)
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not self._complained:
+                log.warning("W&B: training goes on without it: %s", _one_line(error))
+            self._complained = True
+
+
+def log_finished(folder: Path, described: Mapping[str, Any], project: str, entity: str | None) -> None:
+    """Give the run of a ``wandb agent`` the final row of a run that was finished before the agent asked for it.
+
+    Without an agent it does nothing, and nothing that goes wrong is raised.
+
+    Args:
+        folder: The finished run's folder.
+        described: The run's flat description.
+        project: W&B project.
+        entity: W&B entity, or None.
+    """
+    result = read_json(folder / RESULT)
+    if result is None or not under_agent() or _is_follower():
+        return
+    row = {key: value for key, value in _without(result, described).items() if value is not None}
+    try:
+        run = _start(folder, described, project, entity, os.environ["WANDB_RUN_ID"])
+        run.log({key: value for key, value in row.items() if isinstance(value, int | float)})
+        _finish(run, row)
+    except Exception as error:
+        log.warning("W&B: the finished run could not be sent: %s", _one_line(error))
+
+
+def _without(summary: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in summary.items() if key not in described}
+
+
+def import_wandb() -> Any:
+    """The wandb module, without its reports to its server on how it does."""
+    # W&B tells its server how it does, of offline runs too, and the process waits for that at its end.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    return wandb
+
+
+def _start(
+    folder: Path, described: Mapping[str, Any], project: str, entity: str | None, identity: str, resumed: bool = False
+) -> Any:
+    wandb = import_wandb()
+    limits = {"init_timeout": _START_SECONDS, "finish_timeout": _FINISH_SECONDS}
+    limits = {name: seconds for name, seconds in limits.items() if f"WANDB_{name.upper()}" not in os.environ}
+    # W&B takes these from the agent, and complains of any others.
+    place = {} if under_agent() else {"id": identity, "project": project, "entity": entity or None}
+    options = {
+        **place,
+        "name": described["name"],
+        "group": described["experiment"],
+        "tags": _tags(described),
+        "dir": str(folder),
+        # `wandb sync` adds the rows of a run that says so to those that the server has, and replaces them by another's.
+        "resume": "allow" if resumed else None,
         # Without this, a second run in the same process goes on writing into the first.
-        reinit="create_new",
-        config=dict(described),
-    )
-    logger.experiment.define_metric("epoch")
-    logger.experiment.define_metric("*", step_metric="epoch")
-    return logger
+        "reinit": "create_new",
+        "config": dict(described),
+        "settings": wandb.Settings(
+            finish_timeout_raises=True,
+            max_end_of_run_history_metrics=0,  # a page of text at the end of every run
+            max_end_of_run_summary_metrics=0,
+            **limits,
+        ),
+    }
+    mode = mode_of_process()
+    try:
+        run = wandb.init(mode=mode, **options)
+    except Exception as error:
+        if mode not in _ONLINE:
+            raise
+        _go_offline(f"no run could be started ({_one_line(error)})")
+        if _process.runs:
+            raise
+        wandb.teardown()  # otherwise the id stays taken; it would end other runs
+        run = wandb.init(mode="offline", **options)
+    _process.runs += 1
+    run.define_metric("epoch")
+    run.define_metric("*", step_metric="epoch")
+    return run
+
+
+def _finish(run: Any, summary: Mapping[str, Any], failed: bool = False) -> None:
+    # W&B would turn what is not finite into null, whereas the rows have it as it is.
+    run.summary.update({k: v for k, v in summary.items() if not isinstance(v, float) or math.isfinite(v)})
+    _process.runs -= 1
+    if _process.late and not run.offline:
+        # The other runs that are open wait together, at latest at the end of the process, rather than in turn.
+        threading.Thread(target=_end_unseen, args=(run, failed), daemon=True).start()
+        _tell_unsent(run)
+        return
+    try:
+        run.finish(exit_code=int(failed))
+    except TimeoutError:
+        _process.late = True
+        _tell_unsent(run)
+
+
+def _end_unseen(run: Any, failed: bool) -> None:
+    with suppress(Exception):
+        run.finish(exit_code=int(failed))
+
+
+def _tell_unsent(run: Any) -> None:
+    remedy = f"`wandb sync --include-online {run.settings.sync_dir}` does it later"
+    _go_offline(f"not all of a run could be sent in time ({remedy})")
+
+
+def identity_of(folder: Path) -> tuple[str, bool]:
+    """The id of a folder's W&B run, and whether that run was started before; a ``wandb agent`` brings its own id."""
+    known = (read_json(folder / IDENTITY) or {}).get("id")
+    wanted = os.environ["WANDB_RUN_ID"] if under_agent() else known or secrets.token_hex(6)
+    if wanted != known:
+        write_json(folder / IDENTITY, {"id": wanted})
+    return wanted, wanted == known
+
+
+def _tags(described: Mapping[str, Any]) -> list[str]:
+    """Experiment, model, data and norm, for example ``quickstart``, ``mlp4``, ``conic_hull``, ``norm=last``."""
+    network, depth = described.get("model.name"), described.get("model.depth")
+    if network is not None and depth is not None and not str(network).endswith(str(depth)):
+        network = f"{network}{depth}"
+    norm = described.get("model.norm")
+    found = [described.get("experiment"), network, described.get("data.name"), None if norm is None else f"norm={norm}"]
+    return list(dict.fromkeys(str(tag)[:_TAG_LENGTH] for tag in found if tag))
+
+
+def _histogram(values: Tensor) -> Any:
+    flat = values.detach().double().flatten()
+    return import_wandb().Histogram(flat[flat.isfinite()].cpu().numpy(), num_bins=_BINS)
+
+
+def mode_of_process() -> str:
+    """W&B's mode for the runs of this process; whether its server answers is asked once."""
+    if _process.mode is None:
+        _process.mode = os.environ.get("WANDB_MODE") or "online"
+        if _process.mode in _ONLINE:
+            problem = _problem()
+            if problem is not None:
+                _go_offline(problem)
+    return _process.mode
+
+
+def _go_offline(why: str) -> None:
+    _process.mode = "offline"
+    log.info("W&B: %s, so runs are kept offline in their folders; `wandb sync` sends them later", why)
+
+
+def _problem() -> str | None:
+    """Why no run could be sent, or None."""
+    url = _server()
+    key = _key(url)
+    if key is None:
+        return None if os.environ.get("WANDB_IDENTITY_TOKEN_FILE") else "no key found"
+    found: list[str | None] = []
+    asking = threading.Thread(target=lambda: found.append(_ask(url, key)), daemon=True)
+    asking.start()
+    asking.join(2 * _ANSWER_SECONDS)  # looking up the server's name has no limit of its own
+    return found[0] if found else f"{url} does not answer"
+
+
+def _server() -> str:
+    return (os.environ.get("WANDB_BASE_URL") or import_wandb().setup().settings.base_url).rstrip("/")
+
+
+def _key(url: str) -> str | None:
+    """The key for a server, from the environment or from the user's netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return os.environ["WANDB_API_KEY"]
+    host = urlsplit(url).netloc
+    try:
+        stored = netrc.netrc(os.environ.get("NETRC") or Path.home() / ".netrc")
+    except (OSError, netrc.NetrcParseError):
+        return None
+    entry = stored.authenticators(host) or stored.authenticators(_OLDER_NAMES.get(host, host))
+    return entry[2] or None if entry else None
+
+
+def _ask(url: str, key: str) -> str | None:
+    """What keeps a server from taking runs under a key, or None."""
+    credentials = base64.b64encode(f"api:{key}".encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}", "User-Agent": "ncflow"}
+    question = json.dumps({"query": "query{viewer{id}}"}).encode()
+    try:
+        with urlopen(Request(f"{url}/graphql", question, headers), timeout=_ANSWER_SECONDS) as response:
+            viewer = json.load(response)["data"]["viewer"]
+    except HTTPError as error:
+        return f"{url} refuses the key" if error.code in (401, 403) else f"{url} answers {error.code}"
+    except OSError as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        # Certificates are W&B's to judge, which may know of others.
+        return None if isinstance(reason, ssl.SSLError) else f"{url} does not answer ({reason})"
+    except Exception:
+        return f"{url} is no W&B server"
+    return None if viewer else f"{url} refuses the key"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")

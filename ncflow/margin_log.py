@@ -21,8 +21,9 @@ class LogMargins(Callback):
     """Write quantiles of the margins of all training samples before training, at chosen epochs and steps, at the end.
 
     A row a measurement (CBMM Memo 117, figures 3 to 5): the finished epochs and steps, rho and the number of samples,
-    by which the margins can be normalised, and the quantiles. The model is frozen while it is measured, and training
-    draws the same random numbers as without. It needs one device, and a data module with ``measure_dataloaders()``.
+    by which the margins can be normalised, and the quantiles. A logger that has a method ``log_histograms`` gets the
+    margins and the normalised ones. The model is frozen while it is measured, and training draws the same random
+    numbers as without. It needs one device, and a data module with ``measure_dataloaders()``.
 
     Args:
         path: The file, which training that starts anew, rather than from a checkpoint, starts anew.
@@ -66,9 +67,15 @@ class LogMargins(Callback):
         network: Any = pl_module.network
         loader = trainer.datamodule.measure_dataloaders(self.batch_size)["train"]  # type: ignore[attr-defined]
         values = torch.cat([margins(batch.logits, batch.labels) for batch in extract(network, loader)])
-        row = {"epoch": epoch, "step": trainer.global_step, "rho": weight_norm_product(network).item()}
+        rho = weight_norm_product(network).item()
+        row = {"epoch": epoch, "step": trainer.global_step, "rho": rho, "samples": len(values)}
         quantiles = zip(MARGIN_QUANTILES, _quantiles(values, len(MARGIN_QUANTILES) - 1).tolist(), strict=True)
-        self.history.append([{**row, "samples": len(values), **dict(quantiles)}])
+        self.history.append([{**row, **dict(quantiles)}])
+        histograms = {"train/margins": values, "train/normalized_margins": values / rho}
+        for logger in trainer.loggers:
+            log_histograms = getattr(logger, "log_histograms", None)
+            if log_histograms is not None:
+                log_histograms(histograms, epoch=epoch, step=trainer.global_step)
 
 
 def _spread(last: int) -> list[int]:

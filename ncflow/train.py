@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from dotenv import dotenv_values, find_dotenv
 from filelock import Timeout
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ncflow import processes
 from ncflow.config import CONF_DIR, ConfigError, describe, experiment_name, register
+from ncflow.environment import load_environment
 from ncflow.explain import explain
 from ncflow.results import FAILED, LOG, RESULT, RUN, RUNNING, lock, read_json, write_json
 from ncflow.signals import StoppedBySignalError
@@ -60,19 +60,28 @@ def run_task(cfg: DictConfig) -> Report:
             line = f"{folder} holds another run ({found.get('run_id')}), choose another hydra.run.dir"
             return Report(REFUSED, str(folder), line)
         if (folder / RESULT).exists():
-            return Report(SKIPPED, str(folder))
+            return _skip(cfg, folder, described)
         if processes.rank() > 0:
             return _follow(cfg, folder, described)
         if processes.launched() == 1 and processes.wanted(cfg.trainer) > 1:
             return _run_in_processes(cfg, folder)
         with lock(folder).acquire(timeout=1):  # a look at the folder takes the lock for an instant
             if (folder / RESULT).exists():  # finished between the look and the lock
-                return Report(SKIPPED, str(folder))
+                return _skip(cfg, folder, described)
             return _run(cfg, folder, described)
     except Timeout:
         return Report(ELSEWHERE, str(folder))
     except OSError as error:
         return Report(FAILED, str(folder), f"cannot write the run's folder: {_one_line(error)}")
+
+
+def _skip(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> Report:
+    one_run = HydraConfig.get().mode == RunMode.RUN
+    if cfg.logger.name == "wandb" and os.environ.get("WANDB_SWEEP_ID") and one_run:
+        from ncflow.loggers import log_finished
+
+        log_finished(folder, described, cfg.logger.project, cfg.logger.entity)
+    return Report(SKIPPED, str(folder))
 
 
 def _run(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> Report:
@@ -188,13 +197,6 @@ def finish(reports: Sequence[Report]) -> int:
             print(f"ncflow: failed: {report.error}; log: {Path(report.folder) / LOG}", file=sys.stderr)
     codes = {REFUSED: 2, FAILED: 1}
     return max((codes.get(report.status, 0) for report in reports), default=0)
-
-
-def load_environment() -> None:
-    """Take the non-empty variables of the nearest ``.env`` that the shell does not set."""
-    for key, value in dotenv_values(find_dotenv(usecwd=True)).items():
-        if value:
-            os.environ.setdefault(key, value)
 
 
 def is_worker() -> bool:

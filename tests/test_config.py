@@ -35,6 +35,7 @@ NEEDS = {
     ("data", "sample_index"): ["model=unconstrained"],
     ("model", "unconstrained"): ["data=sample_index"],
     ("model", "convnet"): ["data=digits"],
+    ("trainer", "ddp"): ["model.norm=none"],
 }
 IMAGES = ["data=digits", "data.size=32", "model.width=0.0625"]
 # Sizes at which the experiments' grids are built here; the sizes themselves are built above.

@@ -1,14 +1,21 @@
 """Figures and verdicts from tables whose right answer is known."""
 
 import html
+import io
 import itertools
+import json
 import math
+import os
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import wandb
+from PIL import Image
 
+from ncflow import loggers
 from ncflow.figures import style
 from ncflow.figures.claims.pan_cao import CLAIMS
 from ncflow.figures.claims.verdict import FAILS, HOLDS, TOO_FEW, rank_trend
@@ -17,10 +24,14 @@ from ncflow.figures.optimality import collapse_against_gap
 from ncflow.figures.plots import MEAN, QUANTILE, collapse_against
 from ncflow.figures.recipes import FIGURES, drawings
 from ncflow.figures.recipes.pan_cao import published
+from ncflow.figures.report import Picture
 from ncflow.figures.tables import over_seeds, panel_keys, panels
+from ncflow.figures.upload import table_of_runs, upload
 from ncflow.results import COLUMNS, load_history, load_runs, write_json
 from ncflow.theory.bounds import bounds_from_norms, proof_kappa
 from ncflow.theory.layer_peeled import minimum_regularized_loss
+from tests.wandb_files import read_all
+from tests.wandb_server import serving
 
 DECAYS = (1e-4, 1e-3, 1e-2)
 
@@ -346,3 +357,124 @@ def test_html_report_holds_every_figure_and_verdict(tmp_path, capsys):
         assert verdict.claim in html.unescape(page)
         for line in verdict.numbers:
             assert line in html.unescape(page)
+
+
+@pytest.fixture
+def no_key(monkeypatch, tmp_path):
+    """This process as one that knows of no W&B server and of no key; what a ``.env`` adds is taken back."""
+    for name in {"WANDB_PROJECT", "WANDB_ERROR_REPORTING", *(n for n in os.environ if n.startswith("WANDB_"))}:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", "/nonexistent")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(loggers, "_process", SimpleNamespace(mode=None))
+    monkeypatch.chdir(tmp_path)
+    yield monkeypatch
+    wandb.teardown()
+
+
+def with_artifacts(answer):
+    """A server's answers, and those that make it take a table as an artifact that it has already."""
+
+    def answering(path, question):
+        if "query ArtifactType" in question.get("query", ""):
+            return {"data": {"project": None}}
+        if question.get("operationName") == "CreateArtifact":
+            artifact = {"id": "1", "state": "COMMITTED", "artifactSequence": {"latestArtifact": {"id": "1"}}}
+            return {"data": {"createArtifact": {"artifact": artifact}}}
+        return answer(path, question)
+
+    return answering
+
+
+def logged(folder, row, name):
+    """The file of a logged value."""
+    (path,) = folder.glob(f"wandb/offline-run-*/files/{row[f'{name}.path']}")
+    return path
+
+
+@pytest.mark.usefixtures("no_key")
+def test_wandb_gets_figures_and_tables_and_the_same_run_again(tmp_path, capsys):
+    sweep(tmp_path, data=["digits"], experiment="pan_cao/fig2")
+    (tmp_path / ".env").write_text("WANDB_PROJECT=elsewhere\n")
+    main([str(tmp_path), "--wandb", "--html", "--format", "svg"])
+    out = tmp_path / "figures"
+    assert "W&B: offline in" in capsys.readouterr().out
+    assert {file.name for file in out.iterdir()} == {"fig2.svg", "gap.svg", "report.html", "wandb", "wandb.json"}
+    assert (out / "report.html").read_text().count("<img") == 2
+    (saved,) = read_all(out)
+    run, (row,) = saved.run, saved.rows
+    assert (run.project, run.run_group, run.job_type) == ("elsewhere", "pan_cao/fig2", "figures")
+    assert {name.split(".")[0] for name in row if name.startswith("figures/")} == {"figures/fig2", "figures/gap"}
+    sent = Image.open(logged(out, row, "figures/fig2"))
+    style.use()
+    (drawn,) = drawings(load_runs(tmp_path), load_history(tmp_path), ["fig2"])
+    expected = Image.open(io.BytesIO(render(drawn.content, "png")))
+    assert np.array_equal(np.asarray(sent.convert("RGBA")), np.asarray(expected.convert("RGBA")))
+    table = json.loads(logged(out, row, "runs").read_text())
+    runs = pd.DataFrame(table["data"], columns=table["columns"])
+    assert list(runs)[:4] == ["name", "model.norm", "weight_decay", "seed"]
+    assert list(runs)[-1] == "status"
+    assert len(runs) == 12
+    found = runs[(runs["model.norm"] == "last") & (runs["weight_decay"] == 1e-2) & (runs["seed"] == 1)]
+    assert found["train/intra_min"].tolist() == [pytest.approx(intra("last", 1e-2, 1))]
+    verdicts = json.loads(logged(out, row, "verdicts").read_text())
+    assert verdicts["columns"] == ["claim", "answer", "numbers"]
+    assert [answer for _, answer, _ in verdicts["data"]] == answers(load_runs(tmp_path), load_history(tmp_path))
+
+    main([str(tmp_path), "--wandb"])
+    assert [again.run.run_id for again in read_all(out)] == [run.run_id] * 2
+
+
+def test_a_server_gets_both_calls_as_one_run(tmp_path, capsys, no_key):
+    sweep(tmp_path, data=["digits"])
+    no_key.setenv("WANDB_API_KEY", "k" * 40)
+    with serving() as server:
+        no_key.setattr(server, "answer", with_artifacts(server.answer))
+        no_key.setenv("WANDB_BASE_URL", server.url)
+        for _ in range(2):
+            main([str(tmp_path), "--figure", "fig2", "--wandb"])
+        wandb.teardown()
+    printed = capsys.readouterr()
+    assert printed.out.count(f"W&B: {server.url}/me/ncflow/runs/") == 2
+    (identity,) = server.rows
+    first, second = server.stored(identity)
+    assert first["figures/fig2"]["_type"] == second["figures/fig2"]["_type"] == "image-file"
+    assert second["runs"]["_type"] == "table-file"
+
+
+@pytest.mark.usefixtures("no_key")
+def test_an_animation_stays_one(tmp_path):
+    frames = [Image.new("L", (4, 4), shade) for shade in (0, 255)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    runs = pd.DataFrame({"run_id": ["x"], "status": ["failed"]})
+    upload(tmp_path, runs, [], [Picture("movie", "It moves.", buffer.getvalue(), "gif", "a square")])
+    (row,) = read_all(tmp_path)[0].rows
+    assert logged(tmp_path, row, "figures/movie").read_bytes() == buffer.getvalue()
+
+
+def test_table_of_runs_has_what_differs_and_what_was_measured(tmp_path):
+    runs, _ = sweep(tmp_path, data=["digits"])
+    runs["optimizer.betas"] = [[0.9, 0.99], [0.9, 0.999]] * 6
+    broken = pd.DataFrame({"status": ["failed"], "folder": ["x"]})
+    table = table_of_runs(pd.concat([runs, broken], ignore_index=True))
+    assert list(table)[:5] == ["name", "model.norm", "weight_decay", "seed", "optimizer.betas"]
+    assert {"data.name", "train/nc1", "folder", "run_id"}.isdisjoint(table)
+    assert table["optimizer.betas"].tolist() == [*["[0.9, 0.99]", "[0.9, 0.999]"] * 6, None]
+    assert table["train/intra_min"].iloc[-1] is None
+    assert table["status"].tolist() == [*["done"] * 12, "failed"]
+
+
+def test_wandb_failing_costs_a_line_and_not_the_figures(tmp_path, capsys, no_key):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no\nserver")
+
+    no_key.setattr("wandb.init", fail)
+    sweep(tmp_path / "runs", data=["digits"])
+    main([str(tmp_path / "runs"), "--figure", "fig2", "--wandb"])
+    assert capsys.readouterr().err == "ncflow-figures: W&B: RuntimeError: no server\n"
+    assert (tmp_path / "runs/figures/fig2.png").exists()
+    write_json(tmp_path / "none/run.json", {"run_id": "x", "status": "failed"})
+    with pytest.raises(SystemExit, match="1"):
+        main([str(tmp_path / "none"), "--wandb"])

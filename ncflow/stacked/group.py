@@ -182,7 +182,7 @@ def _finish(cell: Cell, measure: MeasureCells, results: dict[str, dict[str, Any]
     outcome = Outcome(cell.status, final_measures(cell.rows), measure.seconds / len(measure.cells), cell.steps)
     result = outcome.result(cell.described)
     for logger in cell.loggers:
-        logger.finalize("success")
+        logger.finish({**result, "epoch": cell.rows[0]["epoch"]})
     write_json(cell.folder / RESULT, result)
     results[str(cell.described["run_id"])] = result
 
