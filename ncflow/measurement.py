@@ -50,7 +50,7 @@ def measure_split(
     """
     _, head = find_classifier(network, classifier)
     metrics: dict[str, NeuralCollapse] = {}
-    outputs = _Outputs(loss, next(network.parameters()).device)
+    outputs = Outputs(loss, next(network.parameters()).device)
     for batch in extract(network, loader, resolve_layers(network, layers), classifier):
         for name, features in batch.features.items():
             if name not in metrics:
@@ -67,6 +67,28 @@ def measure_split(
         if unfit:
             for batch in extract(network, loader, list(unfit), classifier):
                 _update(unfit, batch)
+    return conclude(network, head, metrics, outputs, norm, weight_decay)
+
+
+def conclude(
+    network: nn.Module,
+    head: nn.Linear,
+    metrics: Mapping[str, NeuralCollapse],
+    outputs: "Outputs",
+    norm: str | None,
+    weight_decay: float,
+) -> dict[str, dict[str, float]]:
+    """Measures by layer and name from what was summed over the data.
+
+    Args:
+        network: The network, at the state in which it was read.
+        head: Its classifier.
+        metrics: By layer, after their second pass where they need one.
+        outputs: What the logits say.
+        norm: As for :func:`measure_split`.
+        weight_decay: As for :func:`measure_split`.
+    """
+    with torch.no_grad():
         values = {name: metric.compute() for name, metric in metrics.items()}
         if LAST in values:
             last_norm = network.get_submodule(norm) if norm is not None else getattr(network, "last_norm", None)
@@ -146,8 +168,18 @@ def _floats(measures: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(measures, torch.stack([v.double() for v in measures.values()]).tolist(), strict=True))
 
 
-class _Outputs:
-    """What the logits say, over all samples of all ranks; the loss is a mean over its batch."""
+class Outputs:
+    """What the logits say, over all samples of all ranks.
+
+    Args:
+        loss: From logits (B, C) and labels (B,) to the mean loss.
+        device: The network's.
+
+    Attributes:
+        sums: Of loss, cross-entropy, correct samples and samples, (4,).
+        signs: Whether the targets that the outputs are compared with are 1 and -1; None: they are not compared.
+        quasi: Sums of :func:`ncflow.metrics.quasi_interpolation.output_sums`, (5,).
+    """
 
     def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> None:
         self.loss = loss
@@ -157,6 +189,7 @@ class _Outputs:
         self.quasi = torch.zeros(5, dtype=torch.float64, device=self.device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Take in a batch of logits (B, C) and labels (B,)."""
         logits, labels = logits.to(self.device), labels.to(self.device)
         correct = (predictions(logits) == labels).sum()
         count, exact = len(labels), logits.double()

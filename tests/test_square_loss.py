@@ -11,7 +11,7 @@ from torch import nn
 from ncflow.checks import ArgumentError
 from ncflow.config import ConfigError, build
 from ncflow.fit import fit, prepare
-from ncflow.measurement import _Outputs
+from ncflow.measurement import Outputs
 from ncflow.metrics.margins import margins
 from ncflow.models.classifier import Classifier
 from ncflow.models.losses import ExponentialLoss, SquareLoss
@@ -65,7 +65,7 @@ def test_float32_gives_float32_and_the_measurement_sums_in_float64(case):
     f, y = (tensor.detach() for tensor in logits_and_labels(3, torch.float32))
     assert loss(f, y).dtype == torch.float32
     assert loss(f, y).shape == ()
-    outputs = _Outputs(loss, torch.device("cpu"))
+    outputs = Outputs(loss, torch.device("cpu"))
     for rows in torch.arange(30).split(7):
         outputs.update(f[rows], y[rows])
     assert outputs.compute()["loss"].item() == pytest.approx(naive(f.tolist(), y.tolist()), rel=1e-13)

@@ -8,22 +8,25 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 
-from ncflow.config import ConfigError
+from ncflow.config import ConfigError, describe
 from ncflow.models import MLP, Classifier
 from ncflow.models.classifier import parameter_groups
 from ncflow.models.losses import ExponentialLoss, SquareLoss
 from ncflow.models.vgg import VGG
 from ncflow.results import load_runs
 from ncflow.seeding import epoch_order
+from ncflow.stacked import group
 from ncflow.stacked.data import StackedBatches
 from ncflow.stacked.launcher import plan_sweep
 from ncflow.stacked.modules import StackedNetwork, can_be_stacked
 from ncflow.stacked.optimizer import CellOptimizer
 from tests.conftest import environment
+from tests.wandb_files import read_all
 
 WEIGHT_DECAYS = [0.0, 1e-2, 1e-2, 5e-3]
 RATES = [1e-2, 1e-2, 1e-2, 2e-3]
@@ -239,6 +242,48 @@ def test_a_part_of_an_interrupted_group_goes_on(tmp_path, uninterrupted):
     for name in ("seed0", "seed2"):
         (one,), (other,) = (root.glob(f"runs/single/*{name}*/history.csv") for root in (uninterrupted, tmp_path))
         assert one.read_text() == other.read_text()
+
+
+def test_cells_are_runs_of_their_own_in_wandb(ncflow, tmp_path):
+    done = ncflow(*STACKED, *SWEEP, "seed=0,1", "logger=wandb", env={"WANDB_MODE": "offline"})
+    assert done.returncode == 0, done.stderr
+    folders = sorted(file.parent for file in tmp_path.rglob("result.json"))
+    for folder in folders:
+        (run,) = read_all(folder)
+        result = json.loads((folder / "result.json").read_text())
+        assert run.run.display_name == result["name"]
+        assert run.summary["train/intra_min"] == pytest.approx(result["train/intra_min"])
+        assert [row["epoch"] for row in run.rows if "train/intra_min" in row] == [0, 5, 8]
+        assert run.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["model.norm=last"],
+        ["model.norm=none", "loss=exponential", "data=digits", "data.classes=4"],
+        ["model.norm=all", "loss=square", "weight_decay_scope=last_layer", "measure.self_pairs=true"],
+    ],
+)
+def test_cells_measured_side_by_side_are_what_they_are_one_by_one(options, config, tmp_path):
+    """The last cell diverges, and so is measured by itself."""
+    sizes = ["epochs=5", "model.width=16", "trainer=cpu", "trainer.precision=64-true", "measure.batch_size=100"]
+    if "data=digits" not in options:
+        sizes += ["data.num_samples=300", "data.num_test=50"]
+    cells = [["seed=0"], ["seed=1", "weight_decay=0.1"], ["seed=2"], ["seed=2", "optimizer.lr=1e30"]]
+    configs = [config(*sizes, *options, *cell) for cell in cells]
+    descriptions = [describe(cfg, "single") for cfg in configs]
+    found = []
+    for at_once in (True, False):
+        root = tmp_path / str(at_once)
+        folders = [root / described["run_id"] for described in descriptions]
+        for folder in folders:
+            folder.mkdir(parents=True)
+        group.train(configs, folders, descriptions, root, at_once)
+        found.append([pd.read_csv(folder / "history.csv", float_precision="round_trip") for folder in folders])
+    for together, alone in zip(*found, strict=True):
+        assert len(alone) in (4, 6)
+        pd.testing.assert_frame_equal(together, alone, rtol=1e-9, atol=1e-12)
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------

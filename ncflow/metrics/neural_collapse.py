@@ -242,6 +242,23 @@ class NeuralCollapse(Metric):
         self._second = SecondSums.zeros(self.num_classes, self.feature_dim, self.sums.device), around
         return True
 
+    def take_sums(self, first: FirstSums, around: Geometry, second: SecondSums, margins: Tensor) -> None:
+        """Take the place of both passes where their sums were made elsewhere, over all samples.
+
+        Args:
+            first: Sums of the first pass.
+            around: The geometry that they give.
+            second: Sums of the second pass around it.
+            margins: Of all samples, (N,).
+        """
+        self.reset()
+        for name in ("sums", "counts", "squares", "nonfinite"):
+            setattr(self, name, getattr(first, name))
+        self.margins = [margins]
+        self.dropped = [torch.zeros(0)]
+        self._second = second, around
+        self._update_count = 1  # or torchmetrics would say that nothing was given
+
     def centred_means(self) -> Tensor:
         """M, (K, d): mu_c - mu_G of the present classes, over all batches of all ranks; every rank has to call it."""
         with self.sync_context(should_sync=self.sync_on_compute):

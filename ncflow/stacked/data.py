@@ -7,7 +7,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from ncflow.data.base import InMemoryData
-from ncflow.data.batches import Batches, Split
+from ncflow.data.batches import Batches, Split, batch_bounds
 from ncflow.seeding import epoch_order
 
 _BYTES_AT_ONCE = 2**29  # of samples that are put into order ahead of the steps that use them
@@ -60,25 +60,45 @@ class StackedData(LightningDataModule):
     def __init__(self, cells: Sequence[InMemoryData], seeds: Sequence[int], batch_size: int | None) -> None:
         super().__init__()
         self.cells, self.seeds, self.batch_size = cells, seeds, batch_size
+        self._known: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
     def train_dataloader(self) -> StackedBatches:
         """Minibatches, each cell's in its own order."""
-        assert self.trainer is not None
-        device = self.trainer.strategy.root_device
-        distinct = list({id(data): data for data in self.cells}.values())
-        splits = []
-        for data in distinct:
-            assert data.train is not None
-            # Once, as the epochs would repeat it: decoded images take four times their memory.
-            splits.append(Split(data.network_inputs(data.train.inputs), data.train.labels))
-        places = {id(data): place for place, data in enumerate(distinct)}
-        return StackedBatches(
-            torch.stack([split.inputs for split in splits]).to(device),
-            torch.stack([split.labels for split in splits]).to(device),
-            torch.tensor([places[id(data)] for data in self.cells], device=device),
-            self.batch_size,
-            self._orders,
-        )
+        inputs, labels, sources = self._stacked("train")
+        return StackedBatches(inputs, labels, sources, self.batch_size, self._orders)
+
+    def measure_batches(self, split: str, batch_size: int) -> Iterator[Split]:
+        """Every sample of a split once, in a fixed order; their splits must be of the same size.
+
+        Args:
+            split: ``train`` or ``test``.
+            batch_size: Samples of each cell a batch.
+        """
+        inputs, labels, sources = self._stacked(split)
+        for start, stop in batch_bounds(labels.shape[1], batch_size):
+            yield Split(inputs[sources, start:stop], labels[sources, start:stop])
+
+    def same_size(self, split: str) -> bool:
+        """Whether all cells have as many samples in a split, at least one."""
+        sizes = {len(getattr(data, split).labels) for data in self.cells}
+        return len(sizes) == 1 and sizes != {0}
+
+    def _stacked(self, split: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Distinct inputs as the network gets them (U, N, ...), labels (U, N), and each cell's place in them (K,)."""
+        if split not in self._known:
+            assert self.trainer is not None
+            device = self.trainer.strategy.root_device
+            distinct = list({id(data): data for data in self.cells}.values())
+            splits = [getattr(data, split) for data in distinct]
+            # Decoded once, as every epoch would repeat it.
+            inputs = [data.network_inputs(own.inputs) for data, own in zip(distinct, splits, strict=True)]
+            places = {id(data): place for place, data in enumerate(distinct)}
+            self._known[split] = (
+                torch.stack(inputs).to(device),
+                torch.stack([own.labels for own in splits]).to(device),
+                torch.tensor([places[id(data)] for data in self.cells], device=device),
+            )
+        return self._known[split]
 
     def _orders(self) -> Tensor:
         assert self.trainer is not None

@@ -17,6 +17,7 @@ from ncflow.data.base import InMemoryData
 from ncflow.fit import Outcome, make_logger, make_trainer, measured_layers, prepare, prepare_data, set_up_process
 from ncflow.lifecycle import EpochProgress, SaveForResume
 from ncflow.models import Classifier
+from ncflow.models.network import find_classifier
 from ncflow.progress import is_interactive
 from ncflow.results import (
     CHECKPOINT,
@@ -83,6 +84,7 @@ def size_of(cfg: DictConfig, library: Library) -> Size | None:
         data.num_classes,
         sum(parameter.numel() for parameter in parameters),
         features,
+        find_classifier(classifier.network)[1].in_features,
         count if cfg.batch_size is None else min(count, cfg.batch_size + 1),
         8 if cfg.trainer.precision == "64-true" else 4,
     )
@@ -99,7 +101,11 @@ def checkpoint_of(sweep: Path, run_ids: Sequence[str]) -> Path | None:
 
 
 def train(
-    configs: Sequence[DictConfig], folders: Sequence[Path], descriptions: Sequence[Mapping[str, Any]], sweep: Path
+    configs: Sequence[DictConfig],
+    folders: Sequence[Path],
+    descriptions: Sequence[Mapping[str, Any]],
+    sweep: Path,
+    measure_at_once: bool | None = None,
 ) -> list[dict[str, Any] | None]:
     """Train a group to its end, from its checkpoint where there is one.
 
@@ -108,6 +114,7 @@ def train(
         folders: Of the cells; the caller holds their locks.
         descriptions: Flat descriptions of the cells.
         sweep: Folder of the sweep; the group's checkpoint is below it.
+        measure_at_once: As for :class:`ncflow.stacked.loop.MeasureCells`.
 
     Returns:
         The result of each cell.
@@ -134,7 +141,11 @@ def train(
     write_json(home / _MEMBERS, {"run_ids": names})
     results: dict[str, dict[str, Any]] = {}
     measure = MeasureCells(
-        cells, measured_layers(first), classifiers[0].loss, lambda cell: _finish(cell, measure, results)
+        cells,
+        measured_layers(first),
+        classifiers[0].loss,
+        lambda cell: _finish(cell, measure, results),
+        measure_at_once,
     )
     save = SaveForResume(home / CHECKPOINT, first.measure.every_n_epochs)
     callbacks: list[Callback] = [measure, save]

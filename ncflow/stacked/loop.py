@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from ncflow.callbacks import is_due
 from ncflow.data.base import InMemoryData
+from ncflow.features import LAST
 from ncflow.measurement import measure_split, rows_of
 from ncflow.results import DIVERGED, DONE, History, final_measures
+from ncflow.stacked.measure import CellsMeasurer
 from ncflow.stacked.modules import StackedNetwork
 from ncflow.stacked.optimizer import CellOptimizer
 
@@ -99,7 +101,7 @@ class StackedClassifier(LightningModule):
             self._loaded = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Cell:
     """One run of a group.
 
@@ -138,6 +140,8 @@ class MeasureCells(Callback):
         layers: As for :func:`ncflow.features.resolve_layers`.
         loss: The cells' loss.
         finish: Called with each cell at its end.
+        at_once: Whether to measure them side by side where that can be done; None: on a GPU. One by one they get what
+            they get alone to the last bit.
     """
 
     def __init__(
@@ -146,8 +150,11 @@ class MeasureCells(Callback):
         layers: Any,
         loss: Callable[[Tensor, Tensor], Tensor],
         finish: Callable[[Cell], None],
+        at_once: bool | None = None,
     ) -> None:
         self.cells, self.layers, self.loss, self.finish = cells, layers, loss, finish
+        self.at_once = at_once
+        self._measurer: CellsMeasurer | None = None
         self.seconds = 0.0
         self._ticked = time.monotonic()
 
@@ -157,8 +164,8 @@ class MeasureCells(Callback):
         for cell in self.cells:
             if cell.history is not None:
                 cell.history.restart_after(None if starts else trainer.current_epoch)
-            if starts:
-                self._measure(trainer, cell, 0)
+        if starts:
+            self._measure(trainer, pl_module, self.cells, 0)
         self._ticked = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -168,36 +175,55 @@ class MeasureCells(Callback):
         due = is_due(trainer, self.cells[0].cfg.measure.every_n_epochs)
         now = time.monotonic()
         self.seconds, self._ticked = self.seconds + now - self._ticked, now
-        for cell, is_finite in zip(self.cells, finite, strict=True):
-            if cell.status is not None:
-                continue
-            ends = not is_finite or epoch == trainer.max_epochs
-            if due or ends:
-                self._measure(trainer, cell, epoch)
-            if ends:
+        going = [(cell, ok) for cell, ok in zip(self.cells, finite, strict=True) if cell.status is None]
+        ended = [cell for cell, ok in going if not ok or epoch == trainer.max_epochs]
+        self._measure(trainer, pl_module, [cell for cell, _ in going] if due else ended, epoch)
+        for cell, is_finite in going:
+            if cell in ended:
                 cell.status, cell.steps = (DONE if is_finite else DIVERGED), trainer.global_step
                 self.finish(cell)
         if all(cell.status is not None for cell in self.cells):
             trainer.should_stop = True
 
-    def _measure(self, trainer: Trainer, cell: Cell, epoch: int) -> None:
-        measure = cell.cfg.measure
-        cell.rows = []
-        for split, loader in cell.data.measure_dataloaders(measure.batch_size).items():
-            measured = measure_split(
-                cell.network,
-                loader,
-                self.layers,
-                loss=self.loss,
-                weight_decay=cell.cfg.weight_decay,
-                delta=measure.delta,
-                self_pairs=measure.self_pairs,
-            )
-            cell.rows += rows_of(epoch, split, measured)
-        for logger in cell.loggers:
-            logger.log_metrics({**final_measures(cell.rows), "epoch": epoch}, step=trainer.global_step)
-        if cell.history is not None:
-            cell.history.append(cell.rows)
+    def _measure(self, trainer: Trainer, pl_module: LightningModule, cells: Sequence[Cell], epoch: int) -> None:
+        together = self._together(trainer, pl_module) if len(cells) > 1 else {}
+        for cell in cells:
+            measure = cell.cfg.measure
+            cell.rows = []
+            for split, loader in cell.data.measure_dataloaders(measure.batch_size).items():
+                own = together[split][self.cells.index(cell)] if split in together else None
+                measured = (
+                    {LAST: own}
+                    if own is not None
+                    else measure_split(
+                        cell.network,
+                        loader,
+                        self.layers,
+                        loss=self.loss,
+                        weight_decay=cell.cfg.weight_decay,
+                        delta=measure.delta,
+                        self_pairs=measure.self_pairs,
+                    )
+                )
+                cell.rows += rows_of(epoch, split, measured)
+            for logger in cell.loggers:
+                logger.log_metrics({**final_measures(cell.rows), "epoch": epoch}, step=trainer.global_step)
+            if cell.history is not None:
+                cell.history.append(cell.rows)
+
+    def _together(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, list[dict[str, float] | None]]:
+        """Measures of all cells by split, where they can be measured side by side."""
+        on_gpu = pl_module.device.type == "cuda"
+        if self.layers != LAST or not (on_gpu if self.at_once is None else self.at_once):
+            return {}
+        measure = self.cells[0].cfg.measure
+        if self._measurer is None:
+            network, decays = pl_module.network, [cell.cfg.weight_decay for cell in self.cells]
+            assert isinstance(network, StackedNetwork)
+            self._measurer = CellsMeasurer(network, self.loss, decays, measure.delta, measure.self_pairs)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        splits = [split for split in ("train", "test") if data.same_size(split)]
+        return {split: self._measurer.measure(data.measure_batches(split, measure.batch_size)) for split in splits}
 
     def state_dict(self) -> dict[str, Any]:
         """Time spent."""

@@ -115,6 +115,7 @@ class Size:
         num_classes: C.
         parameters: Numbers that the network trains.
         features: Features of all of its layers, for one input.
+        feature_dim: Of them, those of the last layer.
         batch_size: Samples of the largest minibatch.
         item: Bytes of a number.
     """
@@ -124,18 +125,19 @@ class Size:
     num_classes: int
     parameters: int
     features: int
+    feature_dim: int
     batch_size: int
     item: int
 
     @property
     def bytes(self) -> int:
-        """Estimate of the device's memory: parameters with moments, activations of a minibatch, the epoch's data."""
+        """Estimate of the device's memory: parameters with moments, activations of a minibatch, data, kept features."""
         inputs = 1
         for length in self.input_shape:
             inputs *= length
         data = 2 * self.samples * (inputs * 4 + 8)
         numbers = _GRADIENTS_AND_MOMENTS * self.parameters + _ACTIVATIONS * self.batch_size * self.features
-        return data + numbers * self.item
+        return data + (numbers + self.samples * self.feature_dim) * self.item
 
 
 def _signature(cfg: DictConfig, size: Size) -> str:
