@@ -13,18 +13,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ncflow.config import ConfigError, describe
+from ncflow.config import ConfigError, describe, run_id, without_hydra
 from ncflow.models import MLP, Classifier
 from ncflow.models.classifier import parameter_groups
 from ncflow.models.losses import ExponentialLoss, SquareLoss
 from ncflow.models.vgg import VGG
-from ncflow.results import load_runs
+from ncflow.results import load_runs, run_folders
 from ncflow.seeding import epoch_order
 from ncflow.stacked import group
 from ncflow.stacked.data import StackedBatches
 from ncflow.stacked.launcher import plan_sweep
 from ncflow.stacked.modules import StackedNetwork, can_be_stacked
 from ncflow.stacked.optimizer import CellOptimizer
+from ncflow.status import look
 from tests.conftest import environment
 from tests.wandb_files import read_all
 
@@ -224,6 +225,7 @@ def test_a_group_that_is_stopped_goes_on_to_the_same_numbers(number, tmp_path, u
     process.send_signal(number)
     assert process.wait(60) == (-9 if number == signal.SIGKILL else 128 + number)
     assert load_runs(tmp_path)["status"].tolist() == ["interrupted"] * 3
+    assert {look(folder).epoch for folder in run_folders(tmp_path)} not in ({0}, {None})
     again = start(tmp_path, *STACKED, *LONG)
     assert again.wait(200) == 0, again.stderr.read()
     assert_same_sweeps(uninterrupted, tmp_path)
@@ -307,6 +309,16 @@ def test_groups_are_cut_to_size_and_to_the_memory(config):
     assert [len(group.cells) for group in small.groups] == [2, 2]
     assert len(small.alone) == 1
     assert plan_sweep(configs, {**OPTIONS, "memory_gb": 1e-9}).groups == []
+
+
+def test_runs_that_were_stopped_together_go_on_together(config, tmp_path):
+    configs = sweep(config, f"runs_dir={tmp_path}", cells=[[f"seed={seed}"] for seed in range(6)])
+    home = Path(configs[0].hydra.sweep.dir) / ".stacked" / "group"
+    (home / "checkpoints").mkdir(parents=True)
+    (home / "checkpoints/last.ckpt").touch()
+    (home / "members.json").write_text(json.dumps({"run_ids": [run_id(without_hydra(configs[i])) for i in (1, 3, 4)]}))
+    found = plan_sweep(configs, OPTIONS)
+    assert sorted(sorted(group.cells) for group in found.groups) == [[0, 2, 5], [1, 3, 4]]
 
 
 def test_shapes_and_schedules_keep_runs_apart(config):

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ from ncflow.progress import is_interactive
 from ncflow.results import (
     CHECKPOINT,
     HISTORY,
+    PROGRESS,
     RESULT,
     RUN,
     RUNNING,
@@ -90,14 +92,14 @@ def size_of(cfg: DictConfig, library: Library) -> Size | None:
     )
 
 
-def checkpoint_of(sweep: Path, run_ids: Sequence[str]) -> Path | None:
-    """Checkpoint of an interrupted group that holds all of these runs, the latest one; None where there is none."""
-    found = []
-    for file in sweep.glob(f"{FOLDER}/*/{_MEMBERS}"):
-        members, checkpoint = read_json(file) or {}, file.parent / CHECKPOINT
-        if checkpoint.exists() and set(run_ids) <= set(members.get("run_ids", [])):
-            found.append(checkpoint)
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+def homes(sweep: Path) -> dict[str, Path]:
+    """Folder of the interrupted group whose checkpoint has a run, by run id; the latest where there are several."""
+    found: dict[str, Path] = {}
+    checkpoints = [path for path in sweep.glob(f"{FOLDER}/*/{CHECKPOINT}")]
+    for checkpoint in sorted(checkpoints, key=lambda path: path.stat().st_mtime):
+        home = checkpoint.parents[1]
+        found |= dict.fromkeys((read_json(home / _MEMBERS) or {}).get("run_ids", []), home)
+    return found
 
 
 def train(
@@ -136,9 +138,12 @@ def train(
         classifiers.append(classifier)
     names = [str(described["run_id"]) for described in descriptions]
     module = _module(first, names, cells, classifiers)
-    checkpoint = checkpoint_of(sweep, names)
+    before = {homes(sweep).get(name) for name in names}
+    stopped = before.pop() if len(before) == 1 else None
     home = sweep / FOLDER / hashlib.sha256("".join(sorted(names)).encode()).hexdigest()[:8]
     write_json(home / _MEMBERS, {"run_ids": names})
+    for cell in cells:
+        _point(cell.folder / PROGRESS, home / PROGRESS)
     results: dict[str, dict[str, Any]] = {}
     measure = MeasureCells(
         cells,
@@ -153,12 +158,20 @@ def train(
         callbacks.append(EpochProgress(f"{len(cells)} cells as one"))
     trainer: Trainer = make_trainer(first, home, callbacks, False)
     trainer.precision_plugin.convert_module(module)
-    trainer.fit(
-        module,
-        datamodule=StackedData([cell.data for cell in cells], [cell.cfg.seed for cell in cells], first.batch_size),
-        ckpt_path=None if checkpoint is None else str(checkpoint),
-    )
+    stacked_data = StackedData([cell.data for cell in cells], [cell.cfg.seed for cell in cells], first.batch_size)
+    try:
+        trainer.fit(module, datamodule=stacked_data, ckpt_path=None if stopped is None else str(stopped / CHECKPOINT))
+    finally:
+        for cell in cells:
+            for logger in cell.loggers if cell.status is None else []:
+                logger.finalize("failed")
     return [results.get(name) for name in names]
+
+
+def _point(link: Path, target: Path) -> None:
+    """How far a cell is is how far its group is."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(target, link.parent))
 
 
 def _module(

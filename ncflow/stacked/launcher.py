@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from ncflow.config import ConfigError, check_types, describe, experiment_name, flat_config, without_hydra
+from ncflow.config import ConfigError, check_types, describe, experiment_name, flat_config, run_id, without_hydra
 from ncflow.results import FAILED, LOG, RESULT, RUN, read_json, write_json
 from ncflow.signals import StoppedBySignalError
 from ncflow.stacked import group
@@ -73,7 +73,9 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> Swe
         if kind not in known:
             known[kind] = None if why_alone(cfg) else group.size_of(cfg, library)
         sizes.append(known[kind])
-    found = plan(tasks, sizes, options["max_group"], memory)
+    stopped = group.homes(Path(str(configs[0].hydra.sweep.dir)))
+    homes = [str(stopped[name]) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
+    found = plan(tasks, sizes, homes, options["max_group"], memory)
     return SweepPlan(found.groups, list(found.alone), summary(found))
 
 

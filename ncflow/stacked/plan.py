@@ -70,21 +70,29 @@ def why_alone(cfg: DictConfig) -> str | None:
     return None
 
 
-def plan(configs: Sequence[DictConfig], sizes: Sequence["Size | None"], max_group: int, memory: int) -> Plan:
+def plan(
+    configs: Sequence[DictConfig],
+    sizes: Sequence["Size | None"],
+    homes: Sequence[str | None],
+    max_group: int,
+    memory: int,
+) -> Plan:
     """Group the runs of a sweep.
 
     Args:
         configs: Of all runs.
         sizes: Of all runs; None where the network has no stacked form.
+        homes: Of all runs, what names the interrupted group whose checkpoint has the run, None for none: runs that
+            were stopped together go on together.
         max_group: Most cells of a group, >= 1.
         memory: Bytes of the device that a group may take.
     """
     alone: dict[int, str] = {}
     alike: dict[str, list[int]] = defaultdict(list)
-    for index, (cfg, size) in enumerate(zip(configs, sizes, strict=True)):
+    for index, (cfg, size, home) in enumerate(zip(configs, sizes, homes, strict=True)):
         reason = why_alone(cfg) or ("its network has no stacked form" if size is None else None)
         if reason is None and size is not None:
-            alike[_signature(cfg, size)].append(index)
+            alike[_signature(cfg, size, home)].append(index)
         else:
             alone[index] = str(reason)
     groups = []
@@ -140,14 +148,14 @@ class Size:
         return data + (numbers + self.samples * self.feature_dim) * self.item
 
 
-def _signature(cfg: DictConfig, size: Size) -> str:
+def _signature(cfg: DictConfig, size: Size, home: str | None) -> str:
     kept = {
         name: value
         for name, value in flat_config(cfg).items()
         if not any(name == other or name.startswith(f"{other}.") for other in MAY_DIFFER)
     }
     shape = [size.samples, size.input_shape, size.num_classes]
-    return json.dumps([kept, shape], sort_keys=True, default=str)
+    return json.dumps([kept, shape, home], sort_keys=True, default=str)
 
 
 def _hyperparameters(cfg: DictConfig) -> tuple[str, ...]:
