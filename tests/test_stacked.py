@@ -18,11 +18,11 @@ from ncflow.models import MLP, Classifier
 from ncflow.models.classifier import parameter_groups
 from ncflow.models.losses import ExponentialLoss, SquareLoss
 from ncflow.models.vgg import VGG
-from ncflow.results import load_runs, run_folders
+from ncflow.results import load_runs, lock, run_folders
 from ncflow.seeding import epoch_order
 from ncflow.stacked import group
 from ncflow.stacked.data import StackedBatches
-from ncflow.stacked.launcher import plan_sweep
+from ncflow.stacked.launcher import plan_sweep, train_group
 from ncflow.stacked.modules import StackedNetwork, can_be_stacked
 from ncflow.stacked.optimizer import CellOptimizer
 from ncflow.status import look
@@ -286,6 +286,21 @@ def test_cells_measured_side_by_side_are_what_they_are_one_by_one(options, confi
     for together, alone in zip(*found, strict=True):
         assert len(alone) in (4, 6)
         pd.testing.assert_frame_equal(together, alone, rtol=1e-9, atol=1e-12)
+
+
+def test_a_group_that_fails_is_failed_runs_with_their_traceback(config, tmp_path, monkeypatch):
+    configs = sweep(config, f"runs_dir={tmp_path}", cells=[["seed=0"], ["seed=1"], ["seed=2"]])
+    folders = [Path(str(cfg.hydra.sweep.dir)) / str(cfg.hydra.sweep.subdir) for cfg in configs]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(group, "train", lambda *_: 1 / 0)
+    with lock(folders[2]).acquire():
+        outcomes = train_group(configs)
+    assert [status for status, *_ in outcomes] == ["failed", "failed", "elsewhere"]
+    for folder in folders[:2]:
+        assert json.loads((folder / "run.json").read_text())["error"] == "ZeroDivisionError: division by zero"
+        assert "Traceback" in (folder / "ncflow.log").read_text()
+    assert not (folders[2] / "run.json").exists()
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------
