@@ -25,6 +25,7 @@ from ncflow.stacked.data import StackedBatches
 from ncflow.stacked.launcher import plan_sweep, train_group
 from ncflow.stacked.modules import StackedNetwork, can_be_stacked
 from ncflow.stacked.optimizer import CellOptimizer
+from ncflow.stacked.plan import MAY_DIFFER
 from ncflow.status import look
 from tests.conftest import environment
 from tests.wandb_files import read_all
@@ -310,7 +311,7 @@ def sweep(config, *overrides, cells):
     return [config(*overrides, *cell, "trainer=cpu", return_hydra_config=True) for cell in cells]
 
 
-OPTIONS = {"max_group": 512, "memory_gb": 1.0}
+OPTIONS = {"max_group": 512, "memory_gb": 1.0, "may_differ": list(MAY_DIFFER)}
 
 
 def test_groups_are_cut_to_size_and_to_the_memory(config):
@@ -336,6 +337,14 @@ def test_runs_that_were_stopped_together_go_on_together(config, tmp_path):
     assert sorted(sorted(group.cells) for group in found.groups) == [[0, 2, 5], [1, 3, 4]]
 
 
+def test_what_may_differ_can_be_narrowed(config):
+    configs = sweep(config, cells=[["seed=0"], ["seed=1"], ["seed=0", "weight_decay=1"], ["seed=1", "weight_decay=1"]])
+    found = plan_sweep(configs, {**OPTIONS, "may_differ": ["seed"]})
+    assert sorted(group.cells for group in found.groups) == [(0, 1), (2, 3)]
+    written = config("hydra/launcher=stacked", return_hydra_config=True).hydra.launcher.may_differ
+    assert list(written) == list(MAY_DIFFER)
+
+
 def test_shapes_and_schedules_keep_runs_apart(config):
     base = [["seed=0"], ["seed=1"]]
     for option in ("model.width=64", "epochs=10", "batch_size=64", "data.num_samples=1000", "data.num_classes=5"):
@@ -352,6 +361,10 @@ def test_shapes_and_schedules_keep_runs_apart(config):
         ({"max_group": 0}, "hydra.launcher.max_group must be greater than 0, found 0"),
         ({"max_group": "many"}, "hydra.launcher.max_group must be a whole number, found 'many'"),
         ({"memory_gb": -1.0}, "hydra.launcher.memory_gb must be greater than 0, found -1.0"),
+        (
+            {"may_differ": ["seed", "epochs"]},
+            f"hydra.launcher.may_differ must be of {', '.join(MAY_DIFFER)}, found 'epochs'",
+        ),
     ],
 )
 def test_bad_options_are_one_line(options, line, config):

@@ -16,7 +16,7 @@ from ncflow.config import ConfigError, check_types, describe, experiment_name, f
 from ncflow.results import FAILED, LOG, RESULT, RUN, read_json, write_json
 from ncflow.signals import StoppedBySignalError
 from ncflow.stacked import group
-from ncflow.stacked.plan import Group, Size, plan, summary, why_alone
+from ncflow.stacked.plan import MAY_DIFFER, Group, Size, plan, summary, why_alone
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,12 @@ class Options:
     Args:
         max_group: Most cells that are trained as one.
         memory_gb: Memory that a group may take; None for 70 % of what the device has free.
+        may_differ: Options, or groups of them, in which the cells of a group may differ.
     """
 
     max_group: int
     memory_gb: float | None
+    may_differ: list[str]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> Swe
     for name in ("max_group", "memory_gb"):
         if options[name] is not None and options[name] <= 0:
             raise ConfigError(f"hydra.launcher.{name} must be greater than 0, found {options[name]!r}")
+    for name in options["may_differ"]:
+        if name not in MAY_DIFFER:
+            known = ", ".join(MAY_DIFFER)
+            raise ConfigError(f"hydra.launcher.may_differ must be of {known}, found {name!r}")
     tasks = [without_hydra(cfg) for cfg in configs]
     gigabytes = options["memory_gb"]
     memory = _free_memory(tasks[0]) if gigabytes is None else int(gigabytes * 2**30)
@@ -75,7 +81,7 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> Swe
         sizes.append(known[kind])
     stopped = group.homes(Path(str(configs[0].hydra.sweep.dir)))
     homes = [str(stopped[name]) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
-    found = plan(tasks, sizes, homes, options["max_group"], memory)
+    found = plan(tasks, sizes, homes, options["max_group"], memory, options["may_differ"])
     return SweepPlan(found.groups, list(found.alone), summary(found))
 
 

@@ -22,7 +22,7 @@ MAY_DIFFER = (
     "model.init_norm",
     "data",
 )
-"""Options, or groups of them, in which the cells of a group may differ. Shapes must agree all the same."""
+"""Options, or groups of them, in which the cells of a group can differ. Shapes must agree all the same."""
 
 _OPTIMIZERS = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
 # Options that a stacked run does not offer: what they must be for a run to be stacked.
@@ -76,6 +76,7 @@ def plan(
     homes: Sequence[str | None],
     max_group: int,
     memory: int,
+    may_differ: Sequence[str] = MAY_DIFFER,
 ) -> Plan:
     """Group the runs of a sweep.
 
@@ -86,13 +87,14 @@ def plan(
             were stopped together go on together.
         max_group: Most cells of a group, >= 1.
         memory: Bytes of the device that a group may take.
+        may_differ: Those of :data:`MAY_DIFFER` in which they may.
     """
     alone: dict[int, str] = {}
     alike: dict[str, list[int]] = defaultdict(list)
     for index, (cfg, size, home) in enumerate(zip(configs, sizes, homes, strict=True)):
         reason = why_alone(cfg) or ("its network has no stacked form" if size is None else None)
         if reason is None and size is not None:
-            alike[_signature(cfg, size, home)].append(index)
+            alike[_signature(cfg, size, home, may_differ)].append(index)
         else:
             alone[index] = str(reason)
     groups = []
@@ -148,11 +150,11 @@ class Size:
         return data + (numbers + self.samples * self.feature_dim) * self.item
 
 
-def _signature(cfg: DictConfig, size: Size, home: str | None) -> str:
+def _signature(cfg: DictConfig, size: Size, home: str | None, may_differ: Sequence[str]) -> str:
     kept = {
         name: value
         for name, value in flat_config(cfg).items()
-        if not any(name == other or name.startswith(f"{other}.") for other in MAY_DIFFER)
+        if not any(name == other or name.startswith(f"{other}.") for other in may_differ)
     }
     shape = [size.samples, size.input_shape, size.num_classes]
     return json.dumps([kept, shape, home], sort_keys=True, default=str)

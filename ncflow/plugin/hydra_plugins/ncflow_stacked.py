@@ -21,7 +21,7 @@ class NcflowStackedLauncher(Launcher):
     """
 
     def __init__(self, **options: Any) -> None:
-        self.options = options
+        self.options = {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in options.items()}
         self._alone = BasicLauncher()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
