@@ -67,8 +67,7 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> Swe
             raise ConfigError(f"hydra.launcher.{name} must be greater than 0, found {options[name]!r}")
     for name in options["may_differ"]:
         if name not in MAY_DIFFER:
-            known = ", ".join(MAY_DIFFER)
-            raise ConfigError(f"hydra.launcher.may_differ must be of {known}, found {name!r}")
+            raise ConfigError(f"hydra.launcher.may_differ must be of {', '.join(MAY_DIFFER)}, found {name!r}")
     tasks = [without_hydra(cfg) for cfg in configs]
     gigabytes = options["memory_gb"]
     memory = _free_memory(tasks[0]) if gigabytes is None else int(gigabytes * 2**30)
