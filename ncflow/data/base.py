@@ -148,7 +148,7 @@ class InMemoryData(LightningDataModule, ABC):
             order=lambda: epoch_order(self.seed, 0 if trainer is None else trainer.current_epoch, count),
             device=device,
             prepare=self.network_inputs,
-            shared=trainer is not None and trainer.world_size > 1,
+            shared=torch.distributed.is_initialized(),
         )
 
     def measure_dataloaders(self, batch_size: int = 1000) -> dict[str, Batches]:
