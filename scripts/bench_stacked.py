@@ -2,11 +2,12 @@
 """A grid trained as one stacked model against the same runs one by one, per run.
 
 The recipe of pan_cao/fig2 (4 layers, BN before the classifier, 4000 samples, batches of 128, Adam, a measurement every
-5 epochs) for some epochs, with K cells that differ in seed and weight decay. Each figure comes from a process of its
-own: the time of building and training, divided by the number of runs, the median over repeats; the largest memory of
-the process, or of the GPU; beside it the time of the matrix products of the same steps alone, which bounds both.
+5 epochs) for some epochs, with K cells that differ in seed and weight decay, in the groups that the launcher makes of
+them. Each figure comes from a process of its own: the time of building and training, divided by the number of runs, the
+median over repeats; the largest memory of the process, or of the GPU; beside it the time of the matrix products of the
+same steps alone, which bounds both.
 
-usage: scripts/bench_stacked.py [--device cpu|cuda] [--cells 1 8 64 280] [--width 32 64 300] [--epochs 10] [--repeats 3]
+usage: scripts/bench_stacked.py [--device cpu|cuda] [--cells 2 8 64 280] [--width 32 64 300] [--epochs 10] [--repeats 3]
 """
 
 import argparse
@@ -53,6 +54,8 @@ def seconds(kind: str, cells: int, width: int, epochs: int, device: str) -> floa
     from ncflow.config import describe
     from ncflow.fit import fit
     from ncflow.stacked import group
+    from ncflow.stacked.launcher import plan_runs
+    from ncflow.stacked.plan import MAY_DIFFER
 
     torch.set_num_threads(1)
     number = min(cells, MOST_ALONE) if kind == "alone" else cells
@@ -67,7 +70,10 @@ def seconds(kind: str, cells: int, width: int, epochs: int, device: str) -> floa
         fit(*warm_up)
         start = time.perf_counter()
         if kind == "stacked":
-            group.train(grid, folders, described, Path(root))
+            options = {"max_group": 512, "memory_gb": None, "may_differ": MAY_DIFFER}
+            for cells_of_group in (found.cells for found in plan_runs(grid, [None] * number, options).groups):
+                chosen = ([many[cell] for cell in cells_of_group] for many in (grid, folders, described))
+                group.train(*chosen, Path(root))
         else:
             for run in zip(grid, folders, described, strict=True):
                 fit(*run)
@@ -135,7 +141,7 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--cells", type=int, nargs="+", default=[1, 8, 64, 280])
+    parser.add_argument("--cells", type=int, nargs="+", default=[2, 8, 64, 280])
     parser.add_argument("--width", type=int, nargs="+", default=[32, 64, 300])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)

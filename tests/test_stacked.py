@@ -327,6 +327,12 @@ def test_groups_are_cut_to_size_and_to_the_memory(config):
     assert plan_sweep(configs, {**OPTIONS, "memory_gb": 1e-9}).groups == []
 
 
+def test_on_a_cpu_groups_fit_its_caches(config, monkeypatch):
+    configs = sweep(config, cells=[[f"seed={seed}"] for seed in range(4)])
+    monkeypatch.setattr("ncflow.stacked.launcher._CPU_CACHE", 2 * 4 * 4 * (16 * 300 + 2 * 300 * 300 + 300 + 300 * 4))
+    assert [len(group.cells) for group in plan_sweep(configs, OPTIONS).groups] == [2, 2]
+
+
 def test_runs_that_were_stopped_together_go_on_together(config, tmp_path):
     configs = sweep(config, f"runs_dir={tmp_path}", cells=[[f"seed={seed}"] for seed in range(6)])
     home = Path(configs[0].hydra.sweep.dir) / ".stacked" / "group"

@@ -16,11 +16,13 @@ from ncflow.config import ConfigError, check_types, describe, experiment_name, f
 from ncflow.results import FAILED, LOG, RESULT, RUN, read_json, write_json
 from ncflow.signals import StoppedBySignalError
 from ncflow.stacked import group
-from ncflow.stacked.plan import MAY_DIFFER, Group, Size, plan, summary, why_alone
+from ncflow.stacked.plan import MAY_DIFFER, Group, Plan, Size, plan, summary, why_alone
 
 log = logging.getLogger(__name__)
 
 _SHARE_OF_MEMORY = 0.7
+# On a CPU, groups whose parameters are far larger than its caches were measured slower than runs alone.
+_CPU_CACHE = 2**27
 _IRRELEVANT_TO_SIZE = ("seed", "weight_decay", "weight_decay_scope", "optimizer.lr", "optimizer.momentum")
 
 Outcome = tuple[str, str, str, dict[str, Any]]
@@ -69,23 +71,36 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> Swe
         if name not in MAY_DIFFER:
             raise ConfigError(f"hydra.launcher.may_differ must be of {', '.join(MAY_DIFFER)}, found {name!r}")
     tasks = [without_hydra(cfg) for cfg in configs]
-    gigabytes = options["memory_gb"]
-    memory = _free_memory(tasks[0]) if gigabytes is None else int(gigabytes * 2**30)
+    stopped = group.homes(Path(str(configs[0].hydra.sweep.dir)))
+    homes = [str(stopped[name]) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
+    found = plan_runs(tasks, homes, options)
+    return SweepPlan(found.groups, list(found.alone), summary(found))
+
+
+def plan_runs(configs: Sequence[DictConfig], homes: Sequence[str | None], options: Mapping[str, Any]) -> Plan:
+    """Plan runs for the device that they ask for.
+
+    Args:
+        configs: Of the runs.
+        homes: As for :func:`ncflow.stacked.plan.plan`.
+        options: As :class:`Options` has them.
+    """
     library, known = group.Library(), dict[str, Size | None]()
     sizes = []
-    for cfg in tasks:
+    for cfg in configs:
         kind = repr({name: value for name, value in flat_config(cfg).items() if name not in _IRRELEVANT_TO_SIZE})
         if kind not in known:
             known[kind] = None if why_alone(cfg) else group.size_of(cfg, library)
         sizes.append(known[kind])
-    stopped = group.homes(Path(str(configs[0].hydra.sweep.dir)))
-    homes = [str(stopped[name]) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
-    found = plan(tasks, sizes, homes, options["max_group"], memory, options["may_differ"])
-    return SweepPlan(found.groups, list(found.alone), summary(found))
+    on_gpu = configs[0].trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    gigabytes = options["memory_gb"]
+    memory = _free_memory(on_gpu) if gigabytes is None else int(gigabytes * 2**30)
+    cache = None if on_gpu else _CPU_CACHE
+    return plan(configs, sizes, homes, options["max_group"], memory, options["may_differ"], cache)
 
 
-def _free_memory(cfg: DictConfig) -> int:
-    if cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+def _free_memory(on_gpu: bool) -> int:
+    if on_gpu:
         return int(_SHARE_OF_MEMORY * torch.cuda.mem_get_info()[0])
     return int(_SHARE_OF_MEMORY * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 

@@ -77,6 +77,7 @@ def plan(
     max_group: int,
     memory: int,
     may_differ: Sequence[str] = MAY_DIFFER,
+    cache: int | None = None,
 ) -> Plan:
     """Group the runs of a sweep.
 
@@ -88,6 +89,7 @@ def plan(
         max_group: Most cells of a group, >= 1.
         memory: Bytes of the device that a group may take.
         may_differ: Those of :data:`MAY_DIFFER` in which they may.
+        cache: Bytes that the parameters of a group may take with gradients and moments; None for no limit.
     """
     alone: dict[int, str] = {}
     alike: dict[str, list[int]] = defaultdict(list)
@@ -100,9 +102,11 @@ def plan(
     groups = []
     for members in alike.values():
         members.sort(key=lambda index: _hyperparameters(configs[index]))
-        a_run = next(size.bytes for size in (sizes[index] for index in members) if size is not None)
-        fit = max(1, memory // a_run)
-        at_once = min(max_group, fit)
+        size = next(size for size in (sizes[index] for index in members) if size is not None)
+        a_run = size.bytes
+        at_once = min(max_group, max(1, memory // a_run))
+        if cache is not None:
+            at_once = min(at_once, max(1, cache // size.state_bytes))
         number = -(-len(members) // at_once)
         # Of nearly one size: a short last group would use the device badly.
         bounds = [len(members) * part // number for part in range(number + 1)]
@@ -140,14 +144,19 @@ class Size:
     item: int
 
     @property
+    def state_bytes(self) -> int:
+        """Of the parameters with gradients and moments."""
+        return _GRADIENTS_AND_MOMENTS * self.parameters * self.item
+
+    @property
     def bytes(self) -> int:
         """Estimate of the device's memory: parameters with moments, activations of a minibatch, data, kept features."""
         inputs = 1
         for length in self.input_shape:
             inputs *= length
         data = 2 * self.samples * (inputs * 4 + 8)
-        numbers = _GRADIENTS_AND_MOMENTS * self.parameters + _ACTIVATIONS * self.batch_size * self.features
-        return data + (numbers + self.samples * self.feature_dim) * self.item
+        activations = _ACTIVATIONS * self.batch_size * self.features + self.samples * self.feature_dim
+        return data + self.state_bytes + activations * self.item
 
 
 def _signature(cfg: DictConfig, size: Size, home: str | None, may_differ: Sequence[str]) -> str:
