@@ -83,14 +83,16 @@ class CellOptimizer:
     def load_state(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take a state over, of cells in this order."""
         for part, name, cells in self._slices:
+            group = self._group_of(part)
             for key, whole in state[name].items():
                 value = whole[cells]
                 if key == "lr":
-                    self._group_of(part)["lr"] = float(value[0])
+                    group["lr"] = float(value[0])
                 elif whole.ndim == part.ndim:
                     self.optimizer.state[part][key] = value.clone().to(part)
-                else:  # Adam's step
-                    self.optimizer.state[part][key] = value[0].clone()
+                else:  # Adam's step, which fused kernels want beside the parameters
+                    device = part.device if group.get("fused") else "cpu"
+                    self.optimizer.state[part][key] = value[0].clone().to(device)
 
     def _group_of(self, part: Tensor) -> dict[str, Any]:
         return next(group for group in self.optimizer.param_groups if any(p is part for p in group["params"]))
