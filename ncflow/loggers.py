@@ -9,6 +9,7 @@ import os
 import secrets
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -268,8 +269,22 @@ def _finish(run: Any, summary: Mapping[str, Any], failed: bool = False) -> None:
     try:
         run.finish(exit_code=int(failed))
     except TimeoutError:
+        if not _process.late:
+            threading.Thread(target=_end_in_time, daemon=True).start()
         _process.late = True
         _tell_unsent(run)
+
+
+def _end_in_time() -> None:
+    """At the end of this process W&B's own goes on trying to send: give it half a minute more."""
+    threading.main_thread().join()
+    time.sleep(_FINISH_SECONDS)
+    _kill_service()
+
+
+def _kill_service() -> None:
+    with suppress(Exception):  # W&B's own parts, which may be elsewhere in another version
+        import_wandb().setup()._connection._proc._process.kill()
 
 
 def _end_unseen(run: Any, failed: bool) -> None:

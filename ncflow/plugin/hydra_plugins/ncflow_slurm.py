@@ -17,6 +17,23 @@ except ImportError:
     SlurmLauncher = None
 
 
+_ASKING = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+
+
+class _RequeuedError(BaseException):
+    """This job is in the queue again; no exception of a run, and so caught by nothing that reports those."""
+
+
+def _requeue_by(handler: Any) -> Any:
+    def requeue(number: int, frame: Any) -> None:
+        try:
+            handler(number, frame)
+        except SystemExit as stop:
+            raise _RequeuedError(stop.code) from None
+
+    return requeue
+
+
 class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
     """hydra-submitit-launcher, each run an element of a job array, with these differences.
 
@@ -109,17 +126,29 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
         if processes.rank() > 0:  # the files of a run have one writer
             OmegaConf.update(self.config, "hydra.output_subdir", None)
             OmegaConf.update(self.config, "hydra.job_logging.root.handlers", ["console"])
+        for number in _ASKING:
+            if callable(handler := signal.getsignal(number)):
+                signal.signal(number, _requeue_by(handler))
         try:
-            returned = super().__call__(*arguments)
-        except SystemExit as stop:
-            number = stop.code - 128 if isinstance(stop.code, int) else 0
-            handler = signal.getsignal(number) if number in signal.valid_signals() else None
-            if callable(handler):
-                handler(number, None)  # type: ignore[arg-type]
-            raise
+            returned = self._run(*arguments)
+        except _RequeuedError as stop:
+            raise SystemExit(stop.args[0]) from None
+        finally:
+            for number in _ASKING:  # what comes from here on must not end the job in the middle of its last words
+                signal.signal(number, signal.SIG_IGN)
         report = returned.return_value
         if report.status in (FAILED, REFUSED):
             raise RuntimeError(report.error)
         if report.status == ELSEWHERE and self.params["nodes"] * self.params["tasks_per_node"] > 1:
             raise RuntimeError("another process is at work on this run")  # the other tasks would wait for this one
         return returned
+
+    def _run(self, *arguments: Any) -> JobReturn:
+        try:
+            return super().__call__(*arguments)
+        except SystemExit as stop:
+            number = stop.code - 128 if isinstance(stop.code, int) else 0
+            handler = signal.getsignal(number) if number in signal.valid_signals() else None
+            if callable(handler):
+                handler(number, None)  # type: ignore[arg-type]
+            raise
