@@ -17,14 +17,8 @@ from ncflow.results import load_runs, status_of
 from ncflow.slurm import check
 from tests.conftest import TINY, environment, run_folder
 
-LONG = [
-    "epochs=400",
-    "model.width=48",
-    "data.num_samples=1200",
-    "data.num_test=100",
-    "trainer=cpu",
-    "weight_decay=5e-3",
-]
+LONG = ["epochs=200", "model.width=48", "data.num_samples=1200", "data.num_test=100", "trainer=cpu"]
+LONG += ["weight_decay=5e-3"]
 SLURM = ["-m", "hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1"]
 
 
