@@ -163,14 +163,19 @@ def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
     return named
 
 
+def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Replace a checkpoint; a crash leaves the old one or the new one whole."""
+    # Through memory: PyTorch's own writer reports a full disk as an internal error.
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
 class _AtomicCheckpoints(TorchCheckpointIO):
     """Checkpoints that a crash leaves whole, old or new, and that are read without running code in them."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        # Through memory: PyTorch's own writer reports a full disk as an internal error.
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_atomically(Path(path), buffer.getbuffer())
+        write_checkpoint(Path(path), checkpoint)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         try:

@@ -249,7 +249,7 @@ def _start(
         _go_offline(f"no run could be started ({_one_line(error)})")
         if _process.runs:
             raise
-        wandb.teardown()  # otherwise the id stays taken; it would end other runs
+        _end_service()
         run = wandb.init(mode="offline", **options)
     _process.runs += 1
     run.define_metric("epoch")
@@ -273,6 +273,13 @@ def _finish(run: Any, summary: Mapping[str, Any], failed: bool = False) -> None:
             threading.Thread(target=_end_in_time, daemon=True).start()
         _process.late = True
         _tell_unsent(run)
+
+
+def _end_service() -> None:
+    """End W&B's own process, which holds on to the ids of runs that could not be started; it would end other runs."""
+    # Where that process is gone or fails, W&B raises, or even asks this process to exit.
+    with suppress(Exception, SystemExit):
+        import_wandb().teardown()
 
 
 def _end_in_time() -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import wandb
 from PIL import Image
 
-import wandb
 from ncflow import loggers
 from ncflow.figures import style
 from ncflow.figures.claims.pan_cao import CLAIMS

@@ -377,7 +377,6 @@ def test_a_server_that_goes_away_in_the_middle_costs_no_data(run_here, process, 
 
 
 def test_runs_that_are_open_together_wait_together_for_a_server_that_went_away(process, tmp_path, caplog):
-    import wandb
 
     caplog.set_level(logging.INFO)
 
@@ -394,8 +393,10 @@ def test_runs_that_are_open_together_wait_together_for_a_server_that_went_away(p
         for logger in several:
             logger.finish({"status": "done"})
         # As at the end of a process; without it W&B was once seen to wait for minutes.
-        threading.Timer(20, loggers._kill_service).start()
-        wandb.teardown()
+        killer = threading.Timer(20, loggers._kill_service)
+        killer.start()
+        loggers._end_service()
+        killer.cancel()
         assert time.monotonic() - start < 60  # 4 s each, one by one 40 s before the end alone
     assert [message.count(str(tmp_path / str(number))) for number, message in enumerate(said(caplog))] == [1] * 10
     for number in range(10):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 EPSILON = torch.finfo(torch.float64).eps
 # Closer to its centre than this many ulps of the centre, a feature or a mean is at it: what is left is rounding.
-_ROUNDING = 64
+ROUNDING = 64
 # Classes up to which products with the matrix of membership are faster.
 _FEW_CLASSES = 16
 # Elements of a chunk: in float64 it stays in a CPU's cache; a GPU wants few, large kernels.
@@ -194,7 +194,7 @@ def geometry(first: FirstSums, center: str) -> Geometry:
         "none": torch.zeros_like(mean_of_means),
     }
     centred = means[present] - mean_of_means
-    rounding = _ROUNDING * EPSILON * torch.linalg.vector_norm(means[present], dim=1).amax()
+    rounding = ROUNDING * EPSILON * torch.linalg.vector_norm(means[present], dim=1).amax()
     centred[torch.linalg.vector_norm(centred, dim=1) <= rounding] = 0
     gram = centred @ centred.T
     K = len(gram)
@@ -250,7 +250,7 @@ class SecondSums:
         """
         by_products, whitening = around.whitening
         weights = 1 / (around.num_present * around.counts)
-        tolerance = _ROUNDING * EPSILON * torch.linalg.vector_norm(around.centre)
+        tolerance = ROUNDING * EPSILON * torch.linalg.vector_norm(around.centre)
         from_centre = around.means - around.centre
         beside = [labels] if predicted is None else [labels, predicted]
         buffer = None

@@ -1,7 +1,6 @@
 """From the configs of a group to its results: build the cells, train them together, write each one's files."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -15,7 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from ncflow.config import build
 from ncflow.data.base import InMemoryData
-from ncflow.fit import Outcome, make_logger, make_trainer, measured_layers, prepare, prepare_data, set_up_process
+from ncflow.fit import (
+    Outcome,
+    make_logger,
+    make_trainer,
+    measured_layers,
+    prepare,
+    prepare_data,
+    set_up_process,
+    write_checkpoint,
+)
 from ncflow.lifecycle import EpochProgress, SaveForResume
 from ncflow.models import Classifier
 from ncflow.models.network import find_classifier
@@ -31,7 +39,6 @@ from ncflow.results import (
     final_measures,
     lock,
     read_json,
-    write_atomically,
     write_json,
 )
 from ncflow.stacked.data import StackedData
@@ -39,8 +46,6 @@ from ncflow.stacked.loop import Cell, MeasureCells, StackedClassifier
 from ncflow.stacked.modules import StackedNetwork, can_be_stacked
 from ncflow.stacked.optimizer import CellOptimizer
 from ncflow.stacked.plan import Size
-
-log = logging.getLogger(__name__)
 
 FOLDER = ".stacked"
 _MEMBERS = "members.json"
@@ -95,8 +100,7 @@ def size_of(cfg: DictConfig, library: Library) -> Size | None:
 def homes(sweep: Path) -> dict[str, Path]:
     """Folder of the interrupted group whose checkpoint has a run, by run id; the latest where there are several."""
     found: dict[str, Path] = {}
-    checkpoints = [path for path in sweep.glob(f"{FOLDER}/*/{CHECKPOINT}")]
-    for checkpoint in sorted(checkpoints, key=lambda path: path.stat().st_mtime):
+    for checkpoint in sorted(sweep.glob(f"{FOLDER}/*/{CHECKPOINT}"), key=lambda path: path.stat().st_mtime):
         home = checkpoint.parents[1]
         found |= dict.fromkeys((read_json(home / _MEMBERS) or {}).get("run_ids", []), home)
     return found
@@ -108,7 +112,7 @@ def train(
     descriptions: Sequence[Mapping[str, Any]],
     sweep: Path,
     measure_at_once: bool | None = None,
-) -> list[dict[str, Any] | None]:
+) -> None:
     """Train a group to its end, from its checkpoint where there is one.
 
     Args:
@@ -117,9 +121,6 @@ def train(
         descriptions: Flat descriptions of the cells.
         sweep: Folder of the sweep; the group's checkpoint is below it.
         measure_at_once: As for :class:`ncflow.stacked.loop.MeasureCells`.
-
-    Returns:
-        The result of each cell.
 
     Raises:
         StoppedBySignalError: If a signal stopped training, which saved a checkpoint first.
@@ -138,18 +139,18 @@ def train(
         classifiers.append(classifier)
     names = [str(described["run_id"]) for described in descriptions]
     module = _module(first, names, cells, classifiers)
-    before = {homes(sweep).get(name) for name in names}
+    known = homes(sweep)
+    before = {known.get(name) for name in names}
     stopped = before.pop() if len(before) == 1 else None
     home = sweep / FOLDER / hashlib.sha256("".join(sorted(names)).encode()).hexdigest()[:8]
     write_json(home / _MEMBERS, {"run_ids": names})
     for cell in cells:
         _point(cell.folder / PROGRESS, home / PROGRESS)
-    results: dict[str, dict[str, Any]] = {}
     measure = MeasureCells(
         cells,
         measured_layers(first),
         classifiers[0].loss,
-        lambda cell: _finish(cell, measure, results),
+        lambda cell: _finish(cell, measure),
         measure_at_once,
     )
     save = SaveForResume(home / CHECKPOINT, first.measure.every_n_epochs)
@@ -165,7 +166,6 @@ def train(
         for cell in cells:
             for logger in cell.loggers if cell.status is None else []:
                 logger.finalize("failed")
-    return [results.get(name) for name in names]
 
 
 def _point(link: Path, target: Path) -> None:
@@ -199,26 +199,18 @@ def _module(
     )
 
 
-def _finish(cell: Cell, measure: MeasureCells, results: dict[str, dict[str, Any]]) -> None:
+def _finish(cell: Cell, measure: MeasureCells) -> None:
     """Write what a cell leaves: its weights, as a run alone saves them, and last its result."""
-    write_checkpoint(cell)
+    # Copies, as a view would be saved with the weights of all cells.
+    state = {f"network.{name}": value.clone() for name, value in cell.network.state_dict().items()}
+    weights = {"state_dict": state, "epoch": cell.cfg.epochs, "global_step": cell.steps}
+    write_checkpoint(cell.folder / CHECKPOINT, weights)
     assert cell.status is not None
     outcome = Outcome(cell.status, final_measures(cell.rows), measure.seconds / len(measure.cells), cell.steps)
     result = outcome.result(cell.described)
     for logger in cell.loggers:
         logger.finish({**result, "epoch": cell.rows[0]["epoch"]})
     write_json(cell.folder / RESULT, result)
-    results[str(cell.described["run_id"])] = result
-
-
-def write_checkpoint(cell: Cell) -> None:
-    """The weights of a finished cell under the names of :class:`ncflow.models.Classifier`."""
-    import io
-
-    state = {f"network.{name}": value.clone() for name, value in cell.network.state_dict().items()}
-    buffer = io.BytesIO()
-    torch.save({"state_dict": state, "epoch": cell.cfg.epochs, "global_step": cell.steps}, buffer)
-    write_atomically(cell.folder / CHECKPOINT, buffer.getbuffer())
 
 
 def lock_all(folders: Sequence[Path], held: ExitStack) -> list[bool]:

@@ -16,12 +16,11 @@ from ncflow.data.batches import Split
 from ncflow.features import LAST, frozen
 from ncflow.measurement import Outputs, conclude
 from ncflow.metrics import NeuralCollapse
+from ncflow.metrics.margins import margins, predictions
 from ncflow.metrics.quasi_interpolation import output_sums
-from ncflow.metrics.statistics import EPSILON, FirstSums, Geometry, SecondSums, geometry
+from ncflow.metrics.statistics import EPSILON, ROUNDING, FirstSums, Geometry, SecondSums, geometry
 from ncflow.models.network import find_classifier
 from ncflow.stacked.modules import StackedNetwork
-
-_ROUNDING = 64
 
 
 class CellsMeasurer:
@@ -68,13 +67,9 @@ class CellsMeasurer:
             example = around[regular.index(True)]
             second = _second(kept, [one if fits else example for one, fits in zip(around, regular, strict=True)])
             said = self._outputs(kept)
-        margins = torch.cat([_margins(logits, labels) for _, labels, logits in kept], 1).cpu()
-        return [
-            self._conclude(cell, one_first, around[cell], one_second, said[cell], margins[cell])
-            if regular[cell]
-            else None
-            for cell, (one_first, one_second) in enumerate(zip(_cells_of(sums), _cells_of(second), strict=True))
-        ]
+        of_samples = torch.cat([_by_cell(margins, logits, labels) for _, labels, logits in kept], 1).cpu()
+        given = zip(_cells_of(sums), around, _cells_of(second), said, of_samples, strict=True)
+        return [self._conclude(cell, *one) if regular[cell] else None for cell, one in enumerate(given)]
 
     def _read(self, batches: Iterable[Split]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Features (K, B, d), labels (K, B) and logits (K, B, C) of each batch."""
@@ -96,7 +91,7 @@ class CellsMeasurer:
         quasi: list[Tensor] = []
         for _, labels, logits in kept:
             count, exact = labels.shape[1], logits.double()
-            correct = (_choices(logits) == labels).sum(1)
+            correct = (_by_cell(predictions, logits) == labels).sum(1)
             losses = [torch.vmap(loss)(exact, labels) * count for loss in (self.loss, F.cross_entropy)]
             sums.append(torch.stack([*losses, correct, torch.full_like(correct, count)], 1).double())
             if signs is not None:
@@ -107,12 +102,12 @@ class CellsMeasurer:
         return found
 
     def _conclude(
-        self, cell: int, first: FirstSums, around: Geometry, second: SecondSums, outputs: Outputs, margins: Tensor
+        self, cell: int, first: FirstSums, around: Geometry, second: SecondSums, outputs: Outputs, of_samples: Tensor
     ) -> dict[str, float]:
         network = self.twin.networks[cell]
         _, head = find_classifier(network)
         metric = NeuralCollapse(head.out_features, head.in_features, head, self.delta, self.self_pairs)
-        metric.take_sums(first, around, second, margins)
+        metric.take_sums(first, around, second, of_samples)
         return conclude(network, head, {LAST: metric}, outputs, None, self.weight_decay[cell])[LAST]
 
 
@@ -149,7 +144,7 @@ def _second(kept: Sequence[tuple[Tensor, Tensor, Tensor]], around: Sequence[Geom
         )
     )
     weights = 1 / (counts.shape[1] * counts)
-    tolerance = _ROUNDING * EPSILON * torch.linalg.vector_norm(centres, dim=1)[:, None]
+    tolerance = ROUNDING * EPSILON * torch.linalg.vector_norm(centres, dim=1)[:, None]
     parts = []
     for features, labels, logits in kept:
         exact, member = features.double(), _membership(labels, logits.shape[2])
@@ -169,7 +164,7 @@ def _second(kept: Sequence[tuple[Tensor, Tensor, Tensor]], around: Sequence[Geom
                 (member * squares[:, None]).sum(2),
                 relative.sum(1),
                 (nearest == labels).sum(1).double(),
-                (nearest == _choices(logits)).sum(1).double(),
+                (nearest == _by_cell(predictions, logits)).sum(1).double(),
                 torch.full_like(relative[:, 0], labels.shape[1]),
             )
         )
@@ -181,11 +176,6 @@ def _rows(table: Tensor, labels: Tensor) -> Tensor:
     return table.gather(1, labels[:, :, None].expand(-1, -1, table.shape[2]))
 
 
-def _choices(logits: Tensor) -> Tensor:
-    return torch.where(logits.isfinite().all(2), logits.argmax(2), -1)
-
-
-def _margins(logits: Tensor, labels: Tensor) -> Tensor:
-    own = logits.gather(2, labels[:, :, None])[:, :, 0]
-    others = logits.scatter(2, labels[:, :, None], -torch.inf).amax(2)
-    return own.double() - others.double()
+def _by_cell(function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+    """What a function says of each sample, (K, B), from values (K, B, ...) that it takes as (B, ...)."""
+    return function(*(value.flatten(0, 1) for value in values)).view(values[0].shape[:2])
