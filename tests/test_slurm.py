@@ -134,7 +134,7 @@ def test_eager_submission_returns_at_once_and_is_not_repeated(ncflow, tmp_path):
         job = job_of_sweep(tmp_path)
         assert f"submitted 2 runs as SLURM job {job}" in first.stdout
         assert load_runs(tmp_path)["status"].tolist() == ["pending", "pending"]
-        status = [sys.executable, "-c", "from ncflow.status import main; main()", "runs"]
+        status = [sys.executable, "-c", "from ncflow.status_cli import main; main()", "runs"]
         seen = subprocess.run(status, cwd=tmp_path, env=environment(), capture_output=True, text=True)
         assert "2 pending" in seen.stdout, seen.stderr
         second = ncflow(*eager)
@@ -249,9 +249,16 @@ class Breaking(MLP):
 """
 
 
-def state(job):
-    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
-    return shown.split("JobState=")[1].split()[0]
+def end_of(job):
+    """State of a job once it has ended: SLURM sees its end a moment after the run's files are there."""
+    command = ["scontrol", "show", "job", job]
+    for _ in range(100):
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        state = shown.split("JobState=")[1].split()[0]
+        if state not in ("RUNNING", "COMPLETING"):
+            break
+        time.sleep(0.2)
+    return state
 
 
 @on_slurm
@@ -266,7 +273,7 @@ def test_a_failing_run_makes_its_job_fail_and_the_others_go_on(how, line, ncflow
     assert len(done.stderr.splitlines()) == 1
     for file in tmp_path.rglob("job.json"):
         job = json.loads(file.read_text())
-        assert state(job["job"]) == ("FAILED" if job["model.how"] == how else "COMPLETED")
+        assert end_of(job["job"]) == ("FAILED" if job["model.how"] == how else "COMPLETED")
 
 
 # --- several processes a run --------------------------------------------------------------------------------------
