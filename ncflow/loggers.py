@@ -1,13 +1,9 @@
 """Weights & Biases, kept in the run's own folder and resumed under the same id; it never stops or slows training."""
 
-import base64
-import json
 import logging
 import math
-import netrc
 import os
 import secrets
-import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,25 +11,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from ncflow.results import INTERRUPTED, RESULT, read_json, write_json
+from ncflow.wandb_server import import_wandb, server_problem
 
 log = logging.getLogger(__name__)
 
 IDENTITY = "wandb.json"
 
 _ONLINE = ("online", "run", "shared")
-# W&B's server has two names, and W&B takes a key that was stored under the older one for the newer, too.
-_OLDER_NAMES = {"api.forge.coreweave.com": "api.wandb.ai"}
-# A server that does not answer costs a process the first or the second once, one that goes away the last.
-_ANSWER_SECONDS, _START_SECONDS, _FINISH_SECONDS = 3.0, 20.0, 30.0
+# A server that starts no run costs a process the first once, one that goes away the second.
+_START_SECONDS, _FINISH_SECONDS = 20.0, 30.0
 _TAG_LENGTH = 64  # W&B refuses a run with a longer one
 _BINS = 64
 
@@ -205,15 +197,6 @@ def _without(summary: Mapping[str, Any], described: Mapping[str, Any]) -> dict[s
     return {key: value for key, value in summary.items() if key not in described}
 
 
-def import_wandb() -> Any:
-    """The wandb module, without its reports to its server on how it does."""
-    # W&B tells its server how it does, of offline runs too, and the process waits for that at its end.
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    import wandb
-
-    return wandb
-
-
 def _start(
     folder: Path, described: Mapping[str, Any], project: str, entity: str | None, identity: str, resumed: bool = False
 ) -> Any:
@@ -333,7 +316,7 @@ def mode_of_process() -> str:
     if _process.mode is None:
         _process.mode = os.environ.get("WANDB_MODE") or "online"
         if _process.mode in _ONLINE:
-            problem = _problem()
+            problem = server_problem()
             if problem is not None:
                 _go_offline(problem)
     return _process.mode
@@ -342,55 +325,6 @@ def mode_of_process() -> str:
 def _go_offline(why: str) -> None:
     _process.mode = "offline"
     log.info("W&B: %s, so runs are kept offline in their folders; `wandb sync` sends them later", why)
-
-
-def _problem() -> str | None:
-    """Why no run could be sent, or None."""
-    url = _server()
-    key = _key(url)
-    if key is None:
-        return None if os.environ.get("WANDB_IDENTITY_TOKEN_FILE") else "no key found"
-    found: list[str | None] = []
-    asking = threading.Thread(target=lambda: found.append(_ask(url, key)), daemon=True)
-    asking.start()
-    asking.join(2 * _ANSWER_SECONDS)  # looking up the server's name has no limit of its own
-    return found[0] if found else f"{url} does not answer"
-
-
-def _server() -> str:
-    return (os.environ.get("WANDB_BASE_URL") or import_wandb().setup().settings.base_url).rstrip("/")
-
-
-def _key(url: str) -> str | None:
-    """The key for a server, from the environment or from the user's netrc."""
-    if os.environ.get("WANDB_API_KEY"):
-        return os.environ["WANDB_API_KEY"]
-    host = urlsplit(url).netloc
-    try:
-        stored = netrc.netrc(os.environ.get("NETRC") or Path.home() / ".netrc")
-    except (OSError, netrc.NetrcParseError):
-        return None
-    entry = stored.authenticators(host) or stored.authenticators(_OLDER_NAMES.get(host, host))
-    return entry[2] or None if entry else None
-
-
-def _ask(url: str, key: str) -> str | None:
-    """What keeps a server from taking runs under a key, or None."""
-    credentials = base64.b64encode(f"api:{key}".encode()).decode()
-    headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}", "User-Agent": "ncflow"}
-    question = json.dumps({"query": "query{viewer{id}}"}).encode()
-    try:
-        with urlopen(Request(f"{url}/graphql", question, headers), timeout=_ANSWER_SECONDS) as response:
-            viewer = json.load(response)["data"]["viewer"]
-    except HTTPError as error:
-        return f"{url} refuses the key" if error.code in (401, 403) else f"{url} answers {error.code}"
-    except OSError as error:
-        reason = error.reason if isinstance(error, URLError) else error
-        # Certificates are W&B's to judge, which may know of others.
-        return None if isinstance(reason, ssl.SSLError) else f"{url} does not answer ({reason})"
-    except Exception:
-        return f"{url} is no W&B server"
-    return None if viewer else f"{url} refuses the key"
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ncflow.config import ConfigError, check_types, describe, experiment_name
+from ncflow.reports import Report
 from ncflow.results import DIVERGED, DONE, FAILED, JOB, status_of, write_json
-from ncflow.status import QueueError, ask_squeue, is_alive, look
-from ncflow.train import Report
+from ncflow.squeue import QueueError, ask_squeue, is_alive
+from ncflow.status import look
 
 _SECONDS_BETWEEN_QUESTIONS = 5.0
 # submitit takes a signal in the last ten minutes of a job for its time-out, also when it is a preemption.

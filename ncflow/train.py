@@ -5,8 +5,6 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +20,14 @@ from ncflow import processes
 from ncflow.config import CONF_DIR, ConfigError, describe, experiment_name, register
 from ncflow.environment import load_environment
 from ncflow.explain import explain
-from ncflow.results import FAILED, LOG, RESULT, RUN, RUNNING, lock, read_json, write_json
+from ncflow.reports import ELSEWHERE, REFUSED, SKIPPED, Report, finish, line_of
+from ncflow.results import FAILED, RESULT, RUN, RUNNING, lock, read_json, write_json
 from ncflow.signals import StoppedBySignalError
 
 log = logging.getLogger(__name__)
 register()  # also in the processes of a sweep, which import this module for its task function
 
-SKIPPED, ELSEWHERE, REFUSED, SUBMITTED = "skipped", "elsewhere", "refused", "submitted"
 _MAIN_PROCESS = "NCFLOW_MAIN_PROCESS"
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of one run: its status, its folder, the error's line where it failed, its result where it has one."""
-
-    status: str
-    folder: str
-    error: str = ""
-    values: dict[str, Any] = field(default_factory=dict)
 
 
 def run_task(cfg: DictConfig) -> Report:
@@ -148,21 +136,6 @@ def _one_line(error: BaseException) -> str:
     return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"
 
 
-def line_of(report: Report) -> str:
-    """The line that a run leaves on the console."""
-    place = Path(report.folder).name
-    if report.status == SKIPPED:
-        return f"finished already: {place}"
-    if report.status == ELSEWHERE:
-        return f"left alone, another process is at work on it: {place}"
-    if report.error:
-        return f"failed: {place}: {report.error}"
-    keys = {"accuracy": "train/accuracy", "intra_min": "train/intra_min", "inter_max": "train/inter_max"}
-    values = report.values
-    measures = ", ".join(f"{name} {values[key]:.4f}" for name, key in keys.items() if values.get(key) is not None)
-    return f"{report.status}: {place}: {measures} ({values['seconds']:.1f} s)"
-
-
 def task(cfg: DictConfig) -> Report:
     """Hydra's task function: a run, and its line."""
     report = run_task(cfg)
@@ -173,30 +146,6 @@ def task(cfg: DictConfig) -> Report:
     hidden = (single and bool(report.error)) or (is_worker() and sys.stderr.isatty())
     log.log(logging.DEBUG if hidden else logging.INFO, "%s", line_of(report))
     return report
-
-
-def leave_line(report: Report) -> None:
-    """Leave a run's line on the console and in its log, for a run that was trained together with others."""
-    line = line_of(report)
-    log.log(logging.DEBUG if report.error else logging.INFO, "%s", line)
-    if report.status not in (SKIPPED, ELSEWHERE):
-        with (Path(report.folder) / LOG).open("a") as file:
-            file.write(f"{line}\n")
-
-
-def finish(reports: Sequence[Report]) -> int:
-    """Print which runs failed and where their logs are; return the exit code."""
-    if len(reports) > 1:
-        statuses = [report.status for report in reports]
-        counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
-        print(f"{len(reports)} runs: {counts}", flush=True)
-    for report in reports:
-        if report.status == REFUSED:
-            print(f"ncflow: error: {report.error}", file=sys.stderr)
-        elif report.status == FAILED:
-            print(f"ncflow: failed: {report.error}; log: {Path(report.folder) / LOG}", file=sys.stderr)
-    codes = {REFUSED: 2, FAILED: 1}
-    return max((codes.get(report.status, 0) for report in reports), default=0)
 
 
 def is_worker() -> bool:

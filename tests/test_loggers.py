@@ -22,12 +22,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ncflow import loggers
+from ncflow import loggers, wandb_server
 from ncflow.callbacks import NeuralCollapseCallback
 from ncflow.config import ConfigError, flat_config
 from ncflow.fit import fit, make_logger
-from ncflow.loggers import WandbRunLogger, _ask, _histogram, _key, _tags, log_finished, wandb_logger
+from ncflow.loggers import WandbRunLogger, _histogram, _tags, log_finished, wandb_logger
 from ncflow.results import load_history, write_json
+from ncflow.wandb_server import _ask, _key
 from tests.conftest import TINY, environment, run_folder
 from tests.wandb_files import files, read_all
 from tests.wandb_server import listening, nowhere, serving
@@ -275,7 +276,7 @@ def test_the_key_is_that_of_the_environment_or_of_the_server_in_netrc(process, t
 
 
 def test_a_server_is_asked_whether_it_takes_the_key(process):
-    process.setattr(loggers, "_ANSWER_SECONDS", 0.5)
+    process.setattr(wandb_server, "_ANSWER_SECONDS", 0.5)
     with serving() as server:
         assert _ask(server.url, KEY) is None
         for status, complaint in ((401, "refuses the key"), (403, "refuses the key"), (502, "answers 502")):
@@ -316,10 +317,10 @@ def test_a_server_is_asked_once_and_only_where_runs_would_be_sent(process, caplo
 def test_a_name_that_is_looked_up_for_ever_is_not_waited_for(process):
     for name, value in at("http://wandb.example.org").items():
         process.setenv(name, value)
-    process.setattr(loggers, "_ANSWER_SECONDS", 0.1)
+    process.setattr(wandb_server, "_ANSWER_SECONDS", 0.1)
     ended = threading.Event()
-    process.setattr(loggers, "_ask", lambda *_: ended.wait(200))
-    assert loggers._problem() == "http://wandb.example.org does not answer"
+    process.setattr(wandb_server, "_ask", lambda *_: ended.wait(200))
+    assert wandb_server.server_problem() == "http://wandb.example.org does not answer"
     ended.set()
 
 

@@ -1,40 +1,22 @@
 """Bars for somebody who watches; tests/test_train.py shows that nobody else sees them."""
 
-import os
-import pty
-import select
 import sys
 
 import pytest
 
-from tests.conftest import TINY, environment
+from tests.conftest import TINY
+from tests.terminals import in_a_terminal
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs a pseudo-terminal")
 
 
-def watch(tmp_path, *arguments):
+def watch(folder, *overrides):
     """Output of ``ncflow`` in a terminal."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(tmp_path)
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "ncflow", *arguments],
-            environment({"TERM": "xterm", "COLUMNS": "120"}),
-        )
-    seen = b""
-    while select.select([terminal], [], [], 120)[0]:
-        try:
-            chunk = os.read(terminal, 4096)
-        except OSError:  # Linux's end of file on a terminal
-            break
-        if not chunk:
-            break
-        seen += chunk
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, seen.decode()
-    return seen.decode()
+    seen, code = in_a_terminal([sys.executable, "-m", "ncflow", *overrides], folder)
+    assert code == 0, seen
+    return seen
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a pseudo-terminal")
 def test_bar_of_a_run_and_line_of_a_sweep(tmp_path):
     alone = watch(tmp_path, *TINY, "epochs=60")
     assert "epochs" in alone
@@ -44,3 +26,11 @@ def test_bar_of_a_run_and_line_of_a_sweep(tmp_path):
     assert "runs" in swept
     assert "conic_hull-mlp3-last-wd0.0005-seed2" in swept
     assert "2 runs: 2 done" in swept
+
+
+def test_a_stacked_group_shows_its_cells_and_epochs(tmp_path):
+    seen = watch(tmp_path, "-m", "hydra/launcher=stacked", *TINY, "epochs=60", "seed=1,2,3")
+    assert "3 cells as one" in seen
+    assert "/60" in seen
+    assert "left" in seen
+    assert "3 runs: 3 done" in seen

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ncflow.cells import folder_of
 from ncflow.config import ConfigError, describe, run_id, without_hydra
 from ncflow.models import MLP, Classifier
 from ncflow.models.classifier import parameter_groups
@@ -291,13 +292,13 @@ def test_cells_measured_side_by_side_are_what_they_are_one_by_one(options, confi
 
 def test_a_group_that_fails_is_failed_runs_with_their_traceback(config, tmp_path, monkeypatch):
     configs = sweep(config, f"runs_dir={tmp_path}", cells=[["seed=0"], ["seed=1"], ["seed=2"]])
-    folders = [Path(str(cfg.hydra.sweep.dir)) / str(cfg.hydra.sweep.subdir) for cfg in configs]
+    folders = [folder_of(cfg) for cfg in configs]
     for folder in folders:
         folder.mkdir(parents=True)
     monkeypatch.setattr(group, "train", lambda *_: 1 / 0)
     with lock(folders[2]).acquire():
-        outcomes = train_group(configs)
-    assert [status for status, *_ in outcomes] == ["failed", "failed", "elsewhere"]
+        reports = train_group(configs)
+    assert [report.status for report in reports] == ["failed", "failed", "elsewhere"]
     for folder in folders[:2]:
         assert json.loads((folder / "run.json").read_text())["error"] == "ZeroDivisionError: division by zero"
         assert "Traceback" in (folder / "ncflow.log").read_text()

@@ -1,10 +1,6 @@
 """The view of a sweep, on folders made by hand, with real locks and a ``squeue`` of our own on the PATH."""
 
 import json
-import os
-import pty
-import select
-import signal
 import subprocess
 import sys
 import time
@@ -13,24 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from ncflow import status
+from ncflow import status_cli
 from ncflow.results import DONE, FAILED, INTERRUPTED, PENDING, RUNNING, write_json
-from ncflow.status import (
-    Job,
-    QueueError,
-    RunState,
-    ask_squeue,
-    duration,
-    look,
-    main,
-    merge,
-    parse_squeue,
-    survey,
-    total_seconds_left,
-)
+from ncflow.squeue import Job, QueueError, ask_squeue, parse_squeue
+from ncflow.status import RunState, look, merge, survey, total_seconds_left
+from ncflow.status_cli import duration, main
 from tests.conftest import environment
+from tests.terminals import in_a_terminal
 
-PROGRAM = [sys.executable, "-c", "from ncflow.status import main; main()"]
+PROGRAM = [sys.executable, "-c", "from ncflow.status_cli import main; main()"]
 
 
 @pytest.fixture(autouse=True)
@@ -495,38 +482,16 @@ def test_long_errors_are_cut_but_not_their_logs(tmp_path, capsys):
     assert line == f"failed: a: {'x' * 500} ...; log: {tmp_path}/a/ncflow.log"
 
 
-def on_a_terminal(*arguments, interrupt_after=None, columns=120):
-    """Output and exit code of ``ncflow-status`` in a terminal, perhaps with Ctrl-C once a text is there."""
-    child, terminal = pty.fork()
-    if child == 0:
-        extra = {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "40"}
-        os.execve(sys.executable, [*PROGRAM, *map(str, arguments)], environment(extra))
-    seen = b""
-    while select.select([terminal], [], [], 60)[0]:
-        try:
-            chunk = os.read(terminal, 4096)
-        except OSError:  # Linux's end of file on a terminal
-            break
-        if not chunk:
-            break
-        seen += chunk
-        if interrupt_after is not None and interrupt_after in seen:
-            os.kill(child, signal.SIGINT)
-            interrupt_after = None
-    _, code = os.waitpid(child, 0)
-    return seen.decode(), os.waitstatus_to_exitcode(code)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a pseudo-terminal")
 def test_a_terminal_gets_colours_and_ctrl_c_ends_watching(tmp_path):
     make(tmp_path / "queued", PENDING)
     write_json(tmp_path / "queued" / "job.json", {"name": "queued"})
     make(tmp_path / "broken", FAILED, error=HOSTILE)
-    once, code = on_a_terminal(tmp_path)
+    once, code = in_a_terminal([*PROGRAM, tmp_path])
     assert code == 0
     assert "\x1b[31mfailed" in once
     assert "\x1b[31mred" not in once
-    watched, code = on_a_terminal(tmp_path, "--watch", "60", interrupt_after=b"1 failed")
+    watched, code = in_a_terminal([*PROGRAM, tmp_path, "--watch", "60"], interrupt_after=b"1 failed")
     assert code == 0
     assert "Traceback" not in watched
     assert watched.count("2 runs: 1 pending, 1 failed") >= 2  # the live view, and what stays
@@ -535,7 +500,7 @@ def test_a_terminal_gets_colours_and_ctrl_c_ends_watching(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a pseudo-terminal")
 def test_a_narrow_terminal_folds_names(tmp_path):
     make(tmp_path / "a", INTERRUPTED, name="abcdefghij" * 5)
-    narrow, code = on_a_terminal(tmp_path, columns=40)
+    narrow, code = in_a_terminal([*PROGRAM, tmp_path], columns=40)
     assert code == 0
     assert narrow.count("abcdefghij") == 5
 
@@ -568,7 +533,7 @@ def test_watching_goes_on_while_there_is_work(tmp_path, capsys, monkeypatch):
         if len(waited) == 2:
             write_json(queued / "result.json", {"name": "a", "epochs": 50, "status": "done"})
 
-    monkeypatch.setattr(status.time, "sleep", sleep)
+    monkeypatch.setattr(status_cli.time, "sleep", sleep)
     views = shown(capsys, tmp_path, "--watch", "5").strip().split("\n\n1 run")
     assert waited == [5.0, 5.0]
     assert [view.splitlines()[0].split(": ")[1] for view in views] == ["1 pending", "1 pending", "1 done"]
@@ -601,7 +566,7 @@ def test_impossible_options_are_refused(tmp_path, capsys, options):
 
 def test_it_starts_without_the_heavy_libraries():
     heavy = ["torch", "lightning", "pandas", "numpy", "matplotlib", "hydra", "omegaconf", "wandb"]
-    code = f"import sys, ncflow.status; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, ncflow.status_cli; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 

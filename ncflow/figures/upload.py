@@ -12,7 +12,8 @@ from ncflow.environment import load_environment
 from ncflow.figures.claims.verdict import Verdict
 from ncflow.figures.report import MEASURES, Picture
 from ncflow.figures.tables import panel_keys
-from ncflow.loggers import identity_of, import_wandb, mode_of_process
+from ncflow.loggers import identity_of, mode_of_process
+from ncflow.wandb_server import import_wandb
 
 # What varies inside a panel of a figure, and so is not among its keys.
 _AXES = ("model.norm", "model.norm_bias", "model.affine", "weight_decay", "seed")

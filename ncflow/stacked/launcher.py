@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from ncflow.cells import folder_of
 from ncflow.config import ConfigError, check_types, describe, experiment_name, flat_config, run_id, without_hydra
+from ncflow.reports import ELSEWHERE, SKIPPED, Report
 from ncflow.results import FAILED, LOG, RESULT, RUN, read_json, write_json
 from ncflow.signals import StoppedBySignalError
 from ncflow.stacked import group
@@ -24,9 +26,6 @@ _SHARE_OF_MEMORY = 0.7
 # On a CPU, groups whose parameters are far larger than its caches were measured slower than runs alone.
 _CPU_CACHE = 2**27
 _IRRELEVANT_TO_SIZE = ("seed", "weight_decay", "weight_decay_scope", "optimizer.lr", "optimizer.momentum")
-
-Outcome = tuple[str, str, str, dict[str, Any]]
-"""Status, folder, error and result of a run."""
 
 
 @dataclass
@@ -105,7 +104,7 @@ def _free_memory(on_gpu: bool) -> int:
     return int(_SHARE_OF_MEMORY * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
-def train_group(configs: Sequence[DictConfig]) -> list[Outcome]:
+def train_group(configs: Sequence[DictConfig]) -> list[Report]:
     """Train a group, leaving out runs that another process is at work on. What fails is said in each cell's folder.
 
     Args:
@@ -114,17 +113,17 @@ def train_group(configs: Sequence[DictConfig]) -> list[Outcome]:
     Raises:
         SystemExit: If a signal stopped training, which saved a checkpoint first.
     """
-    folders = [Path(str(cfg.hydra.sweep.dir)) / str(cfg.hydra.sweep.subdir) for cfg in configs]
+    folders = [folder_of(cfg) for cfg in configs]
     descriptions = [describe(cfg, experiment_name(cfg)) for cfg in configs]
-    outcomes: list[Outcome] = [("elsewhere", str(folder), "", {}) for folder in folders]
+    reports = [Report(ELSEWHERE, str(folder)) for folder in folders]
     with ExitStack() as held:
         taken = group.lock_all(folders, held)
         places = [place for place, own in enumerate(taken) if own and read_json(folders[place] / RESULT) is None]
         for place in set(range(len(taken))).difference(places):
             if taken[place]:
-                outcomes[place] = ("skipped", str(folders[place]), "", {})
+                reports[place] = Report(SKIPPED, str(folders[place]))
         if not places:
-            return outcomes
+            return reports
         error = ""
         try:
             group.train(
@@ -142,9 +141,9 @@ def train_group(configs: Sequence[DictConfig]) -> list[Outcome]:
         for place in places:
             result = read_json(folders[place] / RESULT)
             if result is not None:
-                outcomes[place] = (str(result["status"]), str(folders[place]), "", result)
+                reports[place] = Report(str(result["status"]), str(folders[place]), values=result)
                 continue
             (folders[place] / LOG).open("a").write(trace)
             write_json(folders[place] / RUN, {**descriptions[place], "status": FAILED, "error": error})
-            outcomes[place] = (FAILED, str(folders[place]), error, {})
-    return outcomes
+            reports[place] = Report(FAILED, str(folders[place]), error)
+    return reports

@@ -43,9 +43,10 @@ class CellsMeasurer:
         self_pairs: bool,
     ) -> None:
         self.network, self.loss, self.weight_decay = network, loss, weight_decay
-        self.delta, self.self_pairs = delta, self_pairs
         # On the CPU, where the small numbers are made: a transfer for each tensor rather than for each cell.
         self.twin = StackedNetwork([copy.deepcopy(cell).cpu() for cell in network.networks])
+        heads = [find_classifier(cell)[1] for cell in self.twin.networks]
+        self.metrics = [NeuralCollapse(head.out_features, head.in_features, head, delta, self_pairs) for head in heads]
 
     def measure(self, batches: Iterable[Split]) -> list[dict[str, float] | None]:
         """Measure all cells on a split.
@@ -104,10 +105,9 @@ class CellsMeasurer:
     def _conclude(
         self, cell: int, first: FirstSums, around: Geometry, second: SecondSums, outputs: Outputs, of_samples: Tensor
     ) -> dict[str, float]:
-        network = self.twin.networks[cell]
-        _, head = find_classifier(network)
-        metric = NeuralCollapse(head.out_features, head.in_features, head, self.delta, self.self_pairs)
+        network, metric = self.twin.networks[cell], self.metrics[cell]
         metric.take_sums(first, around, second, of_samples)
+        head = find_classifier(network)[1]
         return conclude(network, head, {LAST: metric}, outputs, None, self.weight_decay[cell])[LAST]
 
 

@@ -4,12 +4,10 @@ import io
 import signal
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig
 
 try:
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
@@ -55,10 +53,12 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Check, submit what is not in the queue, and wait or not."""
         from ncflow import slurm
-        from ncflow.train import ELSEWHERE, SUBMITTED, Report
+        from ncflow.cells import compose, folder_of
+        from ncflow.reports import ELSEWHERE, SUBMITTED, Report
 
-        configs = [self._compose(overrides) for overrides in job_overrides]
-        folders = [Path(str(cfg.hydra.sweep.dir)) / str(cfg.hydra.sweep.subdir) for cfg in configs]
+        assert self.hydra_context is not None
+        configs = [compose(self.hydra_context, self.config, overrides) for overrides in job_overrides]
+        folders = [folder_of(cfg) for cfg in configs]
         slurm.check(self.params, configs)
         if self.params["gpus_per_node"] is None and configs[0].trainer.accelerator == "gpu":
             self.params["gpus_per_node"] = configs[0].trainer.devices
@@ -76,14 +76,6 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
         else:
             reports |= {folder: Report(SUBMITTED, str(folder)) for folder in submitted}
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=reports[folder]) for folder in folders]
-
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
-        from hydra.core.hydra_config import HydraConfig
-
-        assert self.hydra_context is not None
-        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        HydraConfig.instance().set_config(cfg)  # where ${hydra:...} looks
-        return cfg
 
     def _submit(self, cells: Sequence[Sequence[str]], first: int) -> list[Any]:
         import submitit
@@ -121,7 +113,8 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
         from omegaconf import OmegaConf
 
         from ncflow import processes
-        from ncflow.train import ELSEWHERE, FAILED, REFUSED
+        from ncflow.reports import ELSEWHERE, REFUSED
+        from ncflow.results import FAILED
 
         if processes.rank() > 0:  # the files of a run have one writer
             OmegaConf.update(self.config, "hydra.output_subdir", None)

@@ -8,7 +8,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 
 class NcflowStackedLauncher(Launcher):
@@ -31,10 +31,14 @@ class NcflowStackedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Plan, say so, and train."""
+        from ncflow.cells import compose
+        from ncflow.reports import leave_line
         from ncflow.stacked import launcher
-        from ncflow.train import Report, leave_line
 
-        configs = [self._compose(overrides, initial_job_idx + n) for n, overrides in enumerate(job_overrides)]
+        configs = [
+            compose(self.hydra_context, self.config, overrides, number)
+            for number, overrides in enumerate(job_overrides, start=initial_job_idx)
+        ]
         plan = launcher.plan_sweep(configs, self.options)
         print(plan.text, flush=True)
         returned: dict[int, JobReturn] = {}
@@ -42,9 +46,8 @@ class NcflowStackedLauncher(Launcher):
             for index in group.cells:
                 self._leave_hydra_folder(configs[index])
             self._log_to_console(configs[group.cells[0]])
-            outcomes = launcher.train_group([configs[index] for index in group.cells])
-            for index, (status, folder, error, values) in zip(group.cells, outcomes, strict=True):
-                report = Report(status, folder, error, values)
+            reports = launcher.train_group([configs[index] for index in group.cells])
+            for index, report in zip(group.cells, reports, strict=True):
                 leave_line(report)
                 returned[index] = JobReturn(status=JobStatus.COMPLETED, _return_value=report)
         alone = list(plan.alone)
@@ -53,15 +56,6 @@ class NcflowStackedLauncher(Launcher):
             returned |= dict(zip(alone, jobs, strict=True))
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         return [returned[index] for index in range(len(configs))]
-
-    def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
-        from hydra.core.hydra_config import HydraConfig
-
-        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(cfg):
-            cfg.hydra.job.id = cfg.hydra.job.num = number
-        HydraConfig.instance().set_config(cfg)  # where ${hydra:...} looks
-        return cfg
 
     def _leave_hydra_folder(self, cfg: DictConfig) -> None:
         """Make a run's folder with ``.hydra`` and a log, as Hydra does for a run alone."""

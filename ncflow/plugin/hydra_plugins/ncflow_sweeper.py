@@ -19,7 +19,7 @@ class NcflowSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Check, launch and sum up."""
         from ncflow.progress import sweep_progress
-        from ncflow.train import finish
+        from ncflow.reports import finish
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -49,15 +49,19 @@ class NcflowSweeper(BasicSweeper):
 
     def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[list[Sequence[str]], list[Path], list[Any]]:
         """Cells of a batch that have work left, their folders, and reports of the finished ones."""
+        from ncflow.cells import compose, folder_of
         from ncflow.config import run_id
+        from ncflow.reports import SKIPPED, Report
         from ncflow.results import RESULT, read_json
-        from ncflow.train import SKIPPED, Report
+
+        assert self.hydra_context is not None
+        assert self.config is not None
 
         cells: dict[Path, tuple[Sequence[str], DictConfig]] = {}
         finished: list[Any] = []
         for overrides in batch:
-            cfg = self._compose(overrides)
-            folder = Path(str(cfg.hydra.sweep.dir)) / str(cfg.hydra.sweep.subdir)
+            cfg = compose(self.hydra_context, self.config, overrides)
+            folder = folder_of(cfg)
             result = read_json(folder / RESULT)
             if result is not None and result["run_id"] == run_id(cfg):
                 finished.append(Report(SKIPPED, str(folder)))
@@ -65,15 +69,6 @@ class NcflowSweeper(BasicSweeper):
                 cells.setdefault(folder, (overrides, cfg))
         self._check(list(cells.values()))
         return [overrides for overrides, _ in cells.values()], list(cells), finished
-
-    def _compose(self, overrides: Sequence[str]) -> DictConfig:
-        from hydra.core.hydra_config import HydraConfig
-
-        assert self.hydra_context is not None
-        assert self.config is not None
-        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        HydraConfig.instance().set_config(cfg)  # where ${hydra:...} looks
-        return cfg
 
     def _check(self, cells: Sequence[tuple[Sequence[str], DictConfig]]) -> None:
         """Build data and model once for each distinct config, seeds and weight decay aside."""
