@@ -15,7 +15,7 @@ from ncflow.metrics import NeuralCollapse
 from ncflow.metrics.margins import margins
 from ncflow.stacked import measure
 from ncflow.stacked.data import StackedBatches
-from ncflow.stacked.modules import StackedNetwork
+from ncflow.stacked.modules import StackedNetwork, cell_losses
 from ncflow.stacked.optimizer import CellOptimizer
 from tests.conftest import TINY
 
@@ -85,7 +85,7 @@ def test_a_stacked_epoch_stays_on_the_gpu_and_waits_for_nothing(optimizer, fused
         sums = torch.zeros(CELLS, device="cuda")
         batches = StackedBatches(inputs, labels, sources, 128, lambda: on_gpu.mode.from_tensor(order))
         for batch in batches:
-            losses = torch.vmap(loss)(network(batch.inputs), batch.labels)
+            losses = cell_losses(loss, network(batch.inputs), batch.labels)
             sums += losses.detach()
             # The backward pass needs a real device; autograd's operations wait for nothing.
             for parameter in network.parameters():

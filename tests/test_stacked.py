@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from ncflow.cells import folder_of
 from ncflow.config import ConfigError, describe, run_id, without_hydra
@@ -24,7 +25,7 @@ from ncflow.seeding import epoch_order
 from ncflow.stacked import group
 from ncflow.stacked.data import StackedBatches
 from ncflow.stacked.launcher import plan_sweep, train_group
-from ncflow.stacked.modules import StackedNetwork, can_be_stacked
+from ncflow.stacked.modules import StackedNetwork, can_be_stacked, cell_losses
 from ncflow.stacked.optimizer import CellOptimizer
 from ncflow.stacked.plan import MAY_DIFFER
 from ncflow.status import look
@@ -42,7 +43,7 @@ OPTIMIZERS = {
     "plain sgd": (torch.optim.SGD, {}),
 }
 LOSSES = {
-    "cross_entropy": F.cross_entropy,
+    "cross_entropy": nn.CrossEntropyLoss(),
     "square": SquareLoss(),
     "signs": SquareLoss(targets="signs"),
     "exponential": ExponentialLoss(),
@@ -73,7 +74,7 @@ def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, o
     cells = CellOptimizer(stacked, lambda groups: kind(groups, fused=True), options, WEIGHT_DECAYS, SCOPES)
     for _ in range(50):
         cells.clear_gradients()
-        torch.vmap(LOSSES[loss])(stacked(inputs), labels).sum().backward()
+        cell_losses(LOSSES[loss], stacked(inputs), labels).sum().backward()
         cells.take_gradients()
         cells.optimizer.step()
     moved = 0
@@ -303,6 +304,33 @@ def test_a_group_that_fails_is_failed_runs_with_their_traceback(config, tmp_path
         assert json.loads((folder / "run.json").read_text())["error"] == "ZeroDivisionError: division by zero"
         assert "Traceback" in (folder / "ncflow.log").read_text()
     assert not (folders[2] / "run.json").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(),
+        nn.CrossEntropyLoss(label_smoothing=0.1),
+        nn.CrossEntropyLoss(ignore_index=2),
+        nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)),
+        F.cross_entropy,
+    ],
+    ids=["plain", "smoothed", "ignoring", "weighted", "function"],
+)
+def test_cell_losses_are_those_of_each_cell_and_so_are_their_gradients(loss, dtype):
+    if getattr(loss, "weight", None) is not None:
+        loss = nn.CrossEntropyLoss(loss.weight.to(dtype))
+    logits = torch.randn(5, 13, 3, dtype=dtype, requires_grad=True)
+    labels = torch.randint(3, (5, 13))
+    found = cell_losses(loss, logits, labels)
+    (gradient,) = torch.autograd.grad(found.sum(), logits)
+    for cell in range(5):
+        own = logits[cell].detach().requires_grad_()
+        expected = loss(own, labels[cell])
+        torch.testing.assert_close(found[cell], expected)
+        expected.backward()
+        torch.testing.assert_close(gradient[cell], own.grad, rtol=0, atol=0)
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from ncflow.features import LAST
 from ncflow.measurement import measure_split, rows_of
 from ncflow.results import DIVERGED, DONE, History, final_measures
 from ncflow.stacked.measure import CellsMeasurer
-from ncflow.stacked.modules import StackedNetwork
+from ncflow.stacked.modules import StackedNetwork, cell_losses
 from ncflow.stacked.optimizer import CellOptimizer
 
 
@@ -54,7 +54,7 @@ class StackedClassifier(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Sum of the cells' losses."""
         inputs, labels = batch
-        losses = torch.vmap(self.loss)(self.network(inputs), labels)
+        losses = cell_losses(self.loss, self.network(inputs), labels)
         self.loss_sum.add_(losses.detach())
         return losses.sum()
 

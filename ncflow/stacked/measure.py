@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ncflow.data.batches import Split
 from ncflow.features import LAST, frozen
@@ -20,7 +20,7 @@ from ncflow.metrics.margins import margins, predictions
 from ncflow.metrics.quasi_interpolation import output_sums
 from ncflow.metrics.statistics import EPSILON, ROUNDING, FirstSums, Geometry, SecondSums, geometry
 from ncflow.models.network import find_classifier
-from ncflow.stacked.modules import StackedNetwork
+from ncflow.stacked.modules import StackedNetwork, cell_losses
 
 
 class CellsMeasurer:
@@ -93,7 +93,7 @@ class CellsMeasurer:
         for _, labels, logits in kept:
             count, exact = labels.shape[1], logits.double()
             correct = (_by_cell(predictions, logits) == labels).sum(1)
-            losses = [torch.vmap(loss)(exact, labels) * count for loss in (self.loss, F.cross_entropy)]
+            losses = [cell_losses(loss, exact, labels) * count for loss in (self.loss, nn.CrossEntropyLoss())]
             sums.append(torch.stack([*losses, correct, torch.full_like(correct, count)], 1).double())
             if signs is not None:
                 quasi.append(torch.stack([output_sums(*one, signs) for one in zip(exact, labels, strict=True)]))

@@ -117,6 +117,25 @@ class StackedNetwork(nn.Module):
         return self.chain(inputs)
 
 
+def cell_losses(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean loss of each cell, (K,), from logits (K, B, C) and labels (K, B).
+
+    Args:
+        loss: From logits (B, C) and labels (B,) of a cell to its mean loss.
+        logits: Of all cells.
+        labels: Of all cells.
+    """
+    if type(loss) is nn.CrossEntropyLoss and _is_plain(loss):
+        # The same numbers by PyTorch's own kernels, which vmap would take apart.
+        each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+        return each.view(labels.shape).mean(1)
+    return torch.vmap(loss)(logits, labels)
+
+
+def _is_plain(loss: nn.CrossEntropyLoss) -> bool:
+    return loss.weight is None and (loss.reduction, loss.ignore_index, loss.label_smoothing) == ("mean", -100, 0)
+
+
 def can_be_stacked(network: nn.Module) -> bool:
     """Whether a network is a chain of layers that have a stacked form."""
     chain = isinstance(network, Network) and network.is_chain
