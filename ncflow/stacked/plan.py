@@ -181,5 +181,5 @@ def summary(found: Plan) -> str:
         f"stacked: {len(group.cells)} cells as one, about {group.memory / 2**20:.0f} MiB" for group in found.groups
     ]
     reasons = Counter(found.alone.values())
-    lines += [f"alone: {number} runs ({reason})" for reason, number in reasons.items()]
+    lines += [f"alone: {number} run{'s' * (number > 1)} ({reason})" for reason, number in reasons.items()]
     return "\n".join(lines)
