@@ -67,13 +67,16 @@ def measure_split(
         if unfit:
             for batch in extract(network, loader, list(unfit), classifier):
                 _update(unfit, batch)
-    return conclude(network, head, metrics, outputs, norm, weight_decay)
+        values = {name: metric.compute() for name, metric in metrics.items()}
+        means = metrics[LAST].centred_means() if LAST in metrics and outputs.signs is not None else None
+    return conclude(network, head, values, means, outputs, norm, weight_decay)
 
 
 def conclude(
     network: nn.Module,
     head: nn.Linear,
-    metrics: Mapping[str, NeuralCollapse],
+    values: dict[str, dict[str, Tensor]],
+    means: Tensor | None,
     outputs: "Outputs",
     norm: str | None,
     weight_decay: float,
@@ -83,19 +86,19 @@ def conclude(
     Args:
         network: The network, at the state in which it was read.
         head: Its classifier.
-        metrics: By layer, after their second pass where they need one.
+        values: Measures of each layer's features, by layer and name.
+        means: M, (K, d), of the last layer; only where the outputs are compared with quasi-interpolation.
         outputs: What the logits say.
         norm: As for :func:`measure_split`.
         weight_decay: As for :func:`measure_split`.
     """
     with torch.no_grad():
-        values = {name: metric.compute() for name, metric in metrics.items()}
         if LAST in values:
             last_norm = network.get_submodule(norm) if norm is not None else getattr(network, "last_norm", None)
             values[LAST] |= outputs.compute()
             values[LAST]["gamma_norm"] = _gamma_norm(last_norm)
             values[LAST] |= _norms(network, values[LAST])
-            values[LAST] |= outputs.quasi_interpolation(head, metrics[LAST], weight_decay)
+            values[LAST] |= outputs.quasi_interpolation(head, means, weight_decay)
     measured = {name: _floats(measures) for name, measures in values.items()}
     if LAST in measured:
         offset = getattr(last_norm, "bias", None) is not None
@@ -203,15 +206,14 @@ class Outputs:
         loss, cross_entropy, correct, count = _over_ranks(self.sums)
         return {"loss": loss / count, "cross_entropy": cross_entropy / count, "accuracy": correct / count}
 
-    def quasi_interpolation(self, head: nn.Linear, metric: NeuralCollapse, decay: float) -> dict[str, Tensor]:
+    def quasi_interpolation(self, head: nn.Linear, means: Tensor | None, decay: float) -> dict[str, Tensor]:
         """Under the square loss e, its spread, and the residuals of eq. 33 and 34 (CBMM Memo 117).
 
         The residuals are NaN without decay or where a class is missing.
         """
-        if self.signs is None:
+        if self.signs is None or means is None:
             return {}
         gap, spread = fitted_gap(_over_ranks(self.quasi), head.out_features)
-        means = metric.centred_means()
         residuals = (gap.new_tensor(nan), gap.new_tensor(nan))
         if decay > 0 and len(means) == head.out_features:
             weight = head.weight.detach().to(means.device)

@@ -6,10 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from ncflow.config import ConfigError
@@ -26,9 +28,15 @@ def runs_slurm():
     return shutil.which("sinfo") is not None and subprocess.run(["sinfo"], capture_output=True).returncode == 0
 
 
-# One cluster, so one test at a time.
 on_slurm = pytest.mark.skipif(not runs_slurm(), reason="no SLURM here: scripts/local_slurm starts one, as root")
-pytestmark = [pytest.mark.xdist_group("slurm"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(autouse=True)
+def alone_on_the_cluster():
+    """One cluster, so one test at a time: what one test preempts must be its own."""
+    with FileLock(Path(tempfile.gettempdir()) / "ncflow-slurm-tests.lock"):
+        yield
 
 
 def start(tmp_path, *arguments, env=None):

@@ -9,9 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ncflow.checks import require
-from ncflow.metrics.cosine import cosine_measures
-from ncflow.metrics.covariance import simplex_measures, variability_measures, weight_measures
-from ncflow.metrics.duality import duality_measures
+from ncflow.metrics.collapse import choice_measures, collapse_measures
 from ncflow.metrics.margins import margins, predictions
 from ncflow.metrics.statistics import FirstSums, Geometry, SecondSums, geometry
 
@@ -242,23 +240,6 @@ class NeuralCollapse(Metric):
         self._second = SecondSums.zeros(self.num_classes, self.feature_dim, self.sums.device), around
         return True
 
-    def take_sums(self, first: FirstSums, around: Geometry, second: SecondSums, margins: Tensor) -> None:
-        """Take the place of both passes where their sums were made elsewhere, over all samples.
-
-        Args:
-            first: Sums of the first pass.
-            around: The geometry that they give.
-            second: Sums of the second pass around it.
-            margins: Of all samples, (N,).
-        """
-        self.reset()
-        for name in ("sums", "counts", "squares", "nonfinite"):
-            setattr(self, name, getattr(first, name))
-        self.margins = [margins]
-        self.dropped = [torch.zeros(0)]
-        self._second = second, around
-        self._update_count = 1  # or torchmetrics would say that nothing was given
-
     def centred_means(self) -> Tensor:
         """M, (K, d): mu_c - mu_G of the present classes, over all batches of all ranks; every rank has to call it."""
         with self.sync_context(should_sync=self.sync_on_compute):
@@ -288,10 +269,15 @@ class NeuralCollapse(Metric):
         second = SecondSums(*(self._total(part) for part in second.parts()))
         total, seen = int(around.counts.sum()), int(second.seen)
         require(seen == total, "update", f"given the same {total} samples in the second pass", seen)
-        measures = self._measures(around, second)
+        squares, classifier = self._total(self.squares), self._classifier[0]
+        weight = None if classifier is None else classifier.weight.detach()
+        measures = collapse_measures(
+            around, second, squares, self._total(self.nonfinite), weight, self.delta, self.self_pairs
+        )
         if float(self._total(self._flag(bool(own)))) > 0:
-            measures["nc4_agreement"] = second.nearest_is_predicted / total + 0 * self._total(self.squares)
-            measures |= self._margin_measures(torch.cat(own) if own else self.squares.new_zeros(0), total)
+            values = torch.cat(own) if own else squares.new_zeros(0)
+            agreeing = second.nearest_is_predicted
+            measures |= choice_measures(values, agreeing, squares, total, self._total, self._least)
         return measures
 
     def _over_cache(self, around: Geometry) -> tuple[SecondSums, list[Tensor]]:
@@ -310,36 +296,6 @@ class NeuralCollapse(Metric):
             second.add(features, labels, predicted, around)
         return second, computed
 
-    def _measures(self, around: Geometry, second: SecondSums) -> dict[str, Tensor]:
-        total = around.counts.sum()
-        squares = self._total(self.squares)
-        measures = {
-            **cosine_measures(second.directions, second.directed, self.delta, self.self_pairs),
-            **variability_measures(around, second),
-            **simplex_measures(around),
-            # NaN where a feature is not finite: such a sample has no nearest class mean.
-            "ncc_accuracy": second.nearest_is_label / total + 0 * squares,
-            "feature_rms_norm": torch.sqrt(squares / total),
-            "classes_present": around.present.sum().double(),
-            "nonfinite_samples": self._total(self.nonfinite),
-        }
-        classifier = self._classifier[0]
-        if classifier is not None:
-            weight = classifier.weight.detach()
-            measures |= {**weight_measures(weight), **duality_measures(weight, around)}
-        return measures
-
-    def _margin_measures(self, values: Tensor, total: int) -> dict[str, Tensor]:
-        """``margin_min``, ``margin_mean`` and ``margin_std`` (divisor N)."""
-        lowest = values.min() if len(values) else values.new_full((), torch.inf)
-        mean = self._total(values.sum()) / total
-        deviation = self._total((values - mean).square().sum()) / total
-        return {
-            "margin_min": torch.stack(self._all(lowest)).min(),
-            "margin_mean": mean,
-            "margin_std": deviation.sqrt(),
-        }
-
     def _first(self, over: Callable[[Tensor], Tensor] = lambda value: value) -> FirstSums:
         return FirstSums(*(over(value) for value in (self.sums, self.counts, self.squares, self.nonfinite)))
 
@@ -357,6 +313,9 @@ class NeuralCollapse(Metric):
 
     def _total(self, value: Tensor) -> Tensor:
         return torch.stack(self._all(value)).sum(0)
+
+    def _least(self, value: Tensor) -> Tensor:
+        return torch.stack(self._all(value)).min()
 
     def sync(
         self,

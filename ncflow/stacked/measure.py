@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ncflow.data.batches import Split
 from ncflow.features import LAST, frozen
 from ncflow.measurement import Outputs, conclude
-from ncflow.metrics import NeuralCollapse
+from ncflow.metrics.collapse import choice_measures, collapse_measures
 from ncflow.metrics.margins import margins, predictions
 from ncflow.metrics.quasi_interpolation import output_sums
 from ncflow.metrics.statistics import EPSILON, ROUNDING, FirstSums, Geometry, SecondSums, geometry
@@ -43,10 +43,9 @@ class CellsMeasurer:
         self_pairs: bool,
     ) -> None:
         self.network, self.loss, self.weight_decay = network, loss, weight_decay
+        self.delta, self.self_pairs = delta, self_pairs
         # On the CPU, where the small numbers are made: a transfer for each tensor rather than for each cell.
         self.twin = StackedNetwork([copy.deepcopy(cell).cpu() for cell in network.networks])
-        heads = [find_classifier(cell)[1] for cell in self.twin.networks]
-        self.metrics = [NeuralCollapse(head.out_features, head.in_features, head, delta, self_pairs) for head in heads]
 
     def measure(self, batches: Iterable[Split]) -> list[dict[str, float] | None]:
         """Measure all cells on a split.
@@ -105,10 +104,16 @@ class CellsMeasurer:
     def _conclude(
         self, cell: int, first: FirstSums, around: Geometry, second: SecondSums, outputs: Outputs, of_samples: Tensor
     ) -> dict[str, float]:
-        network, metric = self.twin.networks[cell], self.metrics[cell]
-        metric.take_sums(first, around, second, of_samples)
-        head = find_classifier(network)[1]
-        return conclude(network, head, {LAST: metric}, outputs, None, self.weight_decay[cell])[LAST]
+        network = self.twin.networks[cell]
+        _, head = find_classifier(network)
+        with torch.no_grad():
+            values = {
+                **collapse_measures(
+                    around, second, first.squares, first.nonfinite, head.weight, self.delta, self.self_pairs
+                ),
+                **choice_measures(of_samples, second.nearest_is_predicted, first.squares, len(of_samples)),
+            }
+        return conclude(network, head, {LAST: values}, around.centred, outputs, None, self.weight_decay[cell])[LAST]
 
 
 def _cells_of(stacked: Any) -> Iterator[Any]:
