@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,5 +73,10 @@ def files(folder, kind="offline-run"):
 
 
 def read_all(folder, kind="offline-run"):
-    """The runs in a folder's files, oldest first."""
-    return [read(path) for path in files(folder, kind)]
+    """The runs in a folder's files, oldest first; W&B's own process may write the end of the last a moment later."""
+    end = time.monotonic() + (20 if kind == "offline-run" else 0)
+    while True:
+        found = [read(path) for path in files(folder, kind)]
+        if time.monotonic() > end or (found and found[-1].exit_code is not None):
+            return found
+        time.sleep(0.1)
