@@ -84,12 +84,12 @@ def plan_runs(configs: Sequence[DictConfig], homes: Sequence[str | None], option
         homes: As for :func:`ncflow.stacked.plan.plan`.
         options: As :class:`Options` has them.
     """
-    library, known = group.Library(), dict[str, Size | None]()
+    library, known = group.Library(), dict[str, Size | str]()
     sizes = []
     for cfg in configs:
         kind = repr({name: value for name, value in flat_config(cfg).items() if name not in _IRRELEVANT_TO_SIZE})
         if kind not in known:
-            known[kind] = None if why_alone(cfg) else group.size_of(cfg, library)
+            known[kind] = why_alone(cfg) or group.size_of(cfg, library) or "its network has no stacked form"
         sizes.append(known[kind])
     on_gpu = configs[0].trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     gigabytes = options["memory_gb"]

@@ -72,7 +72,7 @@ def why_alone(cfg: DictConfig) -> str | None:
 
 def plan(
     configs: Sequence[DictConfig],
-    sizes: Sequence["Size | None"],
+    sizes: Sequence["Size | str"],
     homes: Sequence[str | None],
     max_group: int,
     memory: int,
@@ -83,7 +83,7 @@ def plan(
 
     Args:
         configs: Of all runs.
-        sizes: Of all runs; None where the network has no stacked form.
+        sizes: Of all runs; of one that cannot be stacked the reason.
         homes: Of all runs, what names the interrupted group whose checkpoint has the run, None for none: runs that
             were stopped together go on together.
         max_group: Most cells of a group, >= 1.
@@ -93,16 +93,17 @@ def plan(
     """
     alone: dict[int, str] = {}
     alike: dict[str, list[int]] = defaultdict(list)
+    fits: dict[int, Size] = {}
     for index, (cfg, size, home) in enumerate(zip(configs, sizes, homes, strict=True)):
-        reason = why_alone(cfg) or ("its network has no stacked form" if size is None else None)
-        if reason is None and size is not None:
-            alike[_signature(cfg, size, home, may_differ)].append(index)
+        if isinstance(size, str):
+            alone[index] = size
         else:
-            alone[index] = str(reason)
+            fits[index] = size
+            alike[_signature(cfg, size, home, may_differ)].append(index)
     groups = []
     for members in alike.values():
         members.sort(key=lambda index: _hyperparameters(configs[index]))
-        size = next(size for size in (sizes[index] for index in members) if size is not None)
+        size = fits[members[0]]
         a_run = size.bytes
         at_once = min(max_group, max(1, memory // a_run))
         if cache is not None:
