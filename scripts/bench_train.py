@@ -19,6 +19,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning import Callback
 
+import ncflow.assembly
 import ncflow.fit
 from ncflow.config import CONF_DIR, register
 from ncflow.lifecycle import SaveForResume
@@ -37,7 +38,7 @@ def configuration(epochs: int, *more: str):
 def bare(epochs: int) -> list[float]:
     """Seconds of each epoch of a plain loop."""
     cfg = configuration(epochs)
-    data, classifier = ncflow.fit.prepare(cfg)
+    data, classifier = ncflow.assembly.prepare(cfg)
     network, split = classifier.network, data.train
     optimizer = classifier.make_optimizer(classifier.parameter_groups())
     schedule = classifier.make_scheduler(optimizer)

@@ -29,6 +29,7 @@ from omegaconf import DictConfig, open_dict
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+import ncflow.assembly
 import ncflow.fit
 from ncflow.config import CONF_DIR, register
 from ncflow.data.batches import Split
@@ -104,7 +105,7 @@ def now(device: str) -> float:
 def bare(arguments: argparse.Namespace) -> float:
     """Seconds an epoch of the usual loop."""
     cfg = configuration(arguments, arguments.epochs)
-    _, classifier = ncflow.fit.prepare(cfg)
+    _, classifier = ncflow.assembly.prepare(cfg)
     layout = torch.channels_last if arguments.channels_last else torch.contiguous_format
     device, network = torch.device(arguments.device), classifier.network
     network.to(device, memory_format=layout).train()

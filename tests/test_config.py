@@ -9,11 +9,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from ncflow.assembly import prepare
 from ncflow.config import CONF_DIR, ConfigError, build, flat_config, folder_name, run_id, slug
 from ncflow.data.synthetic import SampleIndex, TeacherMLP
 from ncflow.data.vision import Digits
 from ncflow.explain import explain
-from ncflow.fit import prepare
 from tests.conftest import TINY
 from tests.image_files import write_cifar, write_imagenet32, write_mnist
 

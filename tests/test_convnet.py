@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from ncflow.assembly import prepare
 from ncflow.checks import ArgumentError
 from ncflow.config import ConfigError
 from ncflow.data.batches import Batches, Split
 from ncflow.features import extract, resolve_layers
-from ncflow.fit import fit, prepare
+from ncflow.fit import fit
 from ncflow.metrics.margins import weight_norm_product
 from ncflow.models import MLP
 from ncflow.models.classifier import parameter_groups

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from ncflow.fit import prepare
+from ncflow.assembly import prepare
 from ncflow.metrics import NeuralCollapse
 from ncflow.metrics.margins import margins
 from ncflow.stacked import measure

@@ -22,7 +22,8 @@ ORDER = [
     {"processes", "status_cli"},
     {"callbacks"},
     {"lifecycle", "snapshots", "margin_log"},
-    {"explain", "fit"},
+    {"explain", "assembly"},
+    {"fit"},
     {"train", "stacked"},
     {"slurm"},
     {"figures"},
@@ -75,7 +76,7 @@ def test_the_measures_need_torch_alone():
 
 
 def test_only_the_assembling_modules_see_the_config():
-    allowed = {"cells", "config", "fit", "train", "explain", "slurm", "stacked"}
+    allowed = {"assembly", "cells", "config", "fit", "train", "explain", "slurm", "stacked"}
     for file in FILES:
         if part(file) not in allowed:
             assert "omegaconf" not in file.read_text(), file

@@ -23,9 +23,10 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ncflow import loggers, wandb_server
+from ncflow.assembly import make_logger
 from ncflow.callbacks import NeuralCollapseCallback
 from ncflow.config import ConfigError, flat_config
-from ncflow.fit import fit, make_logger
+from ncflow.fit import fit
 from ncflow.loggers import WandbRunLogger, _histogram, _tags, log_finished, wandb_logger
 from ncflow.results import load_history, write_json
 from ncflow.wandb_server import _ask, _key

@@ -20,7 +20,7 @@ STEPS = [*EVERY, "measure.first_steps=14"]
 
 
 def test_rows_are_the_quantiles_of_the_margins_of_all_samples(ncflow, tmp_path, config):
-    from ncflow.fit import prepare
+    from ncflow.assembly import prepare
 
     done = ncflow(*EVERY, "model.norm=all", "measure.batch_size=70")
     assert done.returncode == 0, done.stderr

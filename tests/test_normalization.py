@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from ncflow.assembly import prepare
 from ncflow.checks import ArgumentError
 from ncflow.config import ConfigError
-from ncflow.fit import fit, prepare
+from ncflow.fit import fit
 from ncflow.lifecycle import SaveForResume
 from ncflow.metrics.margins import weight_norm_product
 from ncflow.models import MLP, Classifier

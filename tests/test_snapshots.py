@@ -17,7 +17,7 @@ SNAP = [*TINY, "data.num_classes=3", "measure.every_n_epochs=2", "measure.snapsh
 
 
 def test_snapshots_are_the_features_of_the_first_samples_and_the_means_of_all(ncflow, tmp_path, config):
-    from ncflow.fit import prepare
+    from ncflow.assembly import prepare
 
     done = ncflow(*SNAP)
     assert done.returncode == 0, done.stderr

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from ncflow.assembly import prepare
 from ncflow.checks import ArgumentError
 from ncflow.config import ConfigError, build
-from ncflow.fit import fit, prepare
+from ncflow.fit import fit
 from ncflow.measurement import Outputs
 from ncflow.metrics.margins import margins
 from ncflow.models.classifier import Classifier

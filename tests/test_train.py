@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from ncflow.fit import prepare
+from ncflow.assembly import prepare
 from ncflow.models.mlp import MLP
 from ncflow.results import load_history, load_runs
 from ncflow.seeding import derive_seed, epoch_order

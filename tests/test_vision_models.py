@@ -8,11 +8,12 @@ import torch
 import torchvision
 from torch import nn
 
+from ncflow.assembly import prepare
 from ncflow.checks import ArgumentError
 from ncflow.config import ConfigError
 from ncflow.data.batches import Batches, Split
 from ncflow.features import extract, resolve_layers
-from ncflow.fit import fit, prepare
+from ncflow.fit import fit
 from ncflow.models import VGG, ResNet
 from ncflow.models.classifier import parameter_groups
 from ncflow.results import HISTORY

@@ -12,10 +12,7 @@ from filelock import Timeout
 from lightning import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from ncflow.config import build
-from ncflow.data.base import InMemoryData
-from ncflow.fit import (
-    Outcome,
+from ncflow.assembly import (
     make_logger,
     make_trainer,
     measured_layers,
@@ -24,6 +21,9 @@ from ncflow.fit import (
     set_up_process,
     write_checkpoint,
 )
+from ncflow.config import build
+from ncflow.data.base import InMemoryData
+from ncflow.fit import Outcome
 from ncflow.lifecycle import EpochProgress, SaveForResume
 from ncflow.models import Classifier
 from ncflow.models.network import find_classifier

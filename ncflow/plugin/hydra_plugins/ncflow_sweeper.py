@@ -74,8 +74,8 @@ class NcflowSweeper(BasicSweeper):
         """Build data and model once for each distinct config, seeds and weight decay aside."""
         if not cells:
             return
+        from ncflow.assembly import prepare
         from ncflow.config import ConfigError, check_fields, flat_config, without_hydra
-        from ncflow.fit import prepare
 
         seen = set()
         for overrides, cfg in cells:
