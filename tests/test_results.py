@@ -141,7 +141,7 @@ def test_a_run_that_ends_while_it_is_looked_at_is_done(tmp_path, monkeypatch):
         write_json(folder / "result.json", {"status": "done"})
         return False
 
-    monkeypatch.setattr("ncflow.results.is_locked", ends)
+    monkeypatch.setattr("ncflow.results.folder.is_locked", ends)
     assert status_of(tmp_path / "a") == ("done", {"status": "done"})
 
 

@@ -1,0 +1,82 @@
+"""What a run leaves on disk: its files, its folder, its history, and a whole sweep as one table.
+
+Nothing heavy is imported before a table or a snapshot is asked for.
+"""
+
+from ncflow.results.files import (
+    CHECKPOINT,
+    HISTORY,
+    JOB,
+    LOCK,
+    LOG,
+    MARGINS,
+    PROGRESS,
+    RESULT,
+    RUN,
+    SNAPSHOTS,
+    read_json,
+    write_atomically,
+    write_json,
+)
+from ncflow.results.folder import (
+    DIVERGED,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    PENDING,
+    RUNNING,
+    is_locked,
+    lock,
+    run_folders,
+    status_of,
+)
+from ncflow.results.history import (
+    COLUMNS,
+    LAST_LAYER,
+    MARGIN_COLUMNS,
+    MARGIN_QUANTILES,
+    MEASURES,
+    History,
+    final_measures,
+)
+from ncflow.results.snapshots import Snapshot, load_snapshots, snapshot_epoch
+from ncflow.results.tables import load_history, load_margins, load_runs
+
+__all__ = [
+    "CHECKPOINT",
+    "COLUMNS",
+    "DIVERGED",
+    "DONE",
+    "FAILED",
+    "HISTORY",
+    "INTERRUPTED",
+    "JOB",
+    "LAST_LAYER",
+    "LOCK",
+    "LOG",
+    "MARGINS",
+    "MARGIN_COLUMNS",
+    "MARGIN_QUANTILES",
+    "MEASURES",
+    "PENDING",
+    "PROGRESS",
+    "RESULT",
+    "RUN",
+    "RUNNING",
+    "SNAPSHOTS",
+    "History",
+    "Snapshot",
+    "final_measures",
+    "is_locked",
+    "load_history",
+    "load_margins",
+    "load_runs",
+    "load_snapshots",
+    "lock",
+    "read_json",
+    "run_folders",
+    "snapshot_epoch",
+    "status_of",
+    "write_atomically",
+    "write_json",
+]
