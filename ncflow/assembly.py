@@ -1,7 +1,6 @@
 """From a config to what a run is made of, checked: data, model, trainer and its checkpoints, logger."""
 
 import inspect
-import io
 import logging
 import warnings
 from collections.abc import Mapping
@@ -13,18 +12,17 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning import Callback, Trainer
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ncflow import processes
+from ncflow.checkpoints import Checkpoints
 from ncflow.checks import ArgumentError
 from ncflow.config import ConfigError, build, check_fields, locate
 from ncflow.data.base import InMemoryData
 from ncflow.features import resolve_layers
 from ncflow.loggers import under_agent, wandb_logger
 from ncflow.models import Classifier
-from ncflow.results import write_atomically
 from ncflow.seeding import derive_seed
 
 # Of the options in conf/trainer, those that are ours rather than lightning.Trainer's.
@@ -70,6 +68,19 @@ def prepare(cfg: DictConfig, data: InMemoryData | None = None) -> tuple[InMemory
     if processes.wanted(cfg.trainer) > 1:
         _check_shared(cfg, network)
     return data, classifier
+
+
+def check(cfg: DictConfig, data: InMemoryData | None = None) -> tuple[InMemoryData, Classifier]:
+    """Check all that can be checked before training, and give what :func:`prepare` gives; nothing is written.
+
+    Raises:
+        ConfigError: One line that names the option, its rule and the value found.
+    """
+    prepared = prepare(cfg, data)
+    set_up_process(cfg)
+    make_trainer(cfg, Path(), [], False, Checkpoints([]))
+    check_logger(cfg)
+    return prepared
 
 
 def prepare_data(cfg: DictConfig) -> InMemoryData:
@@ -145,32 +156,17 @@ def _trainer_options(cfg: DictConfig) -> dict[str, Any]:
     return named
 
 
-def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Replace a checkpoint; a crash leaves the old one or the new one whole."""
-    # Through memory: PyTorch's own writer reports a full disk as an internal error.
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    write_atomically(path, buffer.getbuffer())
-
-
-class _AtomicCheckpoints(TorchCheckpointIO):
-    """Checkpoints that a crash leaves whole, old or new, and that are read without running code in them."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        write_checkpoint(Path(path), checkpoint)
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        try:
-            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except Exception as error:
-            raise ConfigError(
-                f"the checkpoint cannot be read, delete it to start this run anew: {path} "
-                f"({type(error).__name__}: {str(error).splitlines()[0]})"
-            ) from error
-
-
-def make_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logger: Any) -> Trainer:
+def make_trainer(
+    cfg: DictConfig, folder: Path, callbacks: list[Callback], logger: Any, checkpoints: Checkpoints
+) -> Trainer:
     """The Trainer of a config.
+
+    Args:
+        cfg: The config.
+        folder: Where training takes place.
+        callbacks: Those of the run.
+        logger: Of :func:`make_logger`.
+        checkpoints: Those of the runs that it trains.
 
     Raises:
         ConfigError: For an option that Lightning refuses.
@@ -180,7 +176,7 @@ def make_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logge
         "default_root_dir": folder,
         "logger": logger,
         "callbacks": callbacks,
-        "plugins": [_AtomicCheckpoints()],
+        "plugins": [checkpoints],
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
@@ -192,8 +188,8 @@ def make_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logge
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def make_logger(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Any:
-    """Lightning's logger of a run; False where its own files are enough.
+def check_logger(cfg: DictConfig) -> None:
+    """Refuse a logger that there is not.
 
     Raises:
         ConfigError: For an unknown ``logger.name``, and for a sweep under a ``wandb agent``: all of its runs would be
@@ -202,10 +198,20 @@ def make_logger(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> 
     kind = cfg.logger.name
     if kind not in ("csv", "none", "wandb"):
         raise ConfigError(f"logger.name must be one of 'csv', 'none', 'wandb', found {kind!r}")
-    if kind != "wandb" or processes.rank() > 0:
-        return False
-    if under_agent() and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    if kind == "wandb" and under_agent() and sweep:
         raise ConfigError("hydra.mode must be RUN under a wandb agent, found MULTIRUN")
+
+
+def make_logger(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Any:
+    """Lightning's logger of a run; False where its own files are enough.
+
+    Raises:
+        ConfigError: As of :func:`check_logger`.
+    """
+    check_logger(cfg)
+    if cfg.logger.name != "wandb" or processes.rank() > 0:
+        return False
     return wandb_logger(folder, described, cfg.logger.project, cfg.logger.entity)
 
 

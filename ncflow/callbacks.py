@@ -44,8 +44,8 @@ class NeuralCollapseCallback(Callback):
         batch_size: Batch size for ``measure_dataloaders()``; values depend on it by rounding alone.
         max_cached_bytes: Bytes of features kept for each layer, on each rank; a split that has more is read twice. None
             for no limit.
-        history: File to which a row per split and layer is added at each measurement; training that starts anew,
-            rather than from a checkpoint, starts it anew.
+        history: File, or table, to which a row per split and layer is added at each measurement. Training that starts
+            anew, rather than from a checkpoint, starts it anew, but never writes over a file that is no such table.
 
     Attributes:
         rows: The rows of the latest measurement: ``epoch`` (finished epochs), ``split``, ``layer`` and the measures.
@@ -65,7 +65,7 @@ class NeuralCollapseCallback(Callback):
         self_pairs: bool = False,
         batch_size: int = 1000,
         max_cached_bytes: int | None = 2**31,
-        history: Path | str | None = None,
+        history: History | Path | str | None = None,
     ) -> None:
         require(every_n_epochs >= 1, "every_n_epochs", "at least 1", every_n_epochs)
         require(0 < delta < 1, "delta", "in (0, 1)", delta)
@@ -74,7 +74,8 @@ class NeuralCollapseCallback(Callback):
         self.classifier, self.norm, self.loss, self.weight_decay = classifier, norm, loss, weight_decay
         self.delta, self.self_pairs, self.batch_size = delta, self_pairs, batch_size
         self.max_cached_bytes = max_cached_bytes
-        self.history = None if history is None else History(Path(history))
+        self.history = History(Path(history)) if isinstance(history, Path | str) else history
+        self._saved_mark: dict[str, Any] | None = None
         self.rows: list[dict[str, Any]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,7 +87,7 @@ class NeuralCollapseCallback(Callback):
         """Forget what an interrupted run wrote after its checkpoint; measure the model as initialised."""
         starts = trainer.global_step == 0
         if self.history is not None and trainer.is_global_zero:
-            self.history.restart_after(None if starts else trainer.current_epoch)
+            begin_table(self.history, starts, self._saved_mark)
         if starts:
             self.measure(trainer, pl_module, epoch=0)
 
@@ -96,12 +97,12 @@ class NeuralCollapseCallback(Callback):
             self.measure(trainer, pl_module, epoch=trainer.current_epoch + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """The latest rows: a run that was stopped after its last epoch still has its final measures."""
-        return {"rows": self.rows}
+        """What is written, and the latest rows: a run that was stopped after its last epoch has its final measures."""
+        return {"rows": self.rows, "history": None if self.history is None else self.history.mark}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the latest rows from a checkpoint."""
-        self.rows = state_dict["rows"]
+        """Take the latest rows, and how far the history was, from a checkpoint."""
+        self.rows, self._saved_mark = state_dict["rows"], state_dict.get("history")
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         """Measure every split and layer now, log the values and add them to the history."""
@@ -148,6 +149,23 @@ def _network(pl_module: LightningModule) -> nn.Module:
     """The network of our Classifier, or a foreign module as it is."""
     network = getattr(pl_module, "network", None)
     return network if isinstance(network, nn.Module) else pl_module
+
+
+def begin_table(table: History, starts: bool, mark: Mapping[str, Any] | None) -> None:
+    """Begin a run's table anew, or go back to how it was when the checkpoint was saved.
+
+    Args:
+        table: The table.
+        starts: Whether training starts anew, rather than from a checkpoint.
+        mark: Of the table in the checkpoint.
+
+    Raises:
+        ArgumentError: If the file is another one.
+    """
+    if starts:
+        table.start()
+    else:
+        table.go_back(mark)
 
 
 def is_due(trainer: Trainer, every_n_epochs: int) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, open_dict, read_write
 
 
 def compose(
@@ -20,9 +20,10 @@ def compose(
         number: Of the cell in the sweep, where it is known.
     """
     cfg = context.config_loader.load_sweep_config(sweep, list(overrides))
-    if number is not None:
-        with open_dict(cfg):
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
+        if number is not None:
             cfg.hydra.job.id = cfg.hydra.job.num = number
+        cfg.hydra.runtime.output_dir = str(folder_of(cfg).absolute())
     HydraConfig.instance().set_config(cfg)
     return cfg
 

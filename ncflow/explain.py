@@ -32,6 +32,12 @@ def explain(error: BaseException) -> str:
     return text
 
 
+def one_line(error: BaseException) -> str:
+    """An error as one line; its kind is named unless it was written for the user."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"
+
+
 def _join(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "; ".join(line for line in dict.fromkeys(lines) if not line.startswith(_NOISE))

@@ -1,5 +1,6 @@
 """Train the run of a config and return what it found. The heavy half of :mod:`ncflow.train`."""
 
+import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,22 +15,35 @@ from omegaconf import DictConfig
 import ncflow
 from ncflow.assembly import make_logger, make_trainer, measured_layers, prepare, set_up_process
 from ncflow.callbacks import NeuralCollapseCallback
+from ncflow.checkpoints import OUTCOME, Checkpoints, read_checkpoint
+from ncflow.config import run_id
+from ncflow.data.base import InMemoryData
 from ncflow.lifecycle import EpochProgress, SaveForResume, StopOnDivergence
 from ncflow.margin_log import LogMargins
+from ncflow.models import Classifier
 from ncflow.progress import is_interactive
-from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, INTERRUPTED, MARGINS, final_measures
+from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, INTERRUPTED, MARGINS, History, final_measures
 from ncflow.seeding import derive_seed
 from ncflow.snapshots import SnapshotFeatures
+
+log = logging.getLogger(__name__)
+
+STARTS_ANEW = "%s starts anew: there is no checkpoint that agrees with its %s"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``done`` or ``diverged``, its final measures, its time."""
+    """How a run ended: ``done`` or ``diverged``, the rows of its last measurement, its time and optimiser steps."""
 
     status: str
-    measures: dict[str, Any]
+    rows: list[dict[str, Any]]
     seconds: float
     steps: int
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """The final measures, under their names in ``result.json``."""
+        return final_measures(self.rows)
 
     def result(self, described: Mapping[str, Any]) -> dict[str, Any]:
         """What ``result.json`` says, of a run with this description."""
@@ -42,30 +56,40 @@ class InterruptedRunError(RuntimeError):
     """Training stopped before its last epoch; the same command goes on from the checkpoint."""
 
 
-def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
+def fit(
+    cfg: DictConfig,
+    folder: Path,
+    described: Mapping[str, Any],
+    prepared: tuple[InMemoryData, Classifier] | None = None,
+) -> Outcome:
     """Train the run of a config in a folder, from its checkpoint where there is one.
 
     Args:
         cfg: The config.
         folder: The run's folder.
         described: The run's flat description: ``name``, ``experiment`` and the config; W&B gets it as its config.
+        prepared: Of :func:`ncflow.assembly.check` for this config; None to prepare it here.
 
     Raises:
-        ConfigError: Before any training, for an impossible config.
+        ConfigError: Before any training, for an impossible config or a checkpoint that is not this run's.
         InterruptedRunError: If training stopped early, for example by Ctrl-C.
     """
+    run_ids = [run_id(cfg)]
+    saved = read_checkpoint(folder / CHECKPOINT, run_ids)
     set_up_process(cfg)
-    data, classifier = prepare(cfg)
+    data, classifier = prepare(cfg) if prepared is None else prepared
     if cfg.trainer.channels_last:
         classifier.to(memory_format=torch.channels_last)
     torch.manual_seed(derive_seed(cfg.seed, "train"))
+    # A run that goes on with another logger keeps the table that it has.
+    keeps_history = cfg.logger.name != "none" or (folder / HISTORY).exists()
     measure = NeuralCollapseCallback(
         cfg.measure.every_n_epochs,
         measured_layers(cfg),
         delta=cfg.measure.delta,
         self_pairs=cfg.measure.self_pairs,
         batch_size=cfg.measure.batch_size,
-        history=None if cfg.logger.name == "none" else folder / HISTORY,
+        history=History(folder / HISTORY, owned=True) if keeps_history else None,
     )
     divergence = StopOnDivergence()
     save = SaveForResume(folder / CHECKPOINT, cfg.measure.every_n_epochs)
@@ -75,28 +99,62 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
             folder, cfg.measure.every_n_epochs, cfg.measure.snapshot_samples, cfg.measure.batch_size
         )
         callbacks.insert(2, keep)  # before the checkpoint, which says that the epoch's files are there
+    tables = [] if measure.history is None else [(measure.state_key, measure.history)]
     if cfg.measure.margins:
         log_margins = LogMargins(
             folder / MARGINS, cfg.measure.every_n_epochs, cfg.measure.first_steps, cfg.measure.batch_size
         )
         callbacks.insert(2, log_margins)
+        tables.append((log_margins.state_key, log_margins.history))
+    logger = make_logger(cfg, folder, described)
+    if saved is not None and OUTCOME in saved:
+        outcome = outcome_of(saved, measure.history)
+        if outcome is not None:
+            _end_logger(logger, outcome, described)
+            return outcome
+        log.warning(STARTS_ANEW, folder.name, HISTORY)
+        saved = None
+    if saved is not None:
+        marks = {key: (saved["callbacks"].get(key) or {}).get("history") for key, _ in tables}
+        changed = [table.path for key, table in tables if not table.agrees(marks[key])]
+        if changed:
+            log.warning(STARTS_ANEW, folder.name, changed[0].name)
+            saved = None
     if is_interactive():  # Lightning calls every callback some ten times a step, whether it does anything or not
         callbacks.append(EpochProgress(described["name"]))
-    logger = make_logger(cfg, folder, described)
-    trainer = make_trainer(cfg, folder, callbacks, logger)
-    checkpoint = folder / CHECKPOINT
+    trainer = make_trainer(cfg, folder, callbacks, logger, Checkpoints(run_ids, saved))
     # Lightning does so after it has loaded a checkpoint, whose float64 weights would pass through float32.
     trainer.precision_plugin.convert_module(classifier)
-    trainer.fit(classifier, datamodule=data, ckpt_path=str(checkpoint) if checkpoint.exists() else None)
+    trainer.fit(classifier, datamodule=data, ckpt_path=None if saved is None else str(folder / CHECKPOINT))
     trainer.strategy.barrier("end")  # before the first process says that the run is done, the others are
+    for _, table in tables if trainer.is_global_zero else []:
+        table.check()
     interrupted = not divergence.diverged and trainer.current_epoch < cfg.epochs
     status = INTERRUPTED if interrupted else DIVERGED if divergence.diverged else DONE
-    outcome = Outcome(status, final_measures(measure.rows), save.seconds, trainer.global_step)
-    if logger:
-        logger.finish({**outcome.result(described), "epoch": measure.rows[0]["epoch"]}, failed=interrupted)
+    outcome = Outcome(status, measure.rows, save.seconds, trainer.global_step)
+    _end_logger(logger, outcome, described)
     if interrupted:
         raise InterruptedRunError(f"stopped after {trainer.current_epoch} of {cfg.epochs} epochs")
     return outcome
+
+
+def outcome_of(saved: Mapping[str, Any], history: History | None) -> Outcome | None:
+    """How a run ended that was trained with others, by its own checkpoint; None where its history is not whole.
+
+    Args:
+        saved: The checkpoint, with :data:`ncflow.checkpoints.OUTCOME`.
+        history: The run's table, None where it keeps none.
+    """
+    kept = saved[OUTCOME]
+    if history is not None and not history.agrees(kept["history"]):
+        return None
+    return Outcome(kept["status"], kept["rows"], kept["seconds"], saved["global_step"])
+
+
+def _end_logger(logger: Any, outcome: Outcome, described: Mapping[str, Any]) -> None:
+    if logger:
+        row = {**outcome.result(described), "epoch": outcome.rows[0]["epoch"]}
+        logger.finish(row, failed=outcome.status == INTERRUPTED)
 
 
 def versions() -> dict[str, str]:

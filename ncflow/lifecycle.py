@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class SaveForResume(Checkpoint):
     Args:
         path: The file.
         every_n_epochs: Epochs between saves; the end of training and every minute also save.
+        is_needed: Whether anything would go on from a checkpoint.
 
     Attributes:
         seconds: Time spent in training, over all attempts.
@@ -68,8 +70,8 @@ class SaveForResume(Checkpoint):
     _SECONDS_BETWEEN_SAVES = 60.0
     _STEPS_BETWEEN_LOOKS = 10
 
-    def __init__(self, path: Path, every_n_epochs: int) -> None:
-        self.path, self.every_n_epochs = path, every_n_epochs
+    def __init__(self, path: Path, every_n_epochs: int, is_needed: Callable[[], bool] = lambda: True) -> None:
+        self.path, self.every_n_epochs, self.is_needed = path, every_n_epochs, is_needed
         self.seconds = 0.0
         self._ticked = self._saved = time.monotonic()
         self._loaded: dict[str, Any] | None = None
@@ -139,7 +141,8 @@ class SaveForResume(Checkpoint):
         self._ticked = now
 
     def _save(self, trainer: Trainer, finished_epochs: int) -> None:
-        trainer.save_checkpoint(self.path)
+        if self.is_needed():
+            trainer.save_checkpoint(self.path)
         self._saved = time.monotonic()
         if trainer.is_global_zero:
             state = {"epoch": finished_epochs, "epochs": trainer.max_epochs, "seconds": round(self.seconds, 3)}

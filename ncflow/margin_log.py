@@ -7,7 +7,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ncflow.callbacks import is_due
+from ncflow.callbacks import begin_table, is_due
 from ncflow.checks import require
 from ncflow.features import extract
 from ncflow.metrics.margins import margins, weight_norm_product
@@ -35,7 +35,8 @@ class LogMargins(Callback):
 
     def __init__(self, path: Path, every_n_epochs: int, first_steps: int | None = None, batch_size: int = 1000) -> None:
         require(first_steps is None or first_steps >= 1, "first_steps", "null or at least 1", first_steps)
-        self.history = History(path, MARGIN_COLUMNS, "step")
+        self.history = History(path, MARGIN_COLUMNS, owned=True)
+        self._saved_mark: dict[str, Any] | None = None
         self.every_n_epochs, self.batch_size = every_n_epochs, batch_size
         self.first_steps = [] if first_steps is None else _spread(first_steps)
         self._awaited: set[int] = set()
@@ -44,7 +45,7 @@ class LogMargins(Callback):
         """Forget what an interrupted run wrote after its checkpoint; measure the model as initialised."""
         starts = trainer.global_step == 0
         self._awaited = {step for step in self.first_steps if step > trainer.global_step}
-        self.history.restart_after(None if starts else trainer.global_step)
+        begin_table(self.history, starts, self._saved_mark)
         if starts:
             self._log(trainer, pl_module, 0)
 
@@ -60,6 +61,14 @@ class LogMargins(Callback):
         """Measure after every n-th epoch and after the last, and where an awaited step was an epoch's last."""
         if is_due(trainer, self.every_n_epochs) or trainer.global_step in self._awaited:
             self._log(trainer, pl_module, trainer.current_epoch + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is written."""
+        return {"history": self.history.mark}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take how far the table was from a checkpoint."""
+        self._saved_mark = state_dict["history"]
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         # At once, as several batches can make up one step.

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from ncflow.signals import Listener
 
 LOG = "processes.log"
 _REPORT = ".report.json"
+_SECONDS_BETWEEN_LOOKS, _SECONDS_TO_SAVE = 0.5, 30.0
+_watching: list[int] = []  # the parent that a thread of this process watches
 
 
 def launched() -> int:
@@ -73,6 +76,27 @@ def start(folder: Path, number: int) -> dict[str, Any]:
     report = read_json(folder / _REPORT) or {}
     (folder / _REPORT).unlink(missing_ok=True)
     return report
+
+
+def end_with_parent(parent: int) -> None:
+    """Let this process end when its parent has ended, and leave Ctrl-C to it; without effect for another process.
+
+    Args:
+        parent: The process that started this one, where it did so itself.
+    """
+    if os.getppid() != parent or _watching:
+        return
+    _watching.append(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGTERM)  # training saves a checkpoint first
+    time.sleep(_SECONDS_TO_SAVE)
+    os._exit(1)
 
 
 def hand_over(folder: Path, report: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ncflow.results import FAILED, LOG
+from ncflow.results import FAILED, LOG, RUN, RunFolder, read_json
 
 log = logging.getLogger(__name__)
 
@@ -39,17 +39,38 @@ def line_of(report: Report) -> str:
     return f"{report.status}: {place}: {measures} ({values['seconds']:.1f} s)"
 
 
-def leave_line(report: Report) -> None:
-    """Leave a run's line on the console and in its log, for a run that was trained together with others."""
-    line = line_of(report)
-    log.log(logging.DEBUG if report.error else logging.INFO, "%s", line)
-    if report.status not in (SKIPPED, ELSEWHERE):
-        with (Path(report.folder) / LOG).open("a") as file:
-            file.write(f"{line}\n")
+def say(report: Report, hidden: bool = False) -> None:
+    """Leave a run's line on the console, unless it is to be hidden there: what failed is listed at the end."""
+    log.log(logging.DEBUG if hidden else logging.INFO, "%s", line_of(report))
+
+
+def ended(folder: RunFolder, since: float, killed: bool) -> Report | None:
+    """What became of a run whose process is gone without a word; None where it is to be tried again.
+
+    Args:
+        folder: The run's folder.
+        since: When it was begun at the earliest: a failure from before does not count.
+        killed: Whether the run was by itself when its process ended, so that there is no doubt whose it was.
+    """
+    path, result, started = str(folder.path), folder.finished(), read_json(folder.path / RUN) or {}
+    if result is not None:
+        return Report(str(result["status"]), path, values=result)
+    if started.get("status") == FAILED and (folder.path / RUN).stat().st_mtime >= since:
+        return Report(FAILED, path, str(started.get("error")))
+    if killed:
+        line = "its process was killed, as the system does when memory runs out"
+        folder.fail(line)
+        return Report(FAILED, path, line)
+    return None
+
+
+def began(folder: RunFolder) -> bool:
+    """Whether a run that is not at its end was begun."""
+    return read_json(folder.path / RUN) is not None
 
 
 def finish(reports: Sequence[Report]) -> int:
-    """Print which runs failed and where their logs are; return the exit code."""
+    """Print which runs failed, why and where their logs are, a line for each reason; return the exit code."""
     if len(reports) > 1:
         statuses = [report.status for report in reports]
         counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
@@ -57,7 +78,12 @@ def finish(reports: Sequence[Report]) -> int:
     for report in reports:
         if report.status == REFUSED:
             print(f"ncflow: error: {report.error}", file=sys.stderr)
-        elif report.status == FAILED:
-            print(f"ncflow: failed: {report.error}; log: {Path(report.folder) / LOG}", file=sys.stderr)
+    failed: dict[str, list[Path]] = {}
+    for report in reports:
+        if report.status == FAILED:
+            failed.setdefault(report.error, []).append(Path(report.folder))
+    for error, folders in failed.items():  # a full disk is one reason for all
+        logs = ", ".join(str(folder / LOG) for folder in folders)
+        print(f"ncflow: failed: {error}; log{'s' * (len(folders) > 1)}: {logs}", file=sys.stderr)
     codes = {REFUSED: 2, FAILED: 1}
     return max((codes.get(report.status, 0) for report in reports), default=0)

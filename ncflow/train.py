@@ -2,32 +2,83 @@
 
 import logging
 import os
-import shutil
 import sys
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import hydra
-from filelock import Timeout
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ncflow import processes
-from ncflow.config import CONF_DIR, ConfigError, describe, experiment_name, register
+from ncflow.config import CONF_DIR, ConfigError, check_fields, describe, experiment_name, register, without_hydra
+from ncflow.entry import enter, load_config, look
 from ncflow.environment import load_environment
-from ncflow.explain import explain
-from ncflow.reports import ELSEWHERE, REFUSED, SKIPPED, Report, finish, line_of
-from ncflow.results import FAILED, RESULT, RUN, RUNNING, lock, read_json, write_json
+from ncflow.explain import explain, one_line
+from ncflow.reports import ELSEWHERE, REFUSED, SKIPPED, Report, finish, line_of, say
+from ncflow.results import FAILED, RunFolder
 from ncflow.signals import StoppedBySignalError
 
 log = logging.getLogger(__name__)
 register()  # also in the processes of a sweep, which import this module for its task function
 
+_FULL_ERROR = "NCFLOW_FULL_ERROR"
+_prepared: dict[str, Any] = {}  # what the check of a single run built, by its id: data can be large
 _MAIN_PROCESS = "NCFLOW_MAIN_PROCESS"
+
+
+class _SettledError(BaseException):
+    """A run is settled before Hydra makes its folder; no Exception, which Hydra would take for a callback's fault."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self.report = report
+
+
+class SettleBeforehand(Callback):
+    """Hydra's callback before a single run: what is finished or refused is so before a file or a folder is made."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Look and check; keep what was built for it."""
+        HydraConfig.instance().set_config(config)  # what ${hydra:...} refers to
+        folder = Path(str(config.hydra.run.dir)).absolute()
+        try:
+            cfg = without_hydra(config)
+            described = describe(cfg, experiment_name(config))
+            report = look(RunFolder(folder, described))
+            if report is None:
+                _prepared[described["run_id"]] = _check(config, cfg)
+            elif report.status == SKIPPED:
+                _send_finished(cfg, folder, described)
+        except Exception as error:
+            if asked_for_traceback():
+                raise _SettledError(Report(REFUSED, str(folder), traceback.format_exc())) from error
+            report = Report(REFUSED, str(folder), explain(error))
+        if report is not None:
+            raise _SettledError(report)
+
+
+def _check(config: DictConfig, cfg: DictConfig) -> Any:
+    if "slurm" in str(config.hydra.launcher.get("_target_")):
+        raise ConfigError("hydra/launcher=slurm submits sweeps, and this is a single run: add -m")
+    check_fields(cfg)
+    from ncflow.assembly import check
+
+    return check(cfg)
+
+
+def _send_finished(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> None:
+    """A ``wandb agent`` may ask for a run that is finished."""
+    if cfg.logger.name == "wandb" and os.environ.get("WANDB_SWEEP_ID"):
+        from ncflow.loggers import log_finished
+
+        log_finished(folder, described, cfg.logger.project, cfg.logger.entity)
 
 
 def run_task(cfg: DictConfig) -> Report:
@@ -37,114 +88,85 @@ def run_task(cfg: DictConfig) -> Report:
     processes of one run the first does this; the others train with it, write nothing and raise what goes wrong.
 
     Raises:
+        KeyboardInterrupt: By Ctrl-C.
         SystemExit: If a signal stopped training, which saved a checkpoint first.
     """
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    described = describe(cfg, experiment_name(OmegaConf.create({"hydra": HydraConfig.get()})))
-    identity = described["run_id"]
+    path = Path(HydraConfig.get().runtime.output_dir)
+    folder = RunFolder(path, describe(cfg, experiment_name(OmegaConf.create({"hydra": HydraConfig.get()}))))
     try:
-        found = read_json(folder / RESULT) or read_json(folder / RUN)
-        if found is not None and found.get("run_id") != identity:
-            line = f"{folder} holds another run ({found.get('run_id')}), choose another hydra.run.dir"
-            return Report(REFUSED, str(folder), line)
-        if (folder / RESULT).exists():
-            return _skip(cfg, folder, described)
         if processes.rank() > 0:
-            return _follow(cfg, folder, described)
-        if processes.launched() == 1 and processes.wanted(cfg.trainer) > 1:
-            return _run_in_processes(cfg, folder)
-        with lock(folder).acquire(timeout=1):  # a look at the folder takes the lock for an instant
-            if (folder / RESULT).exists():  # finished between the look and the lock
-                return _skip(cfg, folder, described)
-            return _run(cfg, folder, described)
-    except Timeout:
-        return Report(ELSEWHERE, str(folder))
+            return look(folder) or _follow(cfg, folder)
+        with ExitStack() as held:
+            report = enter(folder, cfg, held)
+            if report is not None:
+                return report
+            if processes.launched() > 1 or processes.wanted(cfg.trainer) == 1:
+                return _run(cfg, folder)
+        return _run_in_processes(cfg, folder)  # which take the lock themselves
     except OSError as error:
-        return Report(FAILED, str(folder), f"cannot write the run's folder: {_one_line(error)}")
+        return Report(FAILED, str(path), f"cannot write the run's folder: {one_line(error)}")
 
 
-def _skip(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> Report:
-    one_run = HydraConfig.get().mode == RunMode.RUN
-    if cfg.logger.name == "wandb" and os.environ.get("WANDB_SWEEP_ID") and one_run:
-        from ncflow.loggers import log_finished
+def _run(cfg: DictConfig, folder: RunFolder) -> Report:
+    with folder.logged():
+        try:
+            from ncflow.fit import fit
 
-        log_finished(folder, described, cfg.logger.project, cfg.logger.entity)
-    return Report(SKIPPED, str(folder))
-
-
-def _run(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> Report:
-    fresh = not (folder / RUN).exists()
-    write_json(folder / RUN, {**described, "status": RUNNING})
-    try:
-        hydra_config = HydraConfig.get()
-        if hydra_config.mode == RunMode.RUN and "slurm" in hydra_config.launcher._target_:
-            raise ConfigError("hydra/launcher=slurm submits sweeps, and this is a single run: add -m")
-        from ncflow.fit import fit
-
-        outcome = fit(cfg, folder, described)
-        result = outcome.result(described)
-        write_json(folder / RESULT, result)
-        return Report(outcome.status, str(folder), values=result)
-    except StoppedBySignalError as stop:
-        log.info("interrupted: %s: %s", folder.name, stop)
-        raise SystemExit(128 + stop.signum) from None
-    except (Exception, SystemExit) as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes an exit of Ctrl-C
-            raise
-        log.debug("%s", traceback.format_exc())
-        line = _one_line(error)
-        if isinstance(error, ConfigError) and fresh and HydraConfig.get().mode == RunMode.RUN:
-            return _refuse(folder, line)
-        write_json(folder / RUN, {**described, "status": FAILED, "error": line})
-        return Report(FAILED, str(folder), line)
+            outcome = fit(cfg, folder.path, folder.described, _prepared.pop(folder.run_id, None))
+            result = outcome.result(folder.described)
+            folder.finish(result)
+            report = Report(outcome.status, str(folder.path), values=result)
+            log.debug("%s", line_of(report))  # for the log: the console gets it from the task
+            return report
+        except StoppedBySignalError as stop:
+            log.info("interrupted: %s: %s", folder.path.name, stop)
+            raise SystemExit(128 + stop.signum) from None
+        except (Exception, SystemExit) as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes an exit of Ctrl-C
+                raise KeyboardInterrupt from None
+            log.debug("%s", traceback.format_exc())
+            line = one_line(error)
+            folder.fail(line)
+            return Report(FAILED, str(folder.path), line)
 
 
-def _refuse(folder: Path, line: str) -> Report:
-    """Nothing was trained: a misspelt option leaves no run behind."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return Report(REFUSED, str(folder), line)
-
-
-def _follow(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> Report:
+def _follow(cfg: DictConfig, folder: RunFolder) -> Report:
     from ncflow.fit import fit
 
     try:
-        return Report(fit(cfg, folder, described).status, str(folder))
+        return Report(fit(cfg, folder.path, folder.described).status, str(folder.path))
     except StoppedBySignalError:
         raise SystemExit(0) from None  # the first process says so; an error here would end it before it can
 
 
-def _run_in_processes(cfg: DictConfig, folder: Path) -> Report:
+def _run_in_processes(cfg: DictConfig, folder: RunFolder) -> Report:
+    path = str(folder.path)
     if cfg.trainer.num_nodes > 1:
-        return _refuse(folder, f"trainer.num_nodes must be 1 without SLURM or torchrun, found {cfg.trainer.num_nodes}")
-    reported = processes.start(folder, processes.wanted(cfg.trainer))
-    result = read_json(folder / RESULT)
+        rule = f"trainer.num_nodes must be 1 without SLURM or torchrun, found {cfg.trainer.num_nodes}"
+        return Report(REFUSED, path, rule)
+    _prepared.clear()  # each process prepares its own
+    reported = processes.start(folder.path, processes.wanted(cfg.trainer))
+    result = folder.finished()
     if result is not None:
-        return Report(str(result["status"]), str(folder), values=result)
-    see = f"a process ended early, see {folder / processes.LOG}"
+        return Report(str(result["status"]), path, values=result)
+    see = f"a process ended early, see {folder.path / processes.LOG}"
     if not reported:
-        return Report(FAILED, str(folder), see)
-    if reported["status"] == REFUSED:
-        return _refuse(folder, reported["error"])
+        return Report(FAILED, path, see)
     failed = reported["status"] == FAILED  # perhaps for no other reason than the end of another process
-    return Report(reported["status"], str(folder), f"{reported['error']}; {see}" if failed else reported["error"])
-
-
-def _one_line(error: BaseException) -> str:
-    """The error as one line; its kind is named unless it was written for the user."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"
+    return Report(reported["status"], path, f"{reported['error']}; {see}" if failed else reported["error"])
 
 
 def task(cfg: DictConfig) -> Report:
     """Hydra's task function: a run, and its line."""
+    if is_worker():
+        processes.end_with_parent(int(os.environ[_MAIN_PROCESS]))
     report = run_task(cfg)
     if processes.rank() > 0:
         return report
     single = HydraConfig.get().mode == RunMode.RUN
     # What failed is listed at the end; the workers of a sweep with a live line must not write across it.
     hidden = (single and bool(report.error)) or (is_worker() and sys.stderr.isatty())
-    log.log(logging.DEBUG if hidden else logging.INFO, "%s", line_of(report))
+    say(report, hidden)
     return report
 
 
@@ -153,11 +175,17 @@ def is_worker() -> bool:
     return os.environ.get(_MAIN_PROCESS, str(os.getpid())) != str(os.getpid())
 
 
+def asked_for_traceback() -> bool:
+    """Whether ``HYDRA_FULL_ERROR=1`` asks to see where an error comes from."""
+    return os.environ.get(_FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR")) == "1"
+
+
 def main() -> None:
-    """Entry point of ``ncflow`` and ``python -m ncflow``."""
+    """What the command ``ncflow`` does."""
     load_environment()
+    logging.raiseExceptions = False  # a log on a full disk must not cost a page for each line
     os.environ[_MAIN_PROCESS] = str(os.getpid())
-    asked_for_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ[_FULL_ERROR] = os.environ.get("HYDRA_FULL_ERROR", "")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands its errors to us instead of printing many lines
     reports: list[Report] = []
 
@@ -169,8 +197,12 @@ def main() -> None:
 
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(collect)()
+    except _SettledError as settled:
+        if settled.report.status == SKIPPED:
+            print(line_of(settled.report))
+        reports.append(settled.report)
     except Exception as error:  # what a run raises is in its report; this is from before the first run
-        if asked_for_traceback:
+        if asked_for_traceback():
             raise
         print(f"ncflow: error: {explain(error)}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -180,12 +212,12 @@ def main() -> None:
 
 def main_of_process() -> None:
     """Entry point of the processes that :func:`ncflow.processes.start` starts: the run of the folder named."""
+    logging.raiseExceptions = False
     folder = Path(sys.argv[1])
-    cfg = OmegaConf.load(folder / ".hydra" / "config.yaml")
-    assert isinstance(cfg, DictConfig)
+    cfg, own = load_config(folder)
     hydra_config = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
     OmegaConf.set_struct(hydra_config.hydra, False)
-    hydra_config.merge_with(OmegaConf.load(folder / ".hydra" / "hydra.yaml"))
+    hydra_config.merge_with(own)
     HydraConfig.instance().set_config(hydra_config)
     if processes.rank() > 0:
         run_task(cfg)

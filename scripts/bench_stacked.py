@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 SAMPLES, BATCH, DEPTH, DIM, CLASSES = 4000, 128, 4, 16, 4
@@ -53,6 +54,7 @@ def seconds(kind: str, cells: int, width: int, epochs: int, device: str) -> floa
 
     from ncflow.config import describe
     from ncflow.fit import fit
+    from ncflow.results import RunFolder
     from ncflow.stacked import group
     from ncflow.stacked.launcher import plan_runs
     from ncflow.stacked.plan import MAY_DIFFER
@@ -74,8 +76,10 @@ def seconds(kind: str, cells: int, width: int, epochs: int, device: str) -> floa
             plan = plan_runs(grid, [None] * number, options)
             # The launcher makes no group of one; here it shows what a group costs.
             for cells_of_group in [found.cells for found in plan.groups] or [range(number)]:
-                chosen = ([many[cell] for cell in cells_of_group] for many in (grid, folders, described))
-                group.train(*chosen, Path(root))
+                library = group.Library()
+                with ExitStack() as held:
+                    chosen = [(RunFolder(folders[cell], described[cell]), grid[cell]) for cell in cells_of_group]
+                    group.train([group.take(*run, held, library) for run in chosen], Path(root))
         else:
             for run in zip(grid, folders, described, strict=True):
                 fit(*run)

@@ -20,9 +20,10 @@ ORDER = [
     {"results", "squeue", "wandb_server"},
     {"progress", "loggers", "reports", "status", "signals"},
     {"processes", "status_cli"},
-    {"callbacks"},
+    {"callbacks", "explain"},
     {"lifecycle", "snapshots", "margin_log"},
-    {"explain", "assembly"},
+    {"checkpoints", "entry"},
+    {"assembly"},
     {"fit"},
     {"train", "stacked"},
     {"slurm"},
@@ -76,7 +77,7 @@ def test_the_measures_need_torch_alone():
 
 
 def test_only_the_assembling_modules_see_the_config():
-    allowed = {"assembly", "cells", "config", "fit", "train", "explain", "slurm", "stacked"}
+    allowed = {"assembly", "cells", "checkpoints", "entry", "config", "fit", "train", "explain", "slurm", "stacked"}
     for file in FILES:
         if part(file) not in allowed:
             assert "omegaconf" not in file.read_text(), file

@@ -136,7 +136,11 @@ def margin_row(step):
 
 def test_a_resumed_run_awaits_the_steps_to_come_and_a_new_one_forgets_every_row(tmp_path):
     log = LogMargins(tmp_path / MARGINS, 2, 5)
-    log.history.append([margin_row(step) for step in (0, 1, 2, 3, 4)])
+    log.history.append([margin_row(step) for step in (0, 1, 2, 3)])
+    saved = log.state_dict()
+    log.history.append([margin_row(4)])
+    log = LogMargins(tmp_path / MARGINS, 2, 5)
+    log.load_state_dict(saved)
     log.on_train_start(SimpleNamespace(global_step=3, current_epoch=1), None)
     lines = log.history.path.read_text().splitlines()
     assert lines[0] == ",".join(MARGIN_COLUMNS)
@@ -144,7 +148,7 @@ def test_a_resumed_run_awaits_the_steps_to_come_and_a_new_one_forgets_every_row(
     assert log._awaited == {4, 5}
     log._log = lambda *_: None
     log.on_train_start(SimpleNamespace(global_step=0, current_epoch=0), None)
-    assert not log.history.path.exists()
+    assert log.history.path.read_text() == ",".join(MARGIN_COLUMNS) + "\n"
     assert log._awaited == {1, 2, 3, 4, 5}
 
 

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from ncflow.checks import ArgumentError
 from ncflow.results import (
     COLUMNS,
     History,
@@ -38,28 +39,67 @@ def test_history_refuses_a_measure_it_has_no_column_for(tmp_path):
         History(tmp_path / "history.csv").append([row(0, nonsense=1)])
 
 
-def test_restart_drops_what_came_after_the_checkpoint_and_a_torn_line(tmp_path):
+def test_a_table_goes_back_to_its_mark_and_drops_a_torn_line(tmp_path):
     history = History(tmp_path / "history.csv")
     history.append([row(0), row(5)])
-    before = history.path.read_text()
+    mark, before = history.mark, history.path.read_text()
     history.append([row(10)])
     history.path.write_text(history.path.read_text() + "15,train,last,0.")
-    history.restart_after(5)
+    again = History(history.path)
+    assert again.agrees(mark)
+    again.go_back(mark)
     assert history.path.read_text() == before
-    history.restart_after(None)
-    assert not history.path.exists()
-    history.restart_after(3)  # nothing there, nothing to do
+    assert again.mark == mark
+    again.append([row(10)])
+    assert [line.split(",")[0] for line in history.path.read_text().splitlines()] == ["epoch", "0", "5", "10"]
 
 
-def test_a_history_of_an_older_version_keeps_its_rows(tmp_path):
+CHANGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "deleted": lambda path: path.unlink(),
+    "another digit": lambda path: path.write_text(path.read_text().replace("5.1", "5.2")),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_table_agrees_with_no_mark(change, tmp_path):
     history = History(tmp_path / "history.csv")
-    history.path.write_text("epoch,split,layer,intra_min\n0,train,last,0.1\n5,train,last,0.25\n")
-    history.restart_after(0)
-    history.append([row(5)])
-    lines = history.path.read_text().splitlines()
-    assert lines[0] == ",".join(COLUMNS)
-    assert lines[1].split(",")[COLUMNS.index("intra_min")] == "0.1"
-    assert [line.split(",")[0] for line in lines] == ["epoch", "0", "5"]
+    history.append([row(0), row(5)])
+    mark = history.mark
+    CHANGES[change](history.path)
+    again = History(history.path)
+    assert not again.agrees(mark)
+    with pytest.raises(ArgumentError, match="history must be the file, as it was, with which the checkpoint was saved"):
+        again.go_back(mark)
+    with pytest.raises(OSError, match=r"history\.csv"):
+        history.check()
+    if change not in ("zeroed", "another digit"):  # which a look at the length does not see
+        with pytest.raises(OSError, match=r"history\.csv"):
+            history.append([row(10)])
+
+
+def test_a_table_with_the_columns_of_another_version_does_not_go_on(tmp_path):
+    older = History(tmp_path / "history.csv", ("epoch", "split", "layer", "intra_min"))
+    older.append([{"epoch": 0, "split": "train", "layer": "last", "intra_min": 0.1}])
+    assert not History(older.path).agrees(older.mark)
+
+
+def test_a_table_starts_anew_over_a_table_alone(tmp_path):
+    path = tmp_path / "history.csv"
+    for before in (None, "", "epoch,split,layer,intra_min\n0,train,last,0.1\n"):
+        if before is not None:
+            path.write_text(before)
+        History(path).start()
+        assert path.read_text() == ",".join(COLUMNS) + "\n"
+    path.write_text("my own notes\n")
+    with pytest.raises(ArgumentError, match="history must be a new file or an earlier table of the same kind"):
+        History(path).start()
+    assert path.read_text() == "my own notes\n"
+    History(path, owned=True).start()
+    assert path.read_text() == ",".join(COLUMNS) + "\n"
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -70,6 +110,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_process_left_of_a_write_is_written_over(tmp_path):
+    (tmp_path / ".file.tmp").write_text("half of the con")
+    write_atomically(tmp_path / "file", "content")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file", "content")]
 
 
 def test_json_is_json_everywhere(tmp_path):

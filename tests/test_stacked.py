@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,7 @@ from ncflow.models import MLP, Classifier
 from ncflow.models.classifier import parameter_groups
 from ncflow.models.losses import ExponentialLoss, SquareLoss
 from ncflow.models.vgg import VGG
-from ncflow.results import load_runs, lock, run_folders
+from ncflow.results import RunFolder, load_runs, lock, run_folders
 from ncflow.seeding import epoch_order
 from ncflow.stacked import group
 from ncflow.stacked.data import StackedBatches
@@ -174,6 +175,7 @@ def test_a_stacked_sweep_leaves_what_a_sweep_leaves(ncflow, tmp_path):
     assert_same_sweeps(tmp_path / "plain", tmp_path / "stacked")
     for name in (".hydra/config.yaml", ".hydra/overrides.yaml", "run.json", "ncflow.log"):
         assert len(list(tmp_path.glob(f"stacked/single/*/{name}"))) == 16
+    assert not list(tmp_path.rglob("*.tmp"))
     again = ncflow(*STACKED, *SWEEP, *GRID, "runs_dir=stacked")
     assert again.stdout.splitlines()[0] == "16 runs: 16 finished already, 0 to do"
 
@@ -282,9 +284,12 @@ def test_cells_measured_side_by_side_are_what_they_are_one_by_one(options, confi
     for at_once in (True, False):
         root = tmp_path / str(at_once)
         folders = [root / described["run_id"] for described in descriptions]
-        for folder in folders:
-            folder.mkdir(parents=True)
-        group.train(configs, folders, descriptions, root, at_once)
+        with ExitStack() as held:
+            runs = zip(folders, descriptions, configs, strict=True)
+            library = group.Library()
+            ready = [group.take(RunFolder(folder, own), cfg, held, library) for folder, own, cfg in runs]
+            reports = group.train(ready, root, measure_at_once=at_once)
+        assert [reports[own["run_id"]].status for own in descriptions] == ["done", "done", "done", "diverged"]
         found.append([pd.read_csv(folder / "history.csv", float_precision="round_trip") for folder in folders])
     for together, alone in zip(*found, strict=True):
         assert len(alone) in (4, 6)
@@ -367,7 +372,8 @@ def test_runs_that_were_stopped_together_go_on_together(config, tmp_path):
     home = Path(configs[0].hydra.sweep.dir) / ".stacked" / "group"
     (home / "checkpoints").mkdir(parents=True)
     (home / "checkpoints/last.ckpt").touch()
-    (home / "members.json").write_text(json.dumps({"run_ids": [run_id(without_hydra(configs[i])) for i in (1, 3, 4)]}))
+    names = [run_id(without_hydra(configs[index])) for index in (1, 3, 4)]
+    group.Home(home, tuple({"run_id": name, "folder": name, "config": {}} for name in names), tuple(names)).write()
     found = plan_sweep(configs, OPTIONS)
     assert sorted(sorted(group.cells) for group in found.groups) == [[0, 2, 5], [1, 3, 4]]
 

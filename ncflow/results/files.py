@@ -3,9 +3,10 @@
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 RESULT = "result.json"  # written last: it means done
 RUN = "run.json"  # written first: the config, and why a run failed
@@ -17,20 +18,39 @@ SNAPSHOTS = "snapshots"  # features of some samples at each measurement, where t
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 LOG = "ncflow.log"
 LOCK = ".lock"
+TEMPORARY = ".tmp"
+
+_LOOKS_AT_TEMPORARY, _SECONDS_BETWEEN_LOOKS = 10, 0.05
 
 
 def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
-    """Replace a file so that a reader, or a crash at any moment, sees the old or the new content, never a part."""
+    """Replace a file so that a reader, or a crash at any moment, sees the old or the new content, never a part.
+
+    The new content has one temporary name for each file, so that what a killed process left there is written over by
+    the next one, and no such file stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    file = _open_temporary(temporary)
     try:
-        with temporary.open("wb") as file:
+        with file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+def _open_temporary(path: Path) -> BinaryIO:
+    """Open a temporary file for writing, after a moment in which another process may be done with it."""
+    for _ in range(_LOOKS_AT_TEMPORARY):
+        try:
+            return path.open("xb")
+        except FileExistsError:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    return path.open("wb")
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -42,9 +62,15 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The mapping in a file, or None where there is no file or no whole one."""
+    """The mapping in a file; None where there is no file, or no whole mapping in it.
+
+    Raises:
+        OSError: If there is a file that may not be read.
+    """
+    if not path.is_file():  # a pipe would be waited for
+        return None
     try:
         content = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

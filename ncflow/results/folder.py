@@ -1,15 +1,118 @@
-"""The folder of a run: its lock and its status."""
+"""The folder of a run: whose it is, whether the run is finished, and what is written when it begins and ends."""
 
+import logging
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ncflow.results.files import JOB, LOCK, RESULT, RUN, read_json
+from ncflow.results.files import JOB, LOCK, LOG, RESULT, RUN, TEMPORARY, read_json, write_json
 
 DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED = "done", "diverged", "failed", "running", "interrupted"
 PENDING = "pending"
+FINAL = (DONE, DIVERGED)
+"""With one of these in its result a run is finished; every other one is tried again."""
+
+
+class RunFolder:
+    """The folder of one run, and the only way to begin, fail and finish the run in it.
+
+    A folder that holds anything but this run is never written to. Nothing in it is ever removed.
+
+    Args:
+        path: The folder; it need not exist.
+        described: The run's flat description, with its ``run_id``.
+    """
+
+    def __init__(self, path: Path, described: Mapping[str, Any]) -> None:
+        self.path, self.described = path, dict(described)
+        self.run_id = str(described["run_id"])
+
+    def finished(self) -> dict[str, Any] | None:
+        """The run's result, None where there is none that is readable, this run's and final."""
+        result = read_json(self.path / RESULT)
+        return result if result is not None and result.get("run_id") == self.run_id and is_final(result) else None
+
+    def complaint(self) -> str | None:
+        """Why the run may not have this folder, in one line; None where it may.
+
+        It may have a folder that is new or empty, that another file in it says is this run's, or whose name ends with
+        the run's id.
+        """
+        if not os.path.lexists(self.path):
+            return None
+        if not self.path.is_dir():
+            return f"the run's folder must be a folder, found a file: {self.path}"
+        owners = [found.get("run_id") for name in (RESULT, RUN, JOB) if (found := read_json(self.path / name))]
+        others = [owner for owner in owners if isinstance(owner, str) and owner != self.run_id]
+        if others:
+            return f"{self.path} holds another run ({others[0]}), choose another hydra.run.dir"
+        if self.run_id in owners or self.path.name.endswith(f"-{self.run_id}"):
+            return None
+        foreign = sorted(entry.name for entry in self.path.iterdir() if not _is_nothing(entry))
+        if foreign:
+            more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+            return f"a run's folder must be new, empty or its own, found {foreign[0]}{more} in {self.path}"
+        return None
+
+    @property
+    def lock(self) -> FileLock:
+        """Its lock."""
+        return lock(self.path)
+
+    def make(self) -> None:
+        """Make the folder where there is none."""
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def begin(self) -> None:
+        """Say whose the folder is, before anything else is written to it; the caller holds the lock."""
+        write_json(self.path / RUN, {**self.described, "status": RUNNING})
+
+    def fail(self, line: str) -> None:
+        """Say why the run failed, where that can be written: what is said on a full disk is on the console."""
+        with suppress(OSError):
+            write_json(self.path / RUN, {**self.described, "status": FAILED, "error": line})
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Say that the run is finished; the last file that it writes."""
+        write_json(self.path / RESULT, result)
+
+    def note(self, text: str) -> None:
+        """Add text to the run's log, where that can be written."""
+        with suppress(OSError), (self.path / LOG).open("a") as file:
+            file.write(text if text.endswith("\n") else f"{text}\n")
+
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Let everything that is logged go to the run's log, too.
+
+        Raises:
+            OSError: If there can be no log.
+        """
+        handler = logging.FileHandler(self.path / LOG)
+        handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s %(message)s"))
+        logging.getLogger().addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.getLogger().removeHandler(handler)
+            with suppress(OSError):  # of a full disk, which the run itself has met already
+                handler.close()
+
+
+def is_final(result: Mapping[str, Any]) -> bool:
+    """Whether a result is of a run that is finished."""
+    return result.get("status") in FINAL
+
+
+def _is_nothing(entry: Path) -> bool:
+    """Whether an entry of a folder is what a process leaves that was killed before it said whose the folder is."""
+    if entry.name == f".{RUN}{TEMPORARY}":
+        return True
+    return entry.name == LOCK and entry.is_file() and entry.stat().st_size == 0
 
 
 def lock(folder: Path) -> FileLock:
@@ -64,6 +167,6 @@ def status_of(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _result(folder: Path) -> dict[str, Any] | None:
-    """What a run wrote at its end, None before and where the file is another program's."""
+    """What a run wrote at its end, None before and where the file is broken or another program's."""
     result = read_json(folder / RESULT)
-    return result if result is not None and isinstance(result.get("status"), str) else None
+    return result if result is not None and is_final(result) else None

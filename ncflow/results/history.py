@@ -1,11 +1,14 @@
 """The measures of a run, and the table that grows with each measurement."""
 
 import csv
+import hashlib
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ncflow.checks import require
 from ncflow.results.files import write_atomically
 
 MEASURES = (
@@ -68,44 +71,103 @@ LAST_LAYER = "last"  # the classifier's input, under ``layer``
 class History:
     """The growing ``history.csv`` of a run, or another table that grows as it does.
 
+    A checkpoint holds the table's :attr:`mark`. What goes on from that checkpoint first goes back to the mark, so that
+    no row is lost, doubled or of another run without notice.
+
     Args:
         path: The file; it is created with the first row.
         columns: Its columns.
-        counter: The column of whole numbers by which a row is before or after a checkpoint.
+        owned: Whether the file is ours whatever is in it; else a file that is no such table is never written over.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS, counter: str = "epoch") -> None:
-        self.path, self.columns, self.counter = path, columns, counter
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS, owned: bool = False) -> None:
+        self.path, self.columns, self.owned = path, columns, owned
+        self._header = ",".join(columns) + "\n"
+        self._size, self._digest = 0, hashlib.sha256()
 
-    def restart_after(self, last: int | None) -> None:
-        """Keep the rows up to an epoch, or another count, and drop later ones and a torn last line; None drops all.
+    @property
+    def mark(self) -> dict[str, Any]:
+        """What tells whether a file begins with this table: its length in bytes and its SHA-256."""
+        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
-        Kept values are rewritten letter by letter, under this version's columns.
+    def agrees(self, mark: Mapping[str, Any] | None) -> bool:
+        """Whether the file begins with the table that had a mark, under this version's columns."""
+        content = self._until(mark)
+        return content is not None and content.startswith(self._header.encode())
+
+    def go_back(self, mark: Mapping[str, Any] | None) -> None:
+        """Drop what came after a mark.
+
+        Raises:
+            ArgumentError: If the file does not begin with the table that had the mark.
         """
-        if not self.path.exists():
-            return
-        lines = self.path.read_text().splitlines(keepends=True)
-        if last is None or not lines:
-            self.path.unlink()
-            return
-        header = lines[0].rstrip("\n").split(",")
-        whole = [line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(header) - 1]
-        rows = [dict(zip(header, line.rstrip("\n").split(","), strict=True)) for line in whole]
-        rows = [row for row in rows if int(row[self.counter]) <= last]
-        kept = [",".join(row.get(column, "") for column in self.columns) for row in rows]
-        write_atomically(self.path, "".join(f"{line}\n" for line in [",".join(self.columns), *kept]))
+        content = self._until(mark)
+        rule = "the file, as it was, with which the checkpoint was saved"
+        require(content is not None and self.agrees(mark), "history", rule, str(self.path))
+        assert content is not None
+        if self.path.stat().st_size > len(content):
+            os.truncate(self.path, len(content))
+        self._size, self._digest = len(content), hashlib.sha256(content)
+
+    def start(self) -> None:
+        """Begin anew with an empty table.
+
+        Raises:
+            ArgumentError: If the file is there and is no such table.
+        """
+        rule = "a new file or an earlier table of the same kind"
+        require(self.owned or self._is_table(), "history", rule, str(self.path))
+        write_atomically(self.path, self._header)
+        self._size, self._digest = len(self._header), hashlib.sha256(self._header.encode())
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows; a measure that a row does not have is left empty. Floats keep every digit."""
-        new = not self.path.exists()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, restval="", lineterminator="\n", extrasaction="raise")
-            if new:
-                writer.writeheader()
-            writer.writerows(rows)
+        """Add rows; a measure that a row does not have is left empty. Floats keep every digit.
+
+        Raises:
+            OSError: If the file cannot be written, or was changed since the last row.
+        """
+        if self._size == 0:
+            self.start()
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n", extrasaction="raise")
+        writer.writerows(rows)
+        content = text.getvalue().encode()
+        with self.path.open("r+b") as file:
+            if file.seek(0, os.SEEK_END) != self._size:
+                raise self._changed()
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        self._size += len(content)
+        self._digest.update(content)
+
+    def check(self) -> None:
+        """Make sure that the file is what was written.
+
+        Raises:
+            OSError: If it is not.
+        """
+        if self._size and not (self.agrees(self.mark) and self.path.stat().st_size == self._size):
+            raise self._changed()
+
+    def _changed(self) -> OSError:
+        return OSError(f"somebody else changed {self.path} while the run wrote it")
+
+    def _until(self, mark: Mapping[str, Any] | None) -> bytes | None:
+        """What the file begins with, where that has the mark."""
+        if mark is None or not self.path.is_file():
+            return None
+        with self.path.open("rb") as file:
+            content = file.read(mark["bytes"])
+        return content if hashlib.sha256(content).hexdigest() == mark["sha256"] else None
+
+    def _is_table(self) -> bool:
+        """Whether there is nothing to lose: no file, an empty one, or a table with the same first columns."""
+        if not self.path.is_file():
+            return not self.path.exists()
+        with self.path.open("rb") as file:
+            begin = file.readline(10_000).decode(errors="replace").rstrip("\n").split(",")
+        return begin == [""] or begin[:3] == list(self.columns[:3])
 
 
 def final_measures(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:

@@ -1,51 +1,41 @@
 """From the configs of a group to its results: build the cells, train them together, write each one's files."""
 
 import hashlib
+import json
+import logging
 import os
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import Timeout
 from lightning import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from ncflow.assembly import (
-    make_logger,
-    make_trainer,
-    measured_layers,
-    prepare,
-    prepare_data,
-    set_up_process,
-    write_checkpoint,
-)
-from ncflow.config import build
+from ncflow.assembly import make_logger, make_trainer, measured_layers, prepare, prepare_data, set_up_process
+from ncflow.checkpoints import OUTCOME, Checkpoints, read_checkpoint, write_checkpoint
+from ncflow.config import ConfigError, build
 from ncflow.data.base import InMemoryData
-from ncflow.fit import Outcome
+from ncflow.entry import enter
+from ncflow.explain import one_line
+from ncflow.fit import STARTS_ANEW, Outcome, outcome_of
 from ncflow.lifecycle import EpochProgress, SaveForResume
 from ncflow.models import Classifier
 from ncflow.models.network import find_classifier
 from ncflow.progress import is_interactive
-from ncflow.results import (
-    CHECKPOINT,
-    HISTORY,
-    PROGRESS,
-    RESULT,
-    RUN,
-    RUNNING,
-    History,
-    final_measures,
-    lock,
-    read_json,
-    write_json,
-)
+from ncflow.reports import REFUSED, Report, line_of
+from ncflow.results import CHECKPOINT, FAILED, HISTORY, PROGRESS, History, RunFolder, read_json, write_atomically
+from ncflow.results.files import TEMPORARY
 from ncflow.stacked.data import StackedData
 from ncflow.stacked.loop import Cell, MeasureCells, StackedClassifier
 from ncflow.stacked.modules import StackedNetwork, can_be_stacked
 from ncflow.stacked.optimizer import CellOptimizer
 from ncflow.stacked.plan import Size
+
+log = logging.getLogger(__name__)
 
 FOLDER = ".stacked"
 _MEMBERS = "members.json"
@@ -97,81 +87,239 @@ def size_of(cfg: DictConfig, library: Library) -> Size | None:
     )
 
 
-def homes(sweep: Path) -> dict[str, Path]:
-    """Folder of the interrupted group whose checkpoint has a run, by run id; the latest where there are several."""
-    found: dict[str, Path] = {}
+@dataclass(frozen=True)
+class Home:
+    """Where a group keeps its checkpoint, and who was in it.
+
+    Attributes:
+        path: The folder.
+        members: Of each cell, in their order, the ``run_id``, the name of its ``folder`` and its ``config``.
+        going: Ids of those that were not at their end when the group began.
+    """
+
+    path: Path
+    members: tuple[dict[str, Any], ...]
+    going: tuple[str, ...]
+
+    def write(self) -> None:
+        """Say who is in the group."""
+        content = {"members": self.members, "going": self.going}
+        write_atomically(self.path / _MEMBERS, json.dumps(content, indent=1) + "\n")
+
+    def unfinished(self) -> set[str]:
+        """Ids of those that were going and have no result yet."""
+        sweep = self.path.parents[1]
+        waiting = [m for m in self.members if m["run_id"] in self.going]
+        return {m["run_id"] for m in waiting if RunFolder(sweep / m["folder"], m).finished() is None}
+
+
+def homes(sweep: Path) -> dict[str, Home]:
+    """The interrupted group whose checkpoint has a run, by run id; the latest where there are several."""
+    found: dict[str, Home] = {}
     for checkpoint in sorted(sweep.glob(f"{FOLDER}/*/{CHECKPOINT}"), key=lambda path: path.stat().st_mtime):
-        home = checkpoint.parents[1]
-        found |= dict.fromkeys((read_json(home / _MEMBERS) or {}).get("run_ids", []), home)
+        home = _read_home(checkpoint.parents[1])
+        if home is not None:
+            found |= dict.fromkeys(home.going, home)
     return found
 
 
-def train(
-    configs: Sequence[DictConfig],
-    folders: Sequence[Path],
-    descriptions: Sequence[Mapping[str, Any]],
-    sweep: Path,
-    measure_at_once: bool | None = None,
-) -> None:
-    """Train a group to its end, from its checkpoint where there is one.
+def _read_home(path: Path) -> Home | None:
+    """The group of a folder, None where its file is not whole."""
+    content = read_json(path / _MEMBERS) or {}
+    members, going = content.get("members"), content.get("going")
+    if not isinstance(members, list) or not isinstance(going, list):
+        return None
+    kinds = {"run_id": str, "folder": str, "config": dict}
+    whole = all(isinstance(m, dict) and all(isinstance(m.get(k), kind) for k, kind in kinds.items()) for m in members)
+    return Home(path, tuple(members), tuple(going)) if whole and {*going} <= {m["run_id"] for m in members} else None
+
+
+@dataclass(eq=False)
+class Ready:
+    """A run that is to be trained in a group: its folder is entered, its parts are built."""
+
+    folder: RunFolder
+    cfg: DictConfig
+    data: InMemoryData
+    classifier: Classifier
+    history: History | None
+    logger: Any
+
+    @property
+    def member(self) -> dict[str, Any]:
+        """What the group's file says of it."""
+        config = OmegaConf.to_container(self.cfg, resolve=True)
+        return {"run_id": self.folder.run_id, "folder": self.folder.path.name, "config": config}
+
+
+def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, library: Library) -> Report | Ready:
+    """Enter a run's folder and build its parts; a report where it is not to be trained.
 
     Args:
-        configs: Of the cells.
-        folders: Of the cells; the caller holds their locks.
-        descriptions: Flat descriptions of the cells.
+        folder: The run's folder.
+        cfg: The run's config without Hydra's own.
+        held: Keeps the lock.
+        library: The sweep's data.
+    """
+    path = str(folder.path)
+    try:
+        report = enter(folder, cfg, held)
+        if report is not None:
+            return Report(FAILED, path, report.error) if report.status == REFUSED else report
+        keeps_history = cfg.logger.name != "none" or (folder.path / HISTORY).exists()
+        history = History(folder.path / HISTORY, owned=True) if keeps_history else None
+        saved = read_checkpoint(folder.path / CHECKPOINT, [folder.run_id])
+        logger = make_logger(cfg, folder.path, folder.described)
+        outcome = None if saved is None or OUTCOME not in saved else outcome_of(saved, history)
+        if outcome is not None:
+            return _end(folder, outcome, [logger] if logger else [])
+        data, classifier = prepare(cfg, library.get(cfg))
+        return Ready(folder, cfg, data, classifier, history, logger)
+    except OSError as error:
+        return Report(FAILED, path, f"cannot write the run's folder: {one_line(error)}")
+    except Exception as error:
+        folder.note(traceback.format_exc())
+        folder.fail(one_line(error))
+        return Report(FAILED, path, one_line(error))
+
+
+def parts(ready: Sequence[Ready], sweep: Path) -> list[tuple[Home | None, dict[str, Any] | None, list[Ready]]]:
+    """The runs by what they go on from: the home of an interrupted group and its checkpoint, or nothing.
+
+    A run whose history is not the one that the checkpoint was saved with starts anew, and says so.
+
+    Raises:
+        ConfigError: If a checkpoint is damaged.
+    """
+    known = homes(sweep)
+    found: list[tuple[Home | None, dict[str, Any] | None, list[Ready]]] = []
+    anew = [run for run in ready if run.folder.run_id not in known]
+    for home in {known[run.folder.run_id].path: known[run.folder.run_id] for run in ready if run not in anew}.values():
+        own = [run for run in ready if run.folder.run_id in known and known[run.folder.run_id].path == home.path]
+        saved = read_checkpoint(home.path / CHECKPOINT, [run.folder.run_id for run in own])
+        going = [run for run in own if saved is not None and _agrees(run, saved)]
+        anew += [run for run in own if run not in going]
+        if going:
+            found.append((home, saved, going))
+    for run in anew:
+        if run.history is not None and run.history.path.exists():
+            log.warning(STARTS_ANEW, run.folder.path.name, run.history.path.name)
+    return [*found, (None, None, anew)] if anew else found
+
+
+def _agrees(run: Ready, saved: Mapping[str, Any]) -> bool:
+    marks = saved["callbacks"]["MeasureCells"]["histories"]
+    return run.history is None or run.history.agrees(marks.get(run.folder.run_id))
+
+
+def train(
+    runs: Sequence[Ready],
+    sweep: Path,
+    stopped: Home | None = None,
+    saved: dict[str, Any] | None = None,
+    measure_at_once: bool | None = None,
+) -> dict[str, Report]:
+    """Train a group to its end, from its checkpoint where there is one.
+
+    Where it goes on, those that are at their end or not asked for keep their places: the last bits of a cell may depend
+    on how many are trained with it, and a kill should change no digit.
+
+    Args:
+        runs: The runs; the caller holds their locks.
         sweep: Folder of the sweep; the group's checkpoint is below it.
+        stopped: The home of the interrupted group, None to start anew.
+        saved: Its checkpoint.
         measure_at_once: As for :class:`ncflow.stacked.loop.MeasureCells`.
+
+    Returns:
+        What became of each run, by its id.
 
     Raises:
         StoppedBySignalError: If a signal stopped training, which saved a checkpoint first.
     """
-    first = configs[0]
+    first = runs[0].cfg
     set_up_process(first)
-    library = Library()
-    cells, classifiers = [], []
-    for cfg, folder, described in zip(configs, folders, descriptions, strict=True):
-        data, classifier = prepare(cfg, library.get(cfg))
-        write_json(folder / RUN, {**described, "status": RUNNING})
-        logger = make_logger(cfg, folder, described)
-        history = None if cfg.logger.name == "none" else History(folder / HISTORY)
-        loggers = [logger] if logger else []
-        cells.append(Cell(cfg, folder, dict(described), data, classifier.network, loggers, history))
-        classifiers.append(classifier)
-    names = [str(described["run_id"]) for described in descriptions]
+    own = {run.folder.run_id: run for run in runs}
+    members = [run.member for run in runs] if stopped is None else list(stopped.members)
+    cells, classifiers, names, library = [], [], [], Library()
+    for member in members:
+        run = own.get(member["run_id"])
+        cell, classifier = _cell(run) if run is not None else _stand_in(member, library)
+        if cell is not None and classifier is not None:
+            cells.append(cell)
+            classifiers.append(classifier)
+            names.append(member["run_id"])
     module = _module(first, names, cells, classifiers)
-    known = homes(sweep)
-    before = {known.get(name) for name in names}
-    stopped = before.pop() if len(before) == 1 else None
-    home = sweep / FOLDER / hashlib.sha256("".join(sorted(names)).encode()).hexdigest()[:8]
-    write_json(home / _MEMBERS, {"run_ids": names})
-    for cell in cells:
-        _point(cell.folder / PROGRESS, home / PROGRESS)
+    home = _home(sweep, [m for m in members if m["run_id"] in names], own, stopped)
+    home.write()
+    for run in runs:
+        _point(run.folder.path / PROGRESS, home.path / PROGRESS)
     measure = MeasureCells(
         cells,
         measured_layers(first),
         classifiers[0].loss,
-        lambda cell: _finish(cell, measure),
+        lambda cell, status: _finish(cell, status, measure),
         measure_at_once,
     )
-    save = SaveForResume(home / CHECKPOINT, first.measure.every_n_epochs)
+    is_going = lambda: any(cell.is_going for cell in cells)  # noqa: E731
+    save = SaveForResume(home.path / CHECKPOINT, first.measure.every_n_epochs, is_going)
     callbacks: list[Callback] = [measure, save]
     if is_interactive():
-        callbacks.append(EpochProgress(f"{len(cells)} cells as one"))
-    trainer: Trainer = make_trainer(first, home, callbacks, False)
+        callbacks.append(EpochProgress(f"{len(runs)} cells as one"))
+    trainer: Trainer = make_trainer(first, home.path, callbacks, False, Checkpoints(names, saved))
     trainer.precision_plugin.convert_module(module)
     stacked_data = StackedData([cell.data for cell in cells], [cell.cfg.seed for cell in cells], first.batch_size)
     try:
-        trainer.fit(module, datamodule=stacked_data, ckpt_path=None if stopped is None else str(stopped / CHECKPOINT))
+        place = None if saved is None or stopped is None else str(stopped.path / CHECKPOINT)
+        trainer.fit(module, datamodule=stacked_data, ckpt_path=place)
     finally:
         for cell in cells:
-            for logger in cell.loggers if cell.status is None else []:
+            for logger in cell.loggers if cell.status in (None, FAILED) else []:
                 logger.finalize("failed")
+    return {cell.run_id: _report(cell) for cell in cells if cell.folder is not None}
+
+
+def _cell(run: Ready) -> tuple[Cell, Classifier]:
+    loggers = [run.logger] if run.logger else []
+    cell = Cell(run.cfg, run.folder, run.data, run.classifier.network, loggers, run.history)
+    return cell, run.classifier
+
+
+def _stand_in(member: Mapping[str, Any], library: Library) -> tuple[Cell, Classifier] | tuple[None, None]:
+    """A cell in the place of a member that is not asked for; none where it cannot be built any more."""
+    cfg = OmegaConf.create(dict(member["config"]))
+    try:
+        data, classifier = prepare(cfg, library.get(cfg))
+    except ConfigError as error:
+        log.debug("%s keeps no place in its group: %s", member["folder"], error)
+        return None, None
+    return Cell(cfg, None, data, classifier.network, [], None), classifier
+
+
+def _home(sweep: Path, members: Sequence[dict[str, Any]], own: Mapping[str, Ready], stopped: Home | None) -> Home:
+    """The group's home: the one that it had, unless that is still needed for runs that are not asked for now."""
+    if stopped is not None and stopped.unfinished() <= set(own):
+        return Home(stopped.path, tuple(members), tuple(own))
+    name = hashlib.sha256("".join(sorted(own)).encode()).hexdigest()[:8]
+    return Home(sweep / FOLDER / name, tuple(members), tuple(own))
+
+
+def _report(cell: Cell) -> Report:
+    assert cell.folder is not None
+    path = str(cell.folder.path)
+    result = cell.folder.finished()
+    if result is not None:
+        return Report(str(result["status"]), path, values=result)
+    cell.folder.fail(cell.error)
+    return Report(FAILED, path, cell.error)
 
 
 def _point(link: Path, target: Path) -> None:
     """How far a cell is is how far its group is."""
-    link.unlink(missing_ok=True)
-    link.symlink_to(os.path.relpath(target, link.parent))
+    new = link.with_name(f".{link.name}{TEMPORARY}")
+    new.unlink(missing_ok=True)
+    new.symlink_to(os.path.relpath(target, link.parent))
+    os.replace(new, link)
 
 
 def _module(
@@ -199,27 +347,32 @@ def _module(
     )
 
 
-def _finish(cell: Cell, measure: MeasureCells) -> None:
-    """Write what a cell leaves: its weights, as a run alone saves them, and last its result."""
+def _finish(cell: Cell, status: str, measure: MeasureCells) -> None:
+    """Write what a cell leaves: its weights and how it ended, and last its result."""
+    assert cell.folder is not None
+    if cell.history is not None:
+        cell.history.check()
     # Copies, as a view would be saved with the weights of all cells.
     state = {f"network.{name}": value.clone() for name, value in cell.network.state_dict().items()}
-    weights = {"state_dict": state, "epoch": cell.cfg.epochs, "global_step": cell.steps}
-    write_checkpoint(cell.folder / CHECKPOINT, weights)
-    assert cell.status is not None
-    outcome = Outcome(cell.status, final_measures(cell.rows), measure.seconds / len(measure.cells), cell.steps)
-    result = outcome.result(cell.described)
-    for logger in cell.loggers:
-        logger.finish({**result, "epoch": cell.rows[0]["epoch"]})
-    write_json(cell.folder / RESULT, result)
+    outcome = Outcome(status, cell.rows, measure.seconds / len(measure.cells), cell.steps)
+    kept = {
+        "status": status,
+        "rows": cell.rows,
+        "seconds": outcome.seconds,
+        "history": None if cell.history is None else cell.history.mark,
+    }
+    weights = {"state_dict": state, "epoch": cell.cfg.epochs, "global_step": cell.steps, OUTCOME: kept}
+    write_checkpoint(cell.folder.path / CHECKPOINT, weights, [cell.run_id])
+    _end(cell.folder, outcome, cell.loggers)
+    cell.status = status
 
 
-def lock_all(folders: Sequence[Path], held: ExitStack) -> list[bool]:
-    """Take the locks of the folders where nobody has them; which ones were taken."""
-    taken = []
-    for folder in folders:
-        try:
-            held.enter_context(lock(folder).acquire(timeout=1))
-            taken.append(True)
-        except Timeout:
-            taken.append(False)
-    return taken
+def _end(folder: RunFolder, outcome: Outcome, loggers: Sequence[Any]) -> Report:
+    """End a run's loggers, and say that it is finished."""
+    result = outcome.result(folder.described)
+    for logger in loggers:
+        logger.finish({**result, "epoch": outcome.rows[0]["epoch"]})
+    folder.finish(result)
+    report = Report(outcome.status, str(folder.path), values=result)
+    folder.note(line_of(report))
+    return report

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ncflow.cells import folder_of
 from ncflow.config import ConfigError, check_types, describe, experiment_name, flat_config, run_id, without_hydra
-from ncflow.reports import ELSEWHERE, SKIPPED, Report
-from ncflow.results import FAILED, LOG, RESULT, RUN, read_json, write_json
+from ncflow.explain import one_line
+from ncflow.reports import Report
+from ncflow.results import FAILED, RunFolder
 from ncflow.signals import StoppedBySignalError
 from ncflow.stacked import group
 from ncflow.stacked.plan import MAY_DIFFER, Group, Plan, Size, plan, summary, why_alone
@@ -71,7 +73,7 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> Swe
             raise ConfigError(f"hydra.launcher.may_differ must be of {', '.join(MAY_DIFFER)}, found {name!r}")
     tasks = [without_hydra(cfg) for cfg in configs]
     stopped = group.homes(Path(str(configs[0].hydra.sweep.dir)))
-    homes = [str(stopped[name]) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
+    homes = [str(stopped[name].path) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
     found = plan_runs(tasks, homes, options)
     return SweepPlan(found.groups, list(found.alone), summary(found))
 
@@ -105,45 +107,50 @@ def _free_memory(on_gpu: bool) -> int:
 
 
 def train_group(configs: Sequence[DictConfig]) -> list[Report]:
-    """Train a group, leaving out runs that another process is at work on. What fails is said in each cell's folder.
+    """Train a group, leaving out runs that are finished, that another process is at work on, or that cannot be trained.
 
     Args:
-        configs: Of the cells, with Hydra's own part; their folders exist.
+        configs: Of the cells, with Hydra's own part.
+
+    Returns:
+        What became of each run; what fails is said in its own folder too.
 
     Raises:
         SystemExit: If a signal stopped training, which saved a checkpoint first.
     """
-    folders = [folder_of(cfg) for cfg in configs]
-    descriptions = [describe(cfg, experiment_name(cfg)) for cfg in configs]
-    reports = [Report(ELSEWHERE, str(folder)) for folder in folders]
+    library, reports, ready = group.Library(), dict[str, Report](), list[group.Ready]()
+    folders = [RunFolder(folder_of(cfg).absolute(), describe(cfg, experiment_name(cfg))) for cfg in configs]
     with ExitStack() as held:
-        taken = group.lock_all(folders, held)
-        places = [place for place, own in enumerate(taken) if own and read_json(folders[place] / RESULT) is None]
-        for place in set(range(len(taken))).difference(places):
-            if taken[place]:
-                reports[place] = Report(SKIPPED, str(folders[place]))
-        if not places:
-            return reports
-        error = ""
-        try:
-            group.train(
-                [without_hydra(configs[place]) for place in places],
-                [folders[place] for place in places],
-                [descriptions[place] for place in places],
-                folders[0].parent,
-            )
-        except StoppedBySignalError as stop:
-            log.info("interrupted: %d cells as one: %s", len(places), stop)
-            raise SystemExit(128 + stop.signum) from None
-        except Exception as failure:
-            error = f"{type(failure).__name__}: {' '.join(str(failure).split())}"
-            trace = traceback.format_exc()
-        for place in places:
-            result = read_json(folders[place] / RESULT)
-            if result is not None:
-                reports[place] = Report(str(result["status"]), str(folders[place]), values=result)
-                continue
-            (folders[place] / LOG).open("a").write(trace)
-            write_json(folders[place] / RUN, {**descriptions[place], "status": FAILED, "error": error})
-            reports[place] = Report(FAILED, str(folders[place]), error)
+        for folder, cfg in zip(folders, configs, strict=True):
+            HydraConfig.instance().set_config(cfg)
+            found = group.take(folder, without_hydra(cfg), held, library)
+            if isinstance(found, Report):
+                reports[folder.run_id] = found
+            else:
+                ready.append(found)
+        if ready:
+            reports |= _train(ready, folders[0].path.parent)
+    return [reports[folder.run_id] for folder in folders]
+
+
+def _train(ready: Sequence[group.Ready], sweep: Path) -> dict[str, Report]:
+    reports: dict[str, Report] = {}
+    try:
+        for home, saved, runs in group.parts(ready, sweep):
+            reports |= group.train(runs, sweep, home, saved)
+    except StoppedBySignalError as stop:
+        log.info("interrupted: %d cells as one: %s", len(ready), stop)
+        raise SystemExit(128 + stop.signum) from None
+    except (Exception, SystemExit) as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes an exit of Ctrl-C
+            raise KeyboardInterrupt from None
+        trace, line = traceback.format_exc(), one_line(error)
+        for run in ready:
+            path, result = str(run.folder.path), run.folder.finished()
+            if result is None:
+                run.folder.note(trace)
+                run.folder.fail(line)
+                reports[run.folder.run_id] = Report(FAILED, path, line)
+            else:
+                reports[run.folder.run_id] = Report(str(result["status"]), path, values=result)
     return reports

@@ -1,9 +1,9 @@
 """Train a group of cells as one model; each leaves the folder that it would leave alone."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +11,13 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ncflow.callbacks import is_due
+from ncflow.callbacks import begin_table, is_due
+from ncflow.checks import ArgumentError
 from ncflow.data.base import InMemoryData
+from ncflow.explain import one_line
 from ncflow.features import LAST
 from ncflow.measurement import measure_split, rows_of
-from ncflow.results import DIVERGED, DONE, History, final_measures
+from ncflow.results import DIVERGED, DONE, FAILED, History, RunFolder, final_measures
 from ncflow.stacked.measure import CellsMeasurer
 from ncflow.stacked.modules import StackedNetwork, cell_losses
 from ncflow.stacked.optimizer import CellOptimizer
@@ -107,20 +109,20 @@ class Cell:
 
     Attributes:
         cfg: Its config.
-        folder: Its folder.
-        described: Its flat description.
+        folder: Its folder; None where the run is at its end, or not asked for, and only keeps its place in the group,
+            as the last bits of its neighbours may depend on how many they are.
         data: Its data, set up.
         network: Its network, a view into the stacked one.
         loggers: Its own.
         history: Its history file, None for none.
         rows: Of its latest measurement.
-        status: ``done`` or ``diverged`` once it is at its end, None before.
+        status: ``done``, ``diverged`` or ``failed`` once it is at its end, None before.
         steps: Optimiser steps until then.
+        error: Why nothing more can be written for it.
     """
 
     cfg: DictConfig
-    folder: Path
-    described: dict[str, Any]
+    folder: RunFolder | None
     data: InMemoryData
     network: nn.Module
     loggers: list[Any]
@@ -128,6 +130,21 @@ class Cell:
     rows: list[dict[str, Any]] = field(default_factory=list)
     status: str | None = None
     steps: int = 0
+    error: str = ""
+
+    @property
+    def is_going(self) -> bool:
+        """Whether it is measured and written."""
+        return self.folder is not None and self.status is None
+
+    @property
+    def run_id(self) -> str:
+        """Its identity."""
+        return "" if self.folder is None else self.folder.run_id
+
+    def fail(self, error: BaseException) -> None:
+        """Leave it out from now on; the others go on."""
+        self.status, self.error = FAILED, one_line(error)
 
 
 class MeasureCells(Callback):
@@ -139,7 +156,7 @@ class MeasureCells(Callback):
         cells: The cells.
         layers: As for :func:`ncflow.features.resolve_layers`.
         loss: The cells' loss.
-        finish: Called with each cell at its end.
+        finish: Called with each cell at its end and its status, which it gives to the cell.
         at_once: Whether to measure them side by side where that can be done; None: on a GPU. One by one they get what
             they get alone to the last bit.
     """
@@ -149,23 +166,25 @@ class MeasureCells(Callback):
         cells: Sequence[Cell],
         layers: Any,
         loss: Callable[[Tensor, Tensor], Tensor],
-        finish: Callable[[Cell], None],
+        finish: Callable[[Cell, str], None],
         at_once: bool | None = None,
     ) -> None:
         self.cells, self.layers, self.loss, self.finish = cells, layers, loss, finish
         self.at_once = at_once
         self._measurer: CellsMeasurer | None = None
+        self._saved_marks: dict[str, Any] = {}
         self.seconds = 0.0
         self._ticked = time.monotonic()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the cells as initialised, or forget what was written after the checkpoint."""
         starts = trainer.global_step == 0
-        for cell in self.cells:
+        for cell in self._going():
             if cell.history is not None:
-                cell.history.restart_after(None if starts else trainer.current_epoch)
+                with _losing(cell):
+                    begin_table(cell.history, starts, self._saved_marks.get(cell.run_id))
         if starts:
-            self._measure(trainer, pl_module, self.cells, 0)
+            self._measure(trainer, pl_module, self._going(), 0)
         self._ticked = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -175,15 +194,19 @@ class MeasureCells(Callback):
         due = is_due(trainer, self.cells[0].cfg.measure.every_n_epochs)
         now = time.monotonic()
         self.seconds, self._ticked = self.seconds + now - self._ticked, now
-        going = [(cell, ok) for cell, ok in zip(self.cells, finite, strict=True) if cell.status is None]
-        ended = [cell for cell, ok in going if not ok or epoch == trainer.max_epochs]
-        self._measure(trainer, pl_module, [cell for cell, _ in going] if due else ended, epoch)
-        for cell, is_finite in going:
-            if cell in ended:
-                cell.status, cell.steps = (DONE if is_finite else DIVERGED), trainer.global_step
-                self.finish(cell)
-        if all(cell.status is not None for cell in self.cells):
+        going = {cell: ok for cell, ok in zip(self.cells, finite, strict=True) if cell.is_going}
+        ended = [cell for cell, ok in going.items() if not ok or epoch == trainer.max_epochs]
+        self._measure(trainer, pl_module, list(going) if due else ended, epoch)
+        for cell in ended:
+            if cell.is_going:
+                with _losing(cell):
+                    cell.steps = trainer.global_step
+                    self.finish(cell, DONE if going[cell] else DIVERGED)
+        if not self._going():
             trainer.should_stop = True
+
+    def _going(self) -> list[Cell]:
+        return [cell for cell in self.cells if cell.is_going]
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, cells: Sequence[Cell], epoch: int) -> None:
         together = self._together(trainer, pl_module) if len(cells) > 1 else {}
@@ -209,7 +232,8 @@ class MeasureCells(Callback):
             for logger in cell.loggers:
                 logger.log_metrics({**final_measures(cell.rows), "epoch": epoch}, step=trainer.global_step)
             if cell.history is not None:
-                cell.history.append(cell.rows)
+                with _losing(cell):
+                    cell.history.append(cell.rows)
 
     def _together(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, list[dict[str, float] | None]]:
         """Measures of all cells by split, where they can be measured side by side."""
@@ -226,9 +250,19 @@ class MeasureCells(Callback):
         return {split: self._measurer.measure(data.measure_batches(split, measure.batch_size)) for split in splits}
 
     def state_dict(self) -> dict[str, Any]:
-        """Time spent."""
-        return {"seconds": self.seconds}
+        """Time spent; what is written of the cells that are not at their end."""
+        marks = {cell.run_id: cell.history.mark for cell in self._going() if cell.history is not None}
+        return {"seconds": self.seconds, "histories": marks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the time spent."""
-        self.seconds = state_dict["seconds"]
+        """Take over the time spent, and how far the histories were."""
+        self.seconds, self._saved_marks = state_dict["seconds"], state_dict["histories"]
+
+
+@contextmanager
+def _losing(cell: Cell) -> Iterator[None]:
+    """Lose a cell whose files cannot be written, and no other."""
+    try:
+        yield
+    except (OSError, ArgumentError) as error:
+        cell.fail(error)

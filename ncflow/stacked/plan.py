@@ -114,7 +114,8 @@ def plan(
         for start, stop in itertools.pairwise(bounds):
             part = tuple(members[start:stop])
             groups.append(Group(part, len(part) * a_run))
-    for group in [group for group in groups if len(group.cells) == 1]:
+    # What is left of an interrupted group goes on as it began, even one run.
+    for group in [group for group in groups if len(group.cells) == 1 and homes[group.cells[0]] is None]:
         groups.remove(group)
         alone[group.cells[0]] = "no other run is like it"
     return Plan(groups, alone)

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job
+from hydra.core.utils import JobReturn, JobStatus, configure_log
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +31,7 @@ class NcflowStackedLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Plan, say so, and train."""
         from ncflow.cells import compose
-        from ncflow.reports import leave_line
+        from ncflow.reports import say
         from ncflow.stacked import launcher
 
         configs = [
@@ -43,12 +42,11 @@ class NcflowStackedLauncher(Launcher):
         print(plan.text, flush=True)
         returned: dict[int, JobReturn] = {}
         for group in plan.groups:
-            for index in group.cells:
-                self._leave_hydra_folder(configs[index])
-            self._log_to_console(configs[group.cells[0]])
+            # What is said while a group trains is of no run alone, and goes to the console.
+            configure_log(configs[group.cells[0]].hydra.job_logging, self.config.hydra.verbose)
             reports = launcher.train_group([configs[index] for index in group.cells])
             for index, report in zip(group.cells, reports, strict=True):
-                leave_line(report)
+                say(report)
                 returned[index] = JobReturn(status=JobStatus.COMPLETED, _return_value=report)
         alone = list(plan.alone)
         if alone:
@@ -56,24 +54,3 @@ class NcflowStackedLauncher(Launcher):
             returned |= dict(zip(alone, jobs, strict=True))
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         return [returned[index] for index in range(len(configs))]
-
-    def _leave_hydra_folder(self, cfg: DictConfig) -> None:
-        """Make a run's folder with ``.hydra`` and a log, as Hydra does for a run alone."""
-        state = Singleton.get_state()
-        made = run_job(
-            hydra_context=self.hydra_context,
-            task_function=lambda _: None,
-            config=cfg,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
-        assert made.return_value is None  # raises what went wrong
-        Singleton.set_state(state)
-
-    def _log_to_console(self, cfg: DictConfig) -> None:
-        """What is said while a group trains is of no run alone, and goes into no run's log."""
-        logging_config = OmegaConf.to_container(cfg.hydra.job_logging, resolve=True)
-        assert isinstance(logging_config, dict)
-        logging_config["handlers"] = {"console": logging_config["handlers"]["console"]}
-        logging_config["root"]["handlers"] = ["console"]
-        configure_log(OmegaConf.create(logging_config), cfg.hydra.verbose)

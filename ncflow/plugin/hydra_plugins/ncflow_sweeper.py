@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 
 class NcflowSweeper(BasicSweeper):
@@ -19,7 +19,7 @@ class NcflowSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Check, launch and sum up."""
         from ncflow.progress import sweep_progress
-        from ncflow.reports import finish
+        from ncflow.reports import SKIPPED, finish
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -29,12 +29,10 @@ class NcflowSweeper(BasicSweeper):
         batches = self.split_arguments(overrides, self.max_batch_size)
         plans = [self._plan(batch) for batch in batches]
         waiting = [folder for _, folders, _ in plans for folder in folders]
-        reports = [report for _, _, finished in plans for report in finished]
-        print(f"{len(reports) + len(waiting)} runs: {len(reports)} finished already, {len(waiting)} to do", flush=True)
+        reports = [report for _, _, settled in plans for report in settled]
+        skipped = sum(report.status == SKIPPED for report in reports)
+        print(f"{len(reports) + len(waiting)} runs: {skipped} finished already, {len(waiting)} to do", flush=True)
 
-        sweep_dir = Path(self.config.hydra.sweep.dir)
-        sweep_dir.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
         returns, launched = [], 0
         with sweep_progress(waiting):
             for cells, _, _ in plans:
@@ -48,27 +46,33 @@ class NcflowSweeper(BasicSweeper):
         return returns
 
     def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[list[Sequence[str]], list[Path], list[Any]]:
-        """Cells of a batch that have work left, their folders, and reports of the finished ones."""
+        """Cells of a batch that have work left, their folders, and reports of those that are settled."""
         from ncflow.cells import compose, folder_of
-        from ncflow.config import run_id
-        from ncflow.reports import SKIPPED, Report
-        from ncflow.results import RESULT, read_json
+        from ncflow.config import describe, experiment_name
+        from ncflow.results import RunFolder
 
         assert self.hydra_context is not None
         assert self.config is not None
 
         cells: dict[Path, tuple[Sequence[str], DictConfig]] = {}
-        finished: list[Any] = []
+        settled: dict[Path, Any] = {}
         for overrides in batch:
             cfg = compose(self.hydra_context, self.config, overrides)
-            folder = folder_of(cfg)
-            result = read_json(folder / RESULT)
-            if result is not None and result["run_id"] == run_id(cfg):
-                finished.append(Report(SKIPPED, str(folder)))
+            path = folder_of(cfg)
+            report = _look(RunFolder(path, describe(cfg, experiment_name(cfg))))
+            if report is None:
+                cells.setdefault(path, (overrides, cfg))
             else:
-                cells.setdefault(folder, (overrides, cfg))
+                settled[path] = report
         self._check(list(cells.values()))
-        return [overrides for overrides, _ in cells.values()], list(cells), finished
+        # Now, as a launcher that cannot make one of the folders would end the sweep.
+        for path in list(cells):
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                settled[path] = _lost(path, error)
+                del cells[path]
+        return [overrides for overrides, _ in cells.values()], list(cells), list(settled.values())
 
     def _check(self, cells: Sequence[tuple[Sequence[str], DictConfig]]) -> None:
         """Build data and model once for each distinct config, seeds and weight decay aside."""
@@ -88,3 +92,24 @@ class NcflowSweeper(BasicSweeper):
                     prepare(task_cfg)
             except ConfigError as error:
                 raise ConfigError(f"{error} (in the cell {' '.join(overrides)})") from error
+
+
+def _look(folder: Any) -> Any:
+    """What is settled about a run before it starts; one whose folder is not its own fails, and stops no other."""
+    from ncflow.entry import look
+    from ncflow.reports import REFUSED, Report
+    from ncflow.results import FAILED
+
+    try:
+        report = look(folder)
+    except OSError as error:
+        return _lost(folder.path, error)
+    return Report(FAILED, report.folder, report.error) if report is not None and report.status == REFUSED else report
+
+
+def _lost(path: Path, error: OSError) -> Any:
+    from ncflow.explain import one_line
+    from ncflow.reports import Report
+    from ncflow.results import FAILED
+
+    return Report(FAILED, str(path), f"cannot write the run's folder: {one_line(error)}")
