@@ -24,18 +24,21 @@ from ncflow.snapshots import SnapshotFeatures
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``done`` or ``diverged``, its final measures, its time."""
+    """How a run ended: ``done`` or ``diverged``, its final measures, its time; where, and beside how many others."""
 
     status: str
     measures: dict[str, Any]
     seconds: float
     steps: int
+    device: torch.device
+    cells: int | None = None
 
     def result(self, described: Mapping[str, Any]) -> dict[str, Any]:
         """What ``result.json`` says, of a run with this description."""
         rate = round(self.steps / self.seconds, 2) if self.seconds > 0 else None
         time = {"seconds": round(self.seconds, 3), "steps_per_second": rate}
-        return {**described, "status": self.status, **self.measures, **time, **versions()}
+        trained = {"version/trained_with": "alone" if self.cells is None else f"{self.cells} cells as one"}
+        return {**described, "status": self.status, **self.measures, **time, **versions(self.device), **trained}
 
 
 class InterruptedRunError(RuntimeError):
@@ -91,7 +94,9 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
     trainer.strategy.barrier("end")  # before the first process says that the run is done, the others are
     interrupted = not divergence.diverged and trainer.current_epoch < cfg.epochs
     status = INTERRUPTED if interrupted else DIVERGED if divergence.diverged else DONE
-    outcome = Outcome(status, final_measures(measure.rows), save.seconds, trainer.global_step)
+    outcome = Outcome(
+        status, final_measures(measure.rows), save.seconds, trainer.global_step, trainer.strategy.root_device
+    )
     if logger:
         logger.finish({**outcome.result(described), "epoch": measure.rows[0]["epoch"]}, failed=interrupted)
     if interrupted:
@@ -99,11 +104,22 @@ def fit(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Outcome:
     return outcome
 
 
-def versions() -> dict[str, str]:
-    """Versions that a run's numbers may depend on."""
-    return {
+def versions(device: torch.device) -> dict[str, str]:
+    """Versions, of software and of hardware, that the numbers of a run on a device may depend on."""
+    found = {
         "version/ncflow": ncflow.__version__,
         "version/python": platform.python_version(),
         "version/torch": str(torch.__version__),
         "version/lightning": lightning.__version__,
+        "version/cpu": f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}",
     }
+    return found | ({"version/gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -206,7 +206,8 @@ def _finish(cell: Cell, measure: MeasureCells) -> None:
     weights = {"state_dict": state, "epoch": cell.cfg.epochs, "global_step": cell.steps}
     write_checkpoint(cell.folder / CHECKPOINT, weights)
     assert cell.status is not None
-    outcome = Outcome(cell.status, final_measures(cell.rows), measure.seconds / len(measure.cells), cell.steps)
+    cells, device = len(measure.cells), next(cell.network.parameters()).device
+    outcome = Outcome(cell.status, final_measures(cell.rows), measure.seconds / cells, cell.steps, device, cells)
     result = outcome.result(cell.described)
     for logger in cell.loggers:
         logger.finish({**result, "epoch": cell.rows[0]["epoch"]})
