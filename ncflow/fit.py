@@ -33,12 +33,21 @@ STARTS_ANEW = "%s starts anew: there is no checkpoint that agrees with its %s"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``done`` or ``diverged``, the rows of its last measurement, its time and optimiser steps."""
+    """How a run ended: ``done`` or ``diverged``, the rows of its last measurement, its time and optimiser steps.
+
+    Attributes:
+        status: How it ended.
+        rows: Of its last measurement.
+        seconds: Of training, over all attempts.
+        steps: Of the optimiser.
+        hardware: What it was trained on and with, under the names in ``result.json``.
+    """
 
     status: str
     rows: list[dict[str, Any]]
     seconds: float
     steps: int
+    hardware: dict[str, str]
 
     @property
     def measures(self) -> dict[str, float]:
@@ -49,7 +58,7 @@ class Outcome:
         """What ``result.json`` says, of a run with this description."""
         rate = round(self.steps / self.seconds, 2) if self.seconds > 0 else None
         time = {"seconds": round(self.seconds, 3), "steps_per_second": rate}
-        return {**described, "status": self.status, **self.measures, **time, **versions()}
+        return {**described, "status": self.status, **self.measures, **time, **versions(), **self.hardware}
 
 
 class InterruptedRunError(RuntimeError):
@@ -131,7 +140,7 @@ def fit(
         table.check()
     interrupted = not divergence.diverged and trainer.current_epoch < cfg.epochs
     status = INTERRUPTED if interrupted else DIVERGED if divergence.diverged else DONE
-    outcome = Outcome(status, measure.rows, save.seconds, trainer.global_step)
+    outcome = Outcome(status, measure.rows, save.seconds, trainer.global_step, hardware(trainer.strategy.root_device))
     _end_logger(logger, outcome, described)
     if interrupted:
         raise InterruptedRunError(f"stopped after {trainer.current_epoch} of {cfg.epochs} epochs")
@@ -148,7 +157,7 @@ def outcome_of(saved: Mapping[str, Any], history: History | None) -> Outcome | N
     kept = saved[OUTCOME]
     if history is not None and not history.agrees(kept["history"]):
         return None
-    return Outcome(kept["status"], kept["rows"], kept["seconds"], saved["global_step"])
+    return Outcome(kept["status"], kept["rows"], kept["seconds"], saved["global_step"], kept["hardware"])
 
 
 def _end_logger(logger: Any, outcome: Outcome, described: Mapping[str, Any]) -> None:
@@ -165,3 +174,26 @@ def versions() -> dict[str, str]:
         "version/torch": str(torch.__version__),
         "version/lightning": lightning.__version__,
     }
+
+
+def hardware(device: torch.device, cells: int | None = None) -> dict[str, str]:
+    """What else a run's numbers may depend on: the processors, and with how many others it was trained.
+
+    Args:
+        device: On which it was trained.
+        cells: Of the group in which it was trained, None where it was trained alone.
+    """
+    found = {
+        "version/cpu": f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}",
+        "version/trained_with": "alone" if cells is None else f"{cells} cells as one",
+    }
+    return found | ({"version/gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {})
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -23,7 +23,7 @@ from ncflow.models.losses import ExponentialLoss, SquareLoss
 from ncflow.models.vgg import VGG
 from ncflow.results import RunFolder, load_runs, lock, run_folders
 from ncflow.seeding import epoch_order
-from ncflow.stacked import group
+from ncflow.stacked import group, products
 from ncflow.stacked.data import StackedBatches
 from ncflow.stacked.launcher import plan_sweep, train_group
 from ncflow.stacked.modules import StackedNetwork, can_be_stacked, cell_losses
@@ -64,7 +64,7 @@ def networks(norm, norm_bias=False, activation="relu"):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("norm", "norm_bias"), [("none", False), ("last", False), ("last", True), ("all", False)])
 def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, optimizer, loss):
-    """Cells that differ in start, data, weight decay and its scope, learning rate and gamma, fixed or trained."""
+    """To the last bit: cells that differ in start, data, weight decay and its scope, learning rate and gamma."""
     kind, more = OPTIMIZERS[optimizer]
     together = networks(norm, norm_bias)
     alone = copy.deepcopy(together)
@@ -87,7 +87,7 @@ def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, o
             LOSSES[loss](other(inputs[cell]), labels[cell]).backward()
             own.step()
         for name, expected in other.state_dict().items():
-            torch.testing.assert_close(one.state_dict()[name], expected, rtol=1e-9, atol=1e-12, msg=name)
+            assert torch.equal(one.state_dict()[name], expected), name
             moved += not torch.equal(expected, start[name])
     assert moved >= 4 * 4
 
@@ -100,13 +100,66 @@ def test_the_networks_show_the_state_of_their_cells(activation):
     inputs = torch.randn(4, 10, 5, dtype=torch.float64)
     trained = stacked(inputs)  # moves the running statistics
     for cell, other in enumerate(alone):
-        torch.testing.assert_close(trained[cell], other(inputs[cell]), rtol=1e-12, atol=1e-14)
+        assert torch.equal(trained[cell], other(inputs[cell]))
     stacked.eval()
     for cell, (one, other) in enumerate(zip(together, alone, strict=True)):
         for name, value in other.state_dict().items():
-            torch.testing.assert_close(one.state_dict()[name], value)
-        shown = one.eval()(inputs[cell])
-        torch.testing.assert_close(stacked(inputs)[cell], shown, rtol=1e-12, atol=1e-14)
+            assert torch.equal(one.state_dict()[name], value)
+        shown, expected = one.eval()(inputs[cell]), other.eval()(inputs[cell])
+        assert torch.equal(stacked(inputs)[cell], shown)
+        assert torch.equal(shown, expected)
+
+
+SHAPES = {  # cells, batch, width, inputs, classes
+    "whole vectors": (8, 128, 64, 16, 4),
+    "a rest of a vector": (5, 44, 300, 16, 10),
+    "odd": (7, 31, 17, 3, 3),
+    "a number a layer": (3, 8, 1, 1, 2),
+    "small": (3, 5, 4, 2, 2),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("one_by_one", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_cells_of_any_shape_are_trained_to_the_last_bit_of_a_run_alone(
+    shape, activation, one_by_one, dtype, monkeypatch
+):
+    """Also where a CPU's batched products are never those of one matrix."""
+    if one_by_one:
+        monkeypatch.setattr(products, "_has_the_same_bits", lambda *_: False)
+    number, batch, width, dim, classes = SHAPES[shape]
+    options = {"width": width, "norm": "all", "activation": activation, "bias": True, "norm_bias": True}
+    together = [MLP((dim,), classes, classifier_bias=True, **options).to(dtype) for _ in range(number)]
+    alone = copy.deepcopy(together)
+    inputs, labels = torch.randn(number, batch, dim, dtype=dtype), torch.randint(classes, (number, batch))
+    stacked = StackedNetwork(together)
+    adam = {"lr": 1e-2, "weight_decay": 1e-2, "fused": True}
+    cells = CellOptimizer(stacked, torch.optim.Adam, [adam] * number, [1e-2] * number, ["all"] * number)
+    for _ in range(5):
+        cells.clear_gradients()
+        cell_losses(F.cross_entropy, stacked(inputs), labels).sum().backward()
+        cells.take_gradients()
+        cells.optimizer.step()
+    for one, other, own_inputs, own_labels in zip(together, alone, inputs, labels, strict=True):
+        own = torch.optim.Adam(other.parameters(), **adam)
+        for _ in range(5):
+            own.zero_grad()
+            F.cross_entropy(other(own_inputs.clone()), own_labels).backward()
+            own.step()
+        for name, expected in other.state_dict().items():
+            assert torch.equal(one.state_dict()[name], expected), name
+
+
+def test_a_batched_product_with_other_bits_is_known(monkeypatch):
+    left, right = torch.randn(3, 40, 50), torch.randn(3, 50, 60)
+    expected = torch.stack([a.clone() @ b.clone() for a, b in zip(left, right, strict=True)])
+    batched = products._batched
+    monkeypatch.setattr(products, "_batched", lambda *given: batched(*given) * (1 + 1e-7))
+    products._has_the_same_bits.cache_clear()
+    assert torch.equal(products._product(left, right), expected)
+    products._has_the_same_bits.cache_clear()
 
 
 def test_a_cell_that_is_not_finite_leaves_the_others_alone():
@@ -148,7 +201,7 @@ STACKED = ["-m", "hydra/launcher=stacked"]
 
 
 def assert_same_sweeps(one, other):
-    """Histories to the last letter, results but for the time, weights."""
+    """Histories to the last letter, results but for the time and what trained them, weights."""
     names = {file.parent.name for file in one.rglob("result.json")}
     assert names == {file.parent.name for file in other.rglob("result.json")} != set()
     for name in names:
@@ -156,7 +209,7 @@ def assert_same_sweeps(one, other):
         assert (mine / "history.csv").read_text() == (theirs / "history.csv").read_text()
         results = [json.loads((folder / "result.json").read_text()) for folder in (mine, theirs)]
         for result in results:
-            for key in ("seconds", "steps_per_second", "runs_dir"):
+            for key in ("seconds", "steps_per_second", "runs_dir", "version/trained_with"):
                 del result[key]
         assert results[0] == results[1]
         a, b = (torch.load(f / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for f in (mine, theirs))
@@ -173,6 +226,8 @@ def test_a_stacked_sweep_leaves_what_a_sweep_leaves(ncflow, tmp_path):
     plain = ncflow("-m", *SWEEP, *GRID, "runs_dir=plain")
     assert plain.returncode == 0, plain.stderr
     assert_same_sweeps(tmp_path / "plain", tmp_path / "stacked")
+    assert set(load_runs(tmp_path / "stacked")["version/trained_with"]) == {"8 cells as one"}
+    assert set(load_runs(tmp_path / "plain")["version/trained_with"]) == {"alone"}
     for name in (".hydra/config.yaml", ".hydra/overrides.yaml", "run.json", "ncflow.log"):
         assert len(list(tmp_path.glob(f"stacked/single/*/{name}"))) == 16
     assert not list(tmp_path.rglob("*.tmp"))

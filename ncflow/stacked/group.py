@@ -21,7 +21,7 @@ from ncflow.config import ConfigError, build
 from ncflow.data.base import InMemoryData
 from ncflow.entry import enter
 from ncflow.explain import one_line
-from ncflow.fit import STARTS_ANEW, Outcome, outcome_of
+from ncflow.fit import STARTS_ANEW, Outcome, hardware, outcome_of
 from ncflow.lifecycle import EpochProgress, SaveForResume
 from ncflow.models import Classifier
 from ncflow.models.network import find_classifier
@@ -354,11 +354,13 @@ def _finish(cell: Cell, status: str, measure: MeasureCells) -> None:
         cell.history.check()
     # Copies, as a view would be saved with the weights of all cells.
     state = {f"network.{name}": value.clone() for name, value in cell.network.state_dict().items()}
-    outcome = Outcome(status, cell.rows, measure.seconds / len(measure.cells), cell.steps)
+    cells, device = len(measure.cells), next(cell.network.parameters()).device
+    outcome = Outcome(status, cell.rows, measure.seconds / cells, cell.steps, hardware(device, cells))
     kept = {
         "status": status,
         "rows": cell.rows,
         "seconds": outcome.seconds,
+        "hardware": outcome.hardware,
         "history": None if cell.history is None else cell.history.mark,
     }
     weights = {"state_dict": state, "epoch": cell.cfg.epochs, "global_step": cell.steps, OUTCOME: kept}

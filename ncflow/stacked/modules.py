@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ncflow.models.network import Network
+from ncflow.stacked.products import ALIGNMENT, is_whole, linear
 
 _ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.GELU, nn.LeakyReLU)
 
@@ -25,10 +26,25 @@ class StackedLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs of each cell."""
         assert self.weight is not None
-        transposed = self.weight.transpose(1, 2)
-        if self.bias is None:
-            return torch.bmm(inputs, transposed)
-        return torch.baddbmm(self.bias[:, None], inputs, transposed)
+        return linear(inputs, self.weight, self.bias)
+
+
+class StackedActivation(nn.Module):
+    """An activation of K cells, (K, B, ...).
+
+    Args:
+        activation: Applied to each number.
+    """
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Outputs of each cell."""
+        if is_whole(inputs[0]):
+            return self.activation(inputs)
+        return torch.stack([self.activation(own) for own in inputs])
 
 
 class StackedBatchNorm(nn.Module):
@@ -51,22 +67,22 @@ class StackedBatchNorm(nn.Module):
             self.register_buffer(name, torch.stack([getattr(layer, name) for layer in layers]))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """PyTorch's own BN, over K d features at once."""
+        """PyTorch's own BN, over K d features at once where that is to the last bit the BN of each cell."""
         cells, count, width = inputs.shape
-        side_by_side = inputs.transpose(0, 1).reshape(count, cells * width)
         if self.training:
             self.num_batches_tracked += 1
-        normalized = F.batch_norm(
-            side_by_side,
-            self.running_mean.view(-1),
-            self.running_var.view(-1),
-            None if self.weight is None else self.weight.view(-1),
-            None if self.bias is None else self.bias.view(-1),
-            self.training,
-            self.momentum,
-            self.eps,
-        )
+        state = (self.running_mean, self.running_var, self.weight, self.bias)
+        if not is_whole(self.running_mean[0]):
+            each = [[None if value is None else value[cell] for value in state] for cell in range(cells)]
+            return torch.stack([self._normalize(own, *values) for own, values in zip(inputs, each, strict=True)])
+        side_by_side = inputs.transpose(0, 1).reshape(count, cells * width)
+        normalized = self._normalize(side_by_side, *(None if value is None else value.view(-1) for value in state))
         return normalized.view(count, cells, width).transpose(0, 1)
+
+    def _normalize(
+        self, inputs: Tensor, mean: Tensor | None, variance: Tensor | None, weight: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
+        return F.batch_norm(inputs, mean, variance, weight, bias, self.training, self.momentum, self.eps)
 
 
 class StackedNetwork(nn.Module):
@@ -104,6 +120,8 @@ class StackedNetwork(nn.Module):
 
     def tie(self) -> None:
         """Make the networks' parameters and buffers views of the stacked ones, on their device and in their type."""
+        for parameter in self.stacked.values():
+            parameter.data = _on_boundaries(parameter.data)
         for name, step in zip(self._names, self.chain, strict=True):
             for cell, network in enumerate(self.networks):
                 layer = network.get_submodule(name)
@@ -129,7 +147,9 @@ def cell_losses(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels
         # The same numbers by PyTorch's own kernels, which vmap would take apart.
         each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
         return each.view(labels.shape).mean(1)
-    return torch.vmap(loss)(logits, labels)
+    if is_whole(logits[0]):
+        return torch.vmap(loss)(logits, labels)
+    return torch.stack([loss(*own) for own in zip(logits, labels, strict=True)])
 
 
 def _is_plain(loss: nn.CrossEntropyLoss) -> bool:
@@ -150,7 +170,7 @@ def _leaves(network: nn.Module) -> list[tuple[str, nn.Module]]:
 def _stacking(layer: nn.Module) -> Callable[[Sequence[nn.Module]], nn.Module] | None:
     """How layers of one type are stacked, None where they are not. A layer with more than its type has no form."""
     if isinstance(layer, _ELEMENTWISE):
-        return lambda layers: type(layers[0])(**_options(layers[0]))
+        return lambda layers: StackedActivation(type(layers[0])(**_options(layers[0])))
     if type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1):
         return lambda layers: nn.Flatten(2)
     kinds: dict[type, Callable[..., nn.Module]] = {nn.Linear: StackedLinear, nn.BatchNorm1d: StackedBatchNorm}
@@ -165,3 +185,14 @@ def _stack(layers: Sequence[nn.Module], name: str) -> nn.Parameter | None:
     if getattr(layers[0], name) is None:
         return None
     return nn.Parameter(torch.stack([getattr(layer, name).detach() for layer in layers]))
+
+
+def _on_boundaries(stacked: Tensor) -> Tensor:
+    """The same numbers, on a CPU with each cell where a run alone has it: on a boundary of the memory."""
+    cells, *shape = stacked.shape
+    beyond = stacked[0].nbytes % ALIGNMENT
+    if not stacked.is_cpu or beyond == 0:
+        return stacked
+    numbers = stacked[0].numel()
+    padded = stacked.new_zeros(cells, numbers + (ALIGNMENT - beyond) // stacked.itemsize)
+    return padded[:, :numbers].view(cells, *shape).copy_(stacked)

@@ -10,13 +10,15 @@ from torch.optim import Optimizer
 
 from ncflow.models.classifier import parameter_groups
 from ncflow.stacked.modules import StackedNetwork
+from ncflow.stacked.products import is_whole
 
 
 class CellOptimizer:
     """PyTorch's own fused optimisers, which work element by element, over slices of consecutive cells.
 
     Cells that agree in a parameter's hyperparameters share a slice of it, and slices that agree share a parameter
-    group. So sort the cells by their hyperparameters: the fewer slices, the fewer kernels a step.
+    group. So sort the cells by their hyperparameters: the fewer slices, the fewer kernels a step. Parameters that would
+    get other bits side by side (see :func:`ncflow.stacked.products.is_whole`) have a slice a cell.
 
     Args:
         network: The stacked network, on its device and in its type.
@@ -46,7 +48,10 @@ class CellOptimizer:
                 None if name not in decay else {**own, "weight_decay": decay[name]}
                 for own, decay in zip(options, decays, strict=True)
             ]
-            for start, stop in _runs([repr(setting) for setting in settings]):
+            slices = _runs([repr(setting) for setting in settings])
+            if not is_whole(stacked[0]):
+                slices = [(cell, cell + 1) for cell in range(len(settings))]
+            for start, stop in slices:
                 setting = settings[start]
                 if setting is not None:
                     part = nn.Parameter(stacked.data[start:stop])
