@@ -72,7 +72,7 @@ class StackedBatchNorm(nn.Module):
         if self.training:
             self.num_batches_tracked += 1
         state = (self.running_mean, self.running_var, self.weight, self.bias)
-        if not is_whole(self.running_mean[0]):
+        if not is_whole(self.running_mean[0], vectors=1):
             each = [[None if value is None else value[cell] for value in state] for cell in range(cells)]
             return torch.stack([self._normalize(own, *values) for own, values in zip(inputs, each, strict=True)])
         side_by_side = inputs.transpose(0, 1).reshape(count, cells * width)

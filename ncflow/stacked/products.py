@@ -42,13 +42,17 @@ class _Linear(torch.autograd.Function):
         )
 
 
-def is_whole(cell: Tensor) -> bool:
+def is_whole(cell: Tensor, vectors: int = 2) -> bool:
     """Whether what works number by number gives a cell the bits beside others that it gives it alone.
 
-    On a CPU it takes two vectors at a time and rounds otherwise in what is left at the end, where a sum or a product
-    is not rounded by itself: so no cell may have such a rest.
+    On a CPU it takes some vectors at a time and may round otherwise in the rest at the end, fusing a product and a sum
+    or not: so no cell may have such a rest.
+
+    Args:
+        cell: The numbers of one cell.
+        vectors: How many it takes at a time; BN takes one.
     """
-    return not cell.is_cpu or cell.nbytes % (2 * ALIGNMENT) == 0
+    return not cell.is_cpu or cell.nbytes % (vectors * ALIGNMENT) == 0
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
