@@ -25,6 +25,7 @@ from ncflow.results.folder import (
     INTERRUPTED,
     PENDING,
     RUNNING,
+    UNREADABLE,
     is_locked,
     lock,
     run_folders,
@@ -39,6 +40,7 @@ from ncflow.results.history import (
     History,
     final_measures,
 )
+from ncflow.results.readable import one_line, why_no_file
 from ncflow.results.snapshots import Snapshot, load_snapshots, snapshot_epoch
 from ncflow.results.tables import load_history, load_margins, load_runs
 
@@ -64,6 +66,7 @@ __all__ = [
     "RUN",
     "RUNNING",
     "SNAPSHOTS",
+    "UNREADABLE",
     "History",
     "Snapshot",
     "final_measures",
@@ -73,10 +76,12 @@ __all__ = [
     "load_runs",
     "load_snapshots",
     "lock",
+    "one_line",
     "read_json",
     "run_folders",
     "snapshot_epoch",
     "status_of",
+    "why_no_file",
     "write_atomically",
     "write_json",
 ]

@@ -10,6 +10,7 @@ from ncflow.results.files import JOB, LOCK, RESULT, RUN, read_json
 
 DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED = "done", "diverged", "failed", "running", "interrupted"
 PENDING = "pending"
+UNREADABLE = "unreadable"  # somebody else's files that we may not read, or damaged ones
 
 
 def lock(folder: Path) -> FileLock:
