@@ -40,7 +40,7 @@ from ncflow.results.history import (
     History,
     final_measures,
 )
-from ncflow.results.readable import one_line, why_no_file
+from ncflow.results.readable import describe, one_line, why_no_file
 from ncflow.results.snapshots import Snapshot, load_snapshots, snapshot_epoch
 from ncflow.results.tables import load_history, load_margins, load_runs
 
@@ -69,6 +69,7 @@ __all__ = [
     "UNREADABLE",
     "History",
     "Snapshot",
+    "describe",
     "final_measures",
     "is_locked",
     "load_history",

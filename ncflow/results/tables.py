@@ -36,7 +36,8 @@ def load_runs(*folders: Path | str) -> "pd.DataFrame":
 
 
 def _row(folder: Path) -> dict[str, Any]:
-    why, status, values = why_unreadable(folder), "", {}
+    why = why_unreadable(folder)
+    status, values = "", dict[str, Any]()
     if why is None:
         try:
             status, values = status_of(folder)
