@@ -252,9 +252,11 @@ def test_a_norm_of_a_users_own_has_a_look_of_its_own(runs, capsys, monkeypatch):
     main([str(root)])
     assert {file.name for file in (root / "figures").iterdir()} >= {"fig2.png", "gap.png"}
     assert capsys.readouterr().err == ""
-    for norm in ("my norm $$", "3", "last"):
-        assert style.norm_colour(norm) == style.norm_colour(norm)
-    assert style.norm_colour("mine") not in style.COLOURS.values()
+    for norm in OWN_NORMS[:-1]:
+        assert style.norm_colour(norm) not in style.COLOURS.values()
+        assert style.norm_marker(norm) not in style.MARKERS.values()
+        assert style.norm_label(norm) == style.words(norm)
+        assert style.norm_order(norm) > style.norm_order("none")
     assert style.norm_colour("last") == style.COLOURS["last"]
 
 
@@ -301,7 +303,9 @@ def test_long_and_like_names_give_each_panel_a_file(runs, monkeypatch):
     root, _ = runs
     monkeypatch.setattr("ncflow.figures.cli.render", lambda figure, kind: b"")
     for number, folder in enumerate(sorted(root.iterdir())):
-        edit(folder, data__name=["é" * 300 + "1", "é" * 300 + "2", "a b", "a$b"][number % 4])
+        edit(
+            folder, data__name=["漢" * 300, "字" * 300, "a b", "a$b"][number % 4], model__kind="漢" * (60 + number % 2)
+        )
     main([str(root), "--figure", "trajectories", "--format", "svg"])
     names = sorted(file.name for file in (root / "figures").iterdir())
     assert len(names) == 4
@@ -357,6 +361,17 @@ def test_a_recipe_that_fails_keeps_what_it_had_and_what_others_have(runs, capsys
         main([str(root), "--figure", "broken"])
     assert capsys.readouterr().err == "ncflow-figures: not drawn: broken: ValueError: later\n"
     assert [file.name for file in (root / "figures").iterdir()] == ["gap.png"]
+
+
+def test_a_file_that_several_figures_read_is_named_once(whole, tmp_path, capsys):
+    root = damages.copy(whole / "cbmm_117", tmp_path / "runs")
+    (folder := sorted(root.iterdir())[0]).joinpath("margins.csv").write_text("x\n")
+    with pytest.raises(SystemExit, match="2"):  # three of them read it, and none is drawn
+        (tmp_path / "cbmm_fig3.png").write_text("mine")
+        main([str(root), "--out", str(tmp_path), *(f"--figure=cbmm_fig{number}" for number in (3, 4, 5))])
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == f"ncflow-figures: unreadable: {folder}/margins.csv: has no header"
+    assert last == f"ncflow-figures: error: {tmp_path}/cbmm_fig3.png {REFUSAL}"
 
 
 # --- files of others
