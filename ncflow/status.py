@@ -18,14 +18,16 @@ from ncflow.results import (
     LOG,
     PENDING,
     PROGRESS,
+    RESULT,
+    RUN,
     RUNNING,
+    UNREADABLE,
     read_json,
     run_folders,
     status_of,
+    why_no_file,
 )
 from ncflow.squeue import WAITING_STATES, WORKING_STATES, Job, QueueError, ask_squeue
-
-UNREADABLE = "unreadable"  # somebody else's files that we may not read
 
 _UNFINISHED = (FAILED, RUNNING, PENDING, INTERRUPTED, UNREADABLE)
 _NO_REASON = ("", "None", "(null)")
@@ -96,12 +98,15 @@ class Survey(NamedTuple):
 def look(folder: Path) -> RunState:
     """Where the run in a folder stands, by its files alone."""
     try:
+        for name in (RESULT, RUN, JOB, PROGRESS):
+            irregular = why_no_file(folder / name)
+            if irregular is not None:
+                return _unreadable(folder, irregular)
         status, values = status_of(folder)
         progress, submitted = read_json(folder / PROGRESS) or {}, read_json(folder / JOB) or {}
         has_own_log = (folder / LOG).exists()
     except OSError as error:
-        line = f"{type(error).__name__}: {error}"
-        return RunState(str(folder), UNREADABLE, folder.name, folder.absolute().parent.name, error=line)
+        return _unreadable(folder, f"{type(error).__name__}: {error}")
     failed = status == FAILED
     job_log = _word(submitted.get("log"))
     epochs = _count(progress.get("epochs")) or _count(values.get("epochs"))
@@ -120,6 +125,10 @@ def look(folder: Path) -> RunState:
         log=str(folder / LOG) if failed and (has_own_log or job_log is None) else job_log,
         error=(_word(values.get("error")) or "no error was recorded") if failed else None,
     )
+
+
+def _unreadable(folder: Path, why: str) -> RunState:
+    return RunState(str(folder), UNREADABLE, folder.name, folder.absolute().parent.name, error=why)
 
 
 def _word(value: Any) -> str | None:

@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ncflow.results import DIVERGED, DONE, FAILED, INTERRUPTED, PENDING, RUNNING
-from ncflow.status import UNREADABLE, RunState, Survey, survey, total_seconds_left
+from ncflow.results import DIVERGED, DONE, FAILED, INTERRUPTED, PENDING, RUNNING, UNREADABLE
+from ncflow.status import RunState, Survey, survey, total_seconds_left
 
 _STYLES = {
     DONE: "green",

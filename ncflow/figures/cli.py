@@ -1,25 +1,28 @@
 """``ncflow-figures DIR ...``: figures and verdicts from the runs below some folders."""
 
 import argparse
-import io
+import logging
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from ncflow.results import DONE, load_history, load_runs, write_atomically
+from ncflow.figures.files import refuse_foreign, render, write_own
+from ncflow.results import DONE, UNREADABLE, describe, load_history, load_runs, one_line
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from ncflow.figures.claims.verdict import Verdict
     from ncflow.figures.recipes.drawing import Drawing
     from ncflow.figures.report import Picture
 
 FORMATS = ("png", "pdf", "svg")
 Kind = Literal["svg", "png"]
+_LONGEST_PATH, _LONGEST_ERROR = 4096, 500
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,34 +31,70 @@ def main(arguments: Sequence[str] | None = None) -> None:
     kinds: list[Kind] = ["svg"] if parsed.html else []
     if parsed.wandb:
         kinds.append("png")
+    failed: list[str] = []
     try:
-        runs, history = load_runs(*parsed.folders), load_history(*parsed.folders)
-        if runs.empty:
-            raise FileNotFoundError(f"no runs below {', '.join(parsed.folders)}")
-        print(summary(runs))
-        out = parsed.out or Path(parsed.folders[0]) / "figures"
-        from ncflow.figures.claims import judge
-
-        found = judge(runs, history)
-        written, pictures = draw(runs, history, out, parsed.figure, parsed.format or ["png"], kinds)
-        print("\n".join(str(verdict) for verdict in found))
-        if parsed.html:
-            from ncflow.figures.report import write_report
-
-            title = ", ".join(Path(folder).resolve().name for folder in parsed.folders)
-            shown = [picture for picture in pictures if picture.kind != "png"]
-            write_report(out / "report.html", runs, found, shown, title)
-            written.append(out / "report.html")
+        with _warnings_as_lines():
+            written = _draw_and_judge(parsed, kinds, failed)
     except OSError as error:
         print(f"ncflow-figures: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    for line in failed:
+        print(f"ncflow-figures: {line}", file=sys.stderr)
+    if not written and not failed:
+        print("no figure: these runs vary neither weight decay nor gamma, and have no history", file=sys.stderr)
+    if failed or not written:
+        raise SystemExit(1)
+
+
+def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: list[str]) -> list[Path]:
+    """Do what was asked for; return the files written."""
+    from ncflow.figures.claims import judge
+    from ncflow.figures.report import write_report
+
+    runs = load_runs(*parsed.folders)
+    if runs.empty:
+        raise FileNotFoundError(f"no runs below {', '.join(parsed.folders)}")
+    # What is wrong with the others is told once, in the summary.
+    history = load_history(*runs.loc[runs["status"] != UNREADABLE, "folder"])
+    print(summary(runs))
+    out = parsed.out or Path(parsed.folders[0]) / "figures"
+    page = [out / "report.html"] if parsed.html else []
+    written, pictures = draw(runs, history, out, parsed.figure, parsed.format or ["png"], kinds, failed, page)
+    found = judge(runs, history, failed)
+    print("\n".join(str(verdict) for verdict in found))
+    if parsed.html:
+        title = ", ".join(Path(folder).resolve().name for folder in parsed.folders)
+        shown = [picture for picture in pictures if picture.kind != "png"]
+        write_report(out / "report.html", runs, found, shown, title)
+        written.append(out / "report.html")
     for path in written:
         print(path)
     if parsed.wandb:
         _upload(out, runs, found, [picture for picture in pictures if picture.kind != "svg"])
-    if not written:
-        print("no figure: these runs vary neither weight decay nor gamma, and have no history", file=sys.stderr)
-        raise SystemExit(1)
+    return written
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print what the readers warn of on stderr, each line once: several figures may read one file."""
+    seen: set[str] = set()
+
+    class Once(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            line = record.getMessage()
+            if line not in seen:
+                seen.add(line)
+                print(f"ncflow-figures: {line}", file=sys.stderr)
+
+    log, handler = logging.getLogger("ncflow.results"), Once(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            # Names of runs may be in any script; a letter that the font lacks is drawn as a box.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -79,7 +118,8 @@ def summary(runs: pd.DataFrame) -> str:
     lines = [f"{len(runs)} runs: " + ", ".join(f"{count} {status}" for status, count in counts.items())]
     for _, run in runs[runs["status"] != DONE].iterrows():
         reason = run.get("error")
-        lines.append(f"  {run['status']}: {run['folder']}" + (f": {reason}" if isinstance(reason, str) else ""))
+        place = f"  {run['status']}: {one_line(run['folder'], _LONGEST_PATH)}"
+        lines.append(place + (f": {one_line(reason, _LONGEST_ERROR)}" if isinstance(reason, str) else ""))
     return "\n".join(lines)
 
 
@@ -89,7 +129,9 @@ def draw(
     out: Path,
     names: list[str] | None,
     formats: Sequence[str],
-    kinds: Sequence[Kind] = (),
+    kinds: Sequence[Kind],
+    failed: list[str],
+    others: Sequence[Path] = (),
 ) -> "tuple[list[Path], list[Picture]]":
     """Draw figures; return the files written and a picture of each figure and kind asked for.
 
@@ -100,27 +142,54 @@ def draw(
         names: Figures to draw from all runs; None draws those that the runs were made for.
         formats: Suffixes of the files of figures; animations are GIF.
         kinds: Kinds of the pictures to return; animations are GIF, once, where any is asked for.
+        failed: Takes a line for each figure that could not be drawn, so that one does not stop the others.
+        others: Files that are to be written later.
 
     Raises:
-        OSError: If the folder cannot be written.
+        OSError: If the folder cannot be written, or a file in it is not of ours.
     """
     import matplotlib.pyplot as plt
 
     from ncflow.figures import style
-    from ncflow.figures.recipes import drawings
 
     style.use()
+    planned = _plan(runs, history, names, failed)
+    refuse_foreign(
+        [*others, *(out / f"{name}.{kind}" for name, drawing in planned.items() for kind in drawing.kinds(formats))]
+    )
     out.mkdir(parents=True, exist_ok=True)
     written, pictures = [], []
-    for drawing in drawings(runs, history, names):
-        files = _files(drawing, formats)
+    for name, drawing in planned.items():
+        try:
+            files = _files(drawing, formats)
+            pictures += _pictures(name, drawing, files, kinds) if kinds else []
+        except Exception as error:  # whatever matplotlib makes of runs of strangers
+            failed.append(f"not drawn: {name}: {describe(error)}")
+            continue
+        finally:
+            plt.close("all")
         for kind, content in files.items():
-            write_atomically(out / f"{drawing.name}.{kind}", content)
-            written.append(out / f"{drawing.name}.{kind}")
-        if kinds:
-            pictures += _pictures(drawing, files, kinds)
-        plt.close("all")
+            write_own(out / f"{name}.{kind}", content)
+            written.append(out / f"{name}.{kind}")
     return written, pictures
+
+
+def _plan(
+    runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None, failed: list[str]
+) -> "dict[str, Drawing]":
+    """The drawings by the stems of their files; no two have the same."""
+    from ncflow.figures.recipes import choose
+
+    planned: dict[str, Drawing] = {}
+    for name, recipe, suited in choose(runs, names):
+        try:
+            for drawing in recipe(suited, history):
+                again = (f"{drawing.name}_{number}" for number in count(2))
+                stem = next(stem for stem in chain([drawing.name], again) if stem not in planned)
+                planned[stem] = drawing
+        except Exception as error:
+            failed.append(f"not drawn: {name}: {describe(error)}")
+    return planned
 
 
 def _files(drawing: "Drawing", formats: Sequence[str]) -> dict[str, bytes]:
@@ -130,17 +199,15 @@ def _files(drawing: "Drawing", formats: Sequence[str]) -> dict[str, bytes]:
     return {kind: render(drawing.content, kind) for kind in formats}
 
 
-def _pictures(drawing: "Drawing", files: dict[str, bytes], kinds: Sequence[Kind]) -> "list[Picture]":
+def _pictures(name: str, drawing: "Drawing", files: dict[str, bytes], kinds: Sequence[Kind]) -> "list[Picture]":
     """The drawing as a picture of each kind; a GIF is one, of its own kind."""
     from ncflow.figures.report import Picture
 
-    words = f"{drawing.name}: {drawing.caption}"
+    words = f"{name}: {drawing.caption}"
     if isinstance(drawing.content, bytes):
-        return [Picture(drawing.name, drawing.caption, drawing.content, "gif", words)]
+        return [Picture(name, drawing.caption, drawing.content, "gif", words)]
     figure = drawing.content
-    return [
-        Picture(drawing.name, drawing.caption, files.get(kind) or render(figure, kind), kind, words) for kind in kinds
-    ]
+    return [Picture(name, drawing.caption, files.get(kind) or render(figure, kind), kind, words) for kind in kinds]
 
 
 def _upload(out: Path, runs: pd.DataFrame, verdicts: "Sequence[Verdict]", pictures: "Sequence[Picture]") -> None:
@@ -151,11 +218,3 @@ def _upload(out: Path, runs: pd.DataFrame, verdicts: "Sequence[Verdict]", pictur
         print(f"W&B: {upload(out, runs, verdicts, pictures)}")
     except Exception as error:  # W&B's errors share no class
         print(f"ncflow-figures: W&B: {' '.join(f'{type(error).__name__}: {error}'.split())}", file=sys.stderr)
-
-
-def render(figure: "Figure", kind: str) -> bytes:
-    """Bytes of a figure as a file of a kind; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    without_date = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    figure.savefig(buffer, format=kind, metadata=without_date[kind])
-    return buffer.getvalue()

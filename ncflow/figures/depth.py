@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ncflow.figures.plots import bottom_legend, draw_inter_limits, grid
 from ncflow.figures.style import COLOURS, LABELS
+from ncflow.figures.tables import with_every_measure
 from ncflow.results import LAST_LAYER
 
 SPREAD = "spread"
@@ -22,7 +23,7 @@ def last_rows(history: pd.DataFrame, folder: str) -> pd.DataFrame:
         history: Table of :func:`ncflow.results.load_history`.
         folder: The run's folder.
     """
-    rows = history[(history["folder"] == folder) & (history["split"] == "train")]
+    rows = with_every_measure(history[(history["folder"] == folder) & (history["split"] == "train")])
     rows = rows[rows["epoch"] == rows["epoch"].max()]
     # Layers are written in the order of the network; "last", the classifier's input, is the last of them.
     rows = pd.concat([rows[rows["layer"] != LAST_LAYER], rows[rows["layer"] == LAST_LAYER]])

@@ -32,9 +32,10 @@ _ROUNDING = 1e-12
 def with_test_error(history: pd.DataFrame) -> pd.DataFrame:
     """Training rows of the last layer, with the test error of the same run and epoch as ``test_error``."""
     keys = ["folder", "epoch"]
-    test = last_layer(history, "test").set_index(keys)["accuracy"]
-    train = last_layer(history).set_index(keys)
-    return train.assign(test_error=1 - test.reindex(train.index)).reset_index()
+    test, train = (
+        last_layer(history, split).drop_duplicates(keys, keep="last").set_index(keys) for split in ("test", "train")
+    )
+    return train.assign(test_error=1 - test["accuracy"].reindex(train.index)).reset_index()
 
 
 def over_epochs(

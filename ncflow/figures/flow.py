@@ -1,6 +1,7 @@
 """The toy model of the square loss in pictures: landscape, valley, norm, margins (CBMM Memo 117, figures 7 to 10)."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -31,12 +32,14 @@ def drawings(paths: Mapping[tuple[float, float], Trajectory], weight_decay: floa
         paths: A trajectory for each (rho at the start, lambda).
         weight_decay: lambda of the landscapes.
     """
-    yield Drawing("landscape", surfaces(weight_decay), "Loss over rho and v, with paths of gradient flow (fig. 7, 8).")
-    yield Drawing("valley", valley(weight_decay), "The valley of zero loss from above (fig. 9).")
-    yield Drawing("rho", norms(paths), "rho over time for several initial norms.")
-    yield Drawing("margins", margins(paths), "Every sample's margin over time.")
+    yield Drawing(
+        "landscape", partial(surfaces, weight_decay), "Loss over rho and v, with paths of gradient flow (fig. 7, 8)."
+    )
+    yield Drawing("valley", partial(valley, weight_decay), "The valley of zero loss from above (fig. 9).")
+    yield Drawing("rho", partial(norms, paths), "rho over time for several initial norms.")
+    yield Drawing("margins", partial(margins, paths), "Every sample's margin over time.")
     # Margins of 0.1 each, so that rho_0 = 10.
-    yield Drawing("logistic", growth(0.1, 0.01), "rho of eq. 51 for fixed mu and M (fig. 10).")
+    yield Drawing("logistic", partial(growth, 0.1, 0.01), "rho of eq. 51 for fixed mu and M (fig. 10).")
 
 
 def surfaces(weight_decay: float) -> Figure:

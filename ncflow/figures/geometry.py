@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.linalg import orthogonal_procrustes
 
+from ncflow.figures.files import MAKER
 from ncflow.figures.plots import bottom_legend
 from ncflow.figures.style import SERIES
 from ncflow.results import Snapshot
@@ -153,7 +154,7 @@ def animate(snapshots: Sequence[Snapshot], most_frames: int = 60) -> bytes:
         frames.append(Image.open(page).convert("P", palette=Image.Palette.ADAPTIVE, colors=64))
     movie = io.BytesIO()
     times = [120] * (len(frames) - 1) + [2000]
-    frames[0].save(movie, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
+    frames[0].save(movie, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0, comment=MAKER)
     return movie.getvalue()
 
 

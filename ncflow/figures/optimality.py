@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ncflow.figures.plots import bottom_legend, mark_values, missed_entry, norm_entries
-from ncflow.figures.style import COLOURS, DATA_LABELS, LABELS
+from ncflow.figures.style import LABELS, data_label, literal, norm_colour
 from ncflow.theory.bounds import bounds_from_norms, proof_kappa
 from ncflow.theory.layer_peeled import minimum_regularized_loss, optimal_norm_product
 from ncflow.theory.simplex import inter_limit
@@ -33,7 +33,7 @@ def collapse_against_gap(runs: pd.DataFrame) -> Figure:
     shapes = dict(zip(sorted(runs["data.name"].unique()), _SHAPES * 9, strict=False))
     bound_drawn = _bounds(intra, inter, runs)
     for (name, norm), part in runs.groupby(["data.name", "model.norm"]):
-        colour = COLOURS[str(norm)]
+        colour = norm_colour(norm)
         for full, of_kind in part.groupby(part["train/interpolated"] == 1):
             look: dict[str, Any] = {"color": colour, "mfc": colour if full else "white", "ls": "none"}
             look |= {"marker": shapes[name], "ms": 5, "alpha": 0.8}
@@ -49,7 +49,7 @@ def collapse_against_gap(runs: pd.DataFrame) -> Figure:
         axis.set(xlabel=LABELS["regularized_loss_gap"], ylabel=name, xscale="log", yscale="log")
     entries: list[Any] = norm_entries(runs)
     entries += [
-        plt.Line2D([], [], color="0.3", marker=shape, ls="none", label=DATA_LABELS.get(str(name), str(name)))
+        plt.Line2D([], [], color="0.3", marker=shape, ls="none", label=literal(data_label(name)))
         for name, shape in shapes.items()
     ]
     entries.append(plt.Line2D([], [], color="0.3", ls=":", label="least regularised loss $m_{reg}$"))

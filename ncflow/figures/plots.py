@@ -12,14 +12,18 @@ from matplotlib.figure import Figure
 
 from ncflow.figures.style import (
     COLOURS,
-    DATA_LABELS,
     LABELS,
     LOSS_COLOUR,
-    MARKERS,
-    NORM_LABELS,
     PUBLISHED_COLOUR,
     SERIES,
+    data_label,
     label,
+    literal,
+    norm_colour,
+    norm_label,
+    norm_marker,
+    norm_order,
+    words,
 )
 from ncflow.figures.tables import is_number, over_seeds, panels
 from ncflow.theory.simplex import inter_limit
@@ -29,16 +33,15 @@ WORST, MEAN, QUANTILE = ("intra_min", "inter_max"), ("intra_mean", "inter_mean")
 
 
 def panel_title(values: Mapping[str, Any]) -> str:
-    """What distinguishes a panel, in words."""
+    """What distinguishes a panel, in words; in a figure it must be made ``literal``."""
     parts = []
     for key, value in values.items():
         if key == "data.name":
-            parts.append(DATA_LABELS.get(str(value), str(value)))
+            parts.append(data_label(value))
         elif isinstance(value, tuple | list) or not pd.isna(value):
-            name = key.rsplit(".", 1)[-1].replace("_", " ")
-            parts.append(
-                str(value) if name == "name" else f"{name} {value:g}" if is_number(value) else f"{name} {value}"
-            )
+            name = words(key.rsplit(".", 1)[-1].replace("_", " "))
+            text = f"{value:g}" if is_number(value) else words(value)
+            parts.append(text if name == "name" else f"{name} {text}")
     return ", ".join(parts)
 
 
@@ -81,17 +84,17 @@ def collapse_against(
         table = [list(row) for row in axes]
     for (intra, inter), row in zip(pairs, table, strict=True):
         for axis, (values, part) in zip(row, cut, strict=True):
-            for norm in sorted(part["model.norm"].unique(), key=list(COLOURS).index):
+            for norm in sorted(part["model.norm"].unique(), key=norm_order):
                 of_norm = part[part["model.norm"] == norm]
                 for measure, style in ((intra, INTRA_STYLE), (inter, INTER_STYLE)):
-                    _series(axis, of_norm, by, measure, COLOURS[norm], MARKERS[norm], style)
+                    _series(axis, of_norm, by, measure, norm_colour(norm), norm_marker(norm), style)
             if published is not None:
                 _draw_published(axis, published[published["model"].isin(part["model.name"])], by, (intra, inter))
             axis.axhline(1, color="0.5", lw=1, ls=":")
             _limit_line(axis, part)
             _log_scale(axis, part[by])
             mark_values(axis, sorted(part[by].unique()))
-            axis.set(title=panel_title(values) if row is table[0] else "", ylabel="cosine (training split)")
+            axis.set(title=literal(panel_title(values)) if row is table[0] else "", ylabel="cosine (training split)")
             axis.set_xlabel(label(by) if row is table[-1] else "")
     _legend(figure, runs, pairs, published is not None)
     return figure
@@ -147,7 +150,7 @@ def _log_scale(axis: Axes, values: pd.Series) -> None:
     """Logarithmic; where 0 is among the values it stands apart on the left."""
     if values.min() > 0:
         axis.set_xscale("log")
-    else:
+    elif values.max() > 0:
         axis.set_xscale("symlog", linthresh=values[values > 0].min())
 
 
@@ -185,9 +188,11 @@ def series_entries(by: str, colours: Mapping[float, str], marker: str = "") -> l
 
 def norm_entries(runs: pd.DataFrame) -> list[Any]:
     """Legend entries of the BN placements among the runs."""
-    norms = sorted(runs["model.norm"].unique(), key=list(COLOURS).index)
+    norms = sorted(runs["model.norm"].unique(), key=norm_order)
     return [
-        plt.Line2D([], [], color=COLOURS[norm], marker=MARKERS[norm], ls="none", label=NORM_LABELS.get(norm, norm))
+        plt.Line2D(
+            [], [], color=norm_colour(norm), marker=norm_marker(norm), ls="none", label=literal(norm_label(norm))
+        )
         for norm in norms
     ]
 
@@ -206,8 +211,8 @@ def _legend(figure: Figure, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]]
         rows = ", ".join({WORST: "worst", MEAN: "mean", QUANTILE: "{} % quantile"}[pair] for pair in pairs)
         labels = [f"{kind}-class cosine (rows: {rows.format(level)})" for kind, level in (("intra", 5), ("inter", 95))]
     entries = norm_entries(runs)
-    for words, style in zip(labels, (INTRA_STYLE, INTER_STYLE), strict=True):
-        entries.append(plt.Line2D([], [], color="0.3", ls=style, label=words))
+    for text, style in zip(labels, (INTRA_STYLE, INTER_STYLE), strict=True):
+        entries.append(plt.Line2D([], [], color="0.3", ls=style, label=text))
     entries += missed_entry(runs)
     if published:
         entries.append(plt.Line2D([], [], color=PUBLISHED_COLOUR, marker="x", lw=1.2, label="published"))
@@ -236,7 +241,7 @@ def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
             if column == 0:
                 axis.set_ylabel(LABELS[measure])
         draw_inter_limits(axes[1][column], part["train/classes_present"])
-        axes[0][column].set_title(panel_title(values))
+        axes[0][column].set_title(literal(panel_title(values)))
         axes[1][column].set_xlabel(LABELS["gamma_norm"])
         mark_values(axes[1][column], sorted(part["train/gamma_norm"].unique()))
     bottom_legend(figure, [*series_entries("weight_decay", colours, marker="o"), *missed_entry(runs)])
@@ -250,7 +255,7 @@ def trajectories(history: pd.DataFrame, titles: Sequence[tuple[str, str]]) -> Fi
 
     Args:
         history: Rows of :func:`ncflow.results.load_history` for the training split and the last layer.
-        titles: (folder, title) of the runs to draw, a panel each.
+        titles: (folder, title in matplotlib's own notation) of the runs to draw, a panel each.
     """
     figure, axes = grid(len(titles), columns=2, width=5.6, height=3.4)
     lines: list[Any] = []

@@ -1,6 +1,11 @@
 """One look for all figures: colours that colour-blind readers tell apart, shapes besides colours, no clutter."""
 
+from typing import Any
+from zlib import crc32
+
 import matplotlib
+
+from ncflow.results import one_line
 
 # Okabe and Ito's palette, chosen so that every pair stays apart in the common kinds of colour blindness.
 COLOURS = {"last": "#0072B2", "all": "#009E73", "torchvision": "#CC79A7", "fixed": "#E69F00", "none": "#D55E00"}
@@ -13,6 +18,8 @@ NORM_LABELS = {
     "fixed": "BN with fixed gamma",
     "none": "no BN",
 }
+# For a norm of a user's own, by its name, so that it looks the same in every figure.
+_OWN_COLOURS, _OWN_MARKERS = ("#56B4E9", "#000000", "#999999"), ("P", "X", "p", "h", "*")
 # For classes, weight decays and the like, where no BN placement is meant.
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 PUBLISHED_COLOUR = "0.45"
@@ -59,6 +66,51 @@ DATA_LABELS = {
     "cifar100": "CIFAR-100",
     "imagenet32": "ImageNet32",
 }
+
+
+_LONGEST_NAME = 60
+
+
+def words(value: Any) -> str:
+    """A value of a run's config as one short line, whoever named it so."""
+    return one_line(f"{value:g}" if isinstance(value, float) else value, _LONGEST_NAME)
+
+
+def literal(text: str) -> str:
+    """Words for a text of matplotlib, in which a dollar sign is one and begins no formula."""
+    return text.replace("$", r"\$")
+
+
+def norm_colour(norm: Any) -> str:
+    """Colour of a BN placement, or of whatever a user's own model calls its norm."""
+    own = _OWN_COLOURS[_hash(norm) % len(_OWN_COLOURS)]
+    return COLOURS.get(norm, own) if isinstance(norm, str) else own
+
+
+def norm_marker(norm: Any) -> str:
+    """Shape of the points of a BN placement."""
+    own = _OWN_MARKERS[_hash(norm) // len(_OWN_COLOURS) % len(_OWN_MARKERS)]
+    return MARKERS.get(norm, own) if isinstance(norm, str) else own
+
+
+def norm_label(norm: Any) -> str:
+    """Words for a BN placement."""
+    return NORM_LABELS[norm] if isinstance(norm, str) and norm in NORM_LABELS else words(norm)
+
+
+def norm_order(norm: Any) -> tuple[int, str]:
+    """Sort key of BN placements: ours as in ``COLOURS``, then others by name."""
+    ours = list(COLOURS)
+    return (ours.index(norm) if isinstance(norm, str) and norm in ours else len(ours)), str(norm)
+
+
+def data_label(name: Any) -> str:
+    """Words for a data set."""
+    return DATA_LABELS[name] if isinstance(name, str) and name in DATA_LABELS else words(name)
+
+
+def _hash(value: Any) -> int:
+    return crc32(str(value).encode(errors="replace"))
 
 
 def label(column: str) -> str:

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from ncflow.results import DONE, LAST_LAYER
+from ncflow.results import COLUMNS, DONE, LAST_LAYER
 
 # What varies inside a panel, or is no part of the experiment's description.
 _NOT_A_PANEL = (
@@ -23,13 +24,39 @@ _NOT_A_PANEL = (
     "steps_per_second",
     "experiment",
 )
+# Names, which a user's own config may also give as a number or a list; all else that is asked for is numbers.
+_NAMES = ("model.norm", "model.name", "data.name", "loss.name")
 _NOT_PREFIXES = ("train/", "test/", "version/", "trainer.", "logger.", "measure.")
 
 
 def finished(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """The runs that reached their end and have a value in each of the columns; none where a column is missing."""
+    """The runs that reached their end and have a value in each of the columns; none where a column is missing.
+
+    A name is made text, and what should be a number and is none is no value.
+    """
     done = runs[runs["status"] == DONE] if "status" in runs else runs
-    return done.dropna(subset=list(columns)) if all(column in done for column in columns) else done.iloc[:0]
+    if not all(column in done for column in columns):
+        return done.iloc[:0]
+    typed = {column: numbers(done[column]) for column in columns if column not in (*_NAMES, "folder")}
+    typed |= {column: names(done[column]) for column in columns if column in _NAMES}
+    return done.assign(**typed).dropna(subset=list(columns))
+
+
+def numbers(values: pd.Series) -> pd.Series:
+    """The values that are numbers; the others are missing."""
+    if is_numeric_dtype(values) and not is_bool_dtype(values):
+        return values
+    return values.where(values.map(is_number).astype(bool)).astype(float)
+
+
+def names(values: pd.Series, missing: str | None = None) -> pd.Series:
+    """The values as text; missing ones stay so, or are given a name."""
+    texts = [missing if _is_missing(value) else str(value) for value in values.tolist()]
+    return pd.Series(texts, index=values.index, name=values.name, dtype=object)
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def last_layer(history: pd.DataFrame, split: str = "train") -> pd.DataFrame:
@@ -39,12 +66,23 @@ def last_layer(history: pd.DataFrame, split: str = "train") -> pd.DataFrame:
         history: Table of :func:`ncflow.results.load_history`.
         split: ``train`` or ``test``.
     """
-    return history[(history["layer"] == LAST_LAYER) & (history["split"] == split)]
+    rows = with_every_measure(history)
+    return rows[(rows["layer"] == LAST_LAYER) & (rows["split"] == split)]
+
+
+def with_every_measure(history: pd.DataFrame) -> pd.DataFrame:
+    """The history with the columns that none of its runs measured, missing."""
+    absent = [column for column in COLUMNS if column not in history]
+    return history.assign(**dict.fromkeys(absent, float("nan"))) if absent else history
 
 
 def fixed_gamma(runs: pd.DataFrame) -> "pd.Series[bool]":
     """Whether each run's gamma is fixed."""
-    return runs["model.gamma"].notna() if "model.gamma" in runs else pd.Series(False, index=runs.index, dtype=bool)
+    return (
+        numbers(runs["model.gamma"]).notna()
+        if "model.gamma" in runs
+        else pd.Series(False, index=runs.index, dtype=bool)
+    )
 
 
 def trained_gamma(runs: pd.DataFrame) -> pd.DataFrame:
@@ -76,13 +114,14 @@ def panel_keys(runs: pd.DataFrame, *more: str) -> list[str]:
         if column not in _NOT_A_PANEL and column not in more and not column.startswith(_NOT_PREFIXES)
     ]
     # An option that only some data sets or models have differs by being absent; the name says that already.
-    named = [key for key in keys if key.endswith(".name") and runs[key].nunique(dropna=False) > 1]
+    named = [key for key in keys if key.endswith(".name") and len(set(_order_of(runs[key]))) > 1]
     varied = [key for key in keys if not key.endswith((".name", "._target_")) and _varies(runs, key, named)]
     return [*named, *varied]
 
 
 def _varies(runs: pd.DataFrame, key: str, named: list[str]) -> bool:
-    groups = [group for _, group in runs.groupby(named)] if named else [runs]
+    texts = [runs[name].map(str) for name in named]
+    groups = [group for _, group in runs.groupby(texts)] if named else [runs]
     return any(group[key].map(repr).nunique() > 1 for group in groups)
 
 
@@ -98,9 +137,28 @@ def panels(runs: pd.DataFrame, *more: str) -> list[tuple[dict[str, object], pd.D
     keys = panel_keys(runs, *more)
     if not keys:
         return [({}, runs)]
-    hashable = runs.assign(**{key: runs[key].map(lambda v: tuple(v) if isinstance(v, list) else v) for key in keys})
-    grouped = hashable.groupby(keys, dropna=False, sort=True)
-    return [(dict(zip(keys, values, strict=True)), runs.loc[group.index]) for values, group in grouped]
+    order = pd.Series(list(zip(*(_order_of(runs[key]) for key in keys), strict=True)), index=runs.index)
+    ranks = order.map({place: rank for rank, place in enumerate(sorted(set(order)))})
+    return [({key: _value(part[key].iloc[0]) for key in keys}, part) for _, part in runs.groupby(ranks, sort=True)]
+
+
+def _value(value: Any) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _order_of(values: pd.Series) -> list[tuple[Any, ...]]:
+    """A sort key for each value of a config column, equal for equal values, whatever types are mixed in it."""
+    return [_place(value) for value in values.tolist()]
+
+
+def _place(value: Any) -> tuple[Any, ...]:
+    if _is_missing(value):
+        return (3,)
+    if isinstance(value, bool | int | float):
+        return 0, value
+    if isinstance(value, list | tuple):
+        return 2, tuple(_place(item) for item in value)
+    return 1, str(value)
 
 
 def over_seeds(runs: pd.DataFrame, by: str, measure: str) -> pd.DataFrame:

@@ -99,16 +99,19 @@ def _flow_row(arguments: argparse.Namespace, rho: float, decay: float, path: "Tr
 
 def _draw(arguments: argparse.Namespace, paths: "dict[tuple[float, float], Trajectory]") -> None:
     from ncflow.figures import style
-    from ncflow.figures.cli import render
+    from ncflow.figures.files import refuse_foreign, render, write_own
     from ncflow.figures.flow import drawings
-    from ncflow.results import write_atomically
 
     style.use()
+    files = {
+        arguments.out / f"{drawing.name}.{arguments.format}": drawing
+        for drawing in drawings(paths, arguments.weight_decay)
+    }
+    refuse_foreign(files)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for drawing in drawings(paths, arguments.weight_decay):
-        file = arguments.out / f"{drawing.name}.{arguments.format}"
+    for file, drawing in files.items():
         assert not isinstance(drawing.content, bytes)  # no animation among them
-        write_atomically(file, render(drawing.content, arguments.format))
+        write_own(file, render(drawing.content, arguments.format))
         print(file)
 
 

@@ -25,6 +25,7 @@ from ncflow.results.folder import (
     INTERRUPTED,
     PENDING,
     RUNNING,
+    UNREADABLE,
     RunFolder,
     is_final,
     is_locked,
@@ -41,6 +42,7 @@ from ncflow.results.history import (
     History,
     final_measures,
 )
+from ncflow.results.readable import describe, one_line, why_no_file
 from ncflow.results.snapshots import Snapshot, load_snapshots, snapshot_epoch
 from ncflow.results.tables import load_history, load_margins, load_runs
 
@@ -66,9 +68,11 @@ __all__ = [
     "RUN",
     "RUNNING",
     "SNAPSHOTS",
+    "UNREADABLE",
     "History",
     "RunFolder",
     "Snapshot",
+    "describe",
     "final_measures",
     "is_final",
     "is_locked",
@@ -77,10 +81,12 @@ __all__ = [
     "load_runs",
     "load_snapshots",
     "lock",
+    "one_line",
     "read_json",
     "run_folders",
     "snapshot_epoch",
     "status_of",
+    "why_no_file",
     "write_atomically",
     "write_json",
 ]

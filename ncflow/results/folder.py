@@ -13,6 +13,7 @@ from ncflow.results.files import JOB, LOCK, LOG, RESULT, RUN, TEMPORARY, read_js
 
 DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED = "done", "diverged", "failed", "running", "interrupted"
 PENDING = "pending"
+UNREADABLE = "unreadable"  # somebody else's files that we may not read, or damaged ones
 FINAL = (DONE, DIVERGED)
 """With one of these in its result a run is finished; every other one is tried again."""
 

@@ -1,17 +1,20 @@
-"""Many runs as tables."""
+"""Many runs as tables. A run that cannot be read costs a line, and not the others."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ncflow.results.files import HISTORY, MARGINS
-from ncflow.results.folder import run_folders, status_of
+from ncflow.results.folder import UNREADABLE, run_folders, status_of
 from ncflow.results.history import COLUMNS, MARGIN_COLUMNS
+from ncflow.results.readable import UnreadableError, describe, leave_out, read_table, why_unreadable
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _OF_THE_JOB = ("job", "log")  # in job.json beside the config
+_WHOLE = ("epoch", "step", "samples")
 
 
 def load_runs(*folders: Path | str) -> "pd.DataFrame":
@@ -21,46 +24,76 @@ def load_runs(*folders: Path | str) -> "pd.DataFrame":
         folders: Folders that hold runs at any depth.
 
     Returns:
-        Finished, diverged, failed, interrupted, running and pending runs; what a run does not have is missing.
+        Finished, diverged, failed, interrupted, running and pending runs; what a run does not have is missing. Of a run
+        whose files cannot be read the status is ``unreadable`` and the reason under ``error``.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
     """
     import pandas as pd
 
-    rows = []
-    for folder in run_folders(*folders):
-        status, values = status_of(folder)
-        config = {name: value for name, value in values.items() if name not in _OF_THE_JOB}
-        rows.append({**config, "status": status, "folder": str(folder)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame([_row(folder) for folder in run_folders(*folders)])
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    why = why_unreadable(folder)
+    status, values = "", dict[str, Any]()
+    if why is None:
+        try:
+            status, values = status_of(folder)
+        except OSError as error:
+            why = describe(error)
+    if why is not None:
+        return {"status": UNREADABLE, "folder": str(folder), "error": why}
+    config = {name: value for name, value in values.items() if name not in _OF_THE_JOB}
+    return {**config, "status": status, "folder": str(folder)}
 
 
 def load_history(*folders: Path | str) -> "pd.DataFrame":
     """A row per run, epoch, split and layer: ``run_id``, ``folder`` and the columns of ``history.csv``.
 
+    A file that cannot be read is left out and named in a warning of the logger ``ncflow.results``.
+
     Raises:
         FileNotFoundError: If a folder does not exist.
     """
-    return _load_tables(HISTORY, COLUMNS, folders)
+    return _load_tables(HISTORY, COLUMNS, ("epoch", "split", "layer"), folders)
 
 
 def load_margins(*folders: Path | str) -> "pd.DataFrame":
     """A row per run and measurement: ``run_id``, ``folder`` and the columns of ``margins.csv``.
 
+    A file that cannot be read is left out and named in a warning of the logger ``ncflow.results``.
+
     Raises:
         FileNotFoundError: If a folder does not exist.
     """
-    return _load_tables(MARGINS, MARGIN_COLUMNS, folders)
+    return _load_tables(MARGINS, MARGIN_COLUMNS, MARGIN_COLUMNS, folders)
 
 
-def _load_tables(name: str, columns: Sequence[str], folders: Iterable[Path | str]) -> "pd.DataFrame":
+def _load_tables(
+    name: str, columns: Sequence[str], required: Sequence[str], folders: Iterable[Path | str]
+) -> "pd.DataFrame":
     import pandas as pd
 
     parts = []
     for folder in run_folders(*folders):
-        if (folder / name).exists():
-            part = pd.read_csv(folder / name, on_bad_lines="skip", float_precision="round_trip")
-            identity = status_of(folder)[1].get("run_id")
-            parts.append(part.assign(run_id=identity, folder=str(folder)))
+        path = folder / name
+        if not os.path.lexists(path):
+            continue
+        try:
+            part = read_table(path, columns, required, _WHOLE)
+        except (UnreadableError, OSError) as error:
+            leave_out(path, error)
+            continue
+        if len(part):  # no rows have no types either, and would take them from the others
+            parts.append(part.assign(run_id=_identity(folder), folder=str(folder)))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*columns, "run_id", "folder"])
+
+
+def _identity(folder: Path) -> str | None:
+    """A run's id, None where its files do not say."""
+    try:
+        return None if why_unreadable(folder) is not None else status_of(folder)[1].get("run_id")
+    except OSError:
+        return None

@@ -4,6 +4,7 @@ import pandas as pd
 
 from ncflow.figures.claims import cbmm_117, pan_cao, pan_thesis
 from ncflow.figures.claims.verdict import Claim, Verdict
+from ncflow.results import describe
 
 CLAIMS: dict[str, tuple[Claim, ...]] = {
     "pan_cao": pan_cao.CLAIMS,
@@ -13,14 +14,23 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
 _DEFAULT = "pan_cao"
 
 
-def judge(runs: pd.DataFrame, history: pd.DataFrame) -> list[Verdict]:
+def judge(runs: pd.DataFrame, history: pd.DataFrame, failed: list[str] | None = None) -> list[Verdict]:
     """The verdict on each claim of the papers whose experiments are among the runs; of other runs on Pan and Cao's.
 
     Args:
         runs: Table of :func:`ncflow.results.load_runs`.
         history: Table of :func:`ncflow.results.load_history`.
+        failed: Takes a line for each claim that could not be judged, so that one does not stop the others.
     """
     experiments = list(runs["experiment"].dropna().unique()) if "experiment" in runs else []
     papers = {str(experiment).rpartition("/")[0] for experiment in experiments}
     chosen = [paper for paper in CLAIMS if paper in papers] or [_DEFAULT]
-    return [claim(runs, history) for paper in chosen for claim in CLAIMS[paper]]
+    verdicts = []
+    for claim in (claim for paper in chosen for claim in CLAIMS[paper]):
+        try:
+            verdicts.append(claim(runs, history))
+        except Exception as error:  # whatever runs of strangers bring about
+            if failed is None:
+                raise
+            failed.append(f"not judged: {claim.__name__.replace('_', ' ')}: {describe(error)}")
+    return verdicts

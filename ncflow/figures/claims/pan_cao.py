@@ -24,7 +24,7 @@ from ncflow.figures.claims.verdict import (
     seed_count,
     settings,
 )
-from ncflow.figures.style import NORM_LABELS
+from ncflow.figures.style import norm_label
 from ncflow.figures.tables import last_layer, trained_gamma
 
 
@@ -34,7 +34,7 @@ def _against_no_bn(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.D
         plain = part[~part["bn"]]
         placements = sorted(part.loc[part["bn"], "model.norm"].unique())
         for placement in placements:
-            name = f"{title}, {NORM_LABELS.get(placement, placement)}" if len(placements) > 1 else title
+            name = f"{title}, {norm_label(placement)}" if len(placements) > 1 else title
             yield name, part[part["model.norm"] == placement], plain
 
 
@@ -176,7 +176,7 @@ def thousand_classes_vgg_parts_from_theory(runs: pd.DataFrame, history: pd.DataF
     quantile, classes = "train/inter_quantile", "train/classes_present"
     measured = measured_runs(runs, quantile, classes, "model.name")
     thousand = trained_gamma(measured[measured[classes] == 1000] if len(measured) else measured)
-    checks = {}
+    checks = []
     for title, part in settings(thousand):
         family = next((name for name in ("vgg", "resnet") if part["model.name"].iloc[0].startswith(name)), None)
         if family is None or not allows_trend(part, "weight_decay"):
@@ -187,9 +187,9 @@ def thousand_classes_vgg_parts_from_theory(runs: pd.DataFrame, history: pd.DataF
             f"{title}: rank correlation of weight decay with inter {trend}; {seed_count(part)}; {missed} of {len(part)}"
         )
         right = trend.rises if family == "vgg" else not trend.rises
-        checks[title] = (family, Check(right, f"{line} runs do not interpolate"))
-    families = {family for family, _ in checks.values()}
-    found = [check for _, check in checks.values()] if len(families) == 2 else []
+        checks.append((family, Check(right, f"{line} runs do not interpolate")))
+    families = {family for family, _ in checks}
+    found = [check for _, check in checks] if len(families) == 2 else []
     claim = "5. With 1000 classes VGG's inter rises with weight decay, against the theory, ResNet's does not"
     return conclude(claim, found, f"VGG and ResNet runs on 1000 classes at {ENOUGH.format('weight decays')}")
 

@@ -116,8 +116,10 @@ def conclude(claim: str, checks: list[Check], needs: str) -> Verdict:
 def measured_runs(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """Finished runs of networks that have the columns, with a flag for BN; free features are no network."""
     done = finished(runs, INTRA, INTER, FITS, "model.norm", "weight_decay", "seed", *columns)
-    if "data.name" in done:
-        done = done[done["data.name"] != "sample_index"]
+    for column in ("data.name", "model.depth"):
+        if column not in done:
+            done = done.assign(**{column: None})
+    done = done[done["data.name"] != "sample_index"]
     return done.assign(bn=done["model.norm"] != "none" if len(done) else False)
 
 

@@ -18,21 +18,26 @@ _ANY_IMAGE_RUNS = ("fig1", "fig4", "fig5", "trajectories", "gap")
 _ANY_1000_CLASS_RUNS = ("fig6", "trajectories", "gap")
 
 
-def drawings(runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None = None) -> Iterator[Drawing]:
-    """Draw named figures from all runs, or, where no names are given, from each run the figures that it was made for.
+def choose(runs: pd.DataFrame, names: list[str] | None = None) -> Iterator[tuple[str, Recipe, pd.DataFrame]]:
+    """(name, recipe, runs) of named figures, from all runs, or of those that the runs were made for.
 
     Runs of ``experiment=pan_cao/fig5`` or ``fig5_small`` are drawn as figure 5; others by what they are. The gap to the
     theory's optimum is drawn over all runs.
     """
     if names is not None:
-        for name in names:
-            yield from FIGURES[name](runs, history)
+        yield from ((name, FIGURES[name], runs) for name in dict.fromkeys(names))
         return
-    made_for = runs.apply(_figures_of, axis=1) if len(runs) else pd.Series(dtype=object)
+    made_for = [_figures_of(run) for _, run in runs.iterrows()]
     for name, recipe in FIGURES.items():
         suited = runs[[name in figures for figures in made_for]]
         if not suited.empty:
-            yield from recipe(suited, history)
+            yield name, recipe, suited
+
+
+def drawings(runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None = None) -> Iterator[Drawing]:
+    """Draw the figures that :func:`choose` chooses."""
+    for _, recipe, suited in choose(runs, names):
+        yield from recipe(suited, history)
 
 
 def _figures_of(run: "pd.Series[Any]") -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Figures of CBMM Memo 117. Figures 7 to 10 are theory alone: ``ncflow-theory flow`` draws them."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -16,8 +17,8 @@ from ncflow.figures.dynamics import (
     over_epochs,
     sorted_margins,
 )
-from ncflow.figures.recipes.drawing import Drawing, Recipe
-from ncflow.figures.tables import finished
+from ncflow.figures.recipes.drawing import Drawing, Recipe, with_history
+from ncflow.figures.tables import finished, is_number
 from ncflow.results import load_margins
 
 INIT, RANDOM_LABELS = "model.init_norm", "data.random_labels"
@@ -29,10 +30,10 @@ def _suited(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 def _dynamics(name: str, by: str, rows: Sequence[tuple[str, str]], caption: str) -> Recipe:
     def draw(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
-        suited = _suited(runs, by)
+        suited = with_history(_suited(runs, by), history, rows[0][0])
         if not suited.empty:
             words = f"{caption} Mean and one standard deviation over seeds."
-            yield Drawing(name, over_epochs(suited, history, by, rows), words)
+            yield Drawing(name, partial(over_epochs, suited, history, by, rows), words)
 
     return draw
 
@@ -43,7 +44,7 @@ def fig3(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     margins = load_margins(*suited["folder"]) if not suited.empty else pd.DataFrame()
     if not margins.empty:
         caption = "Training margins at the end divided by rho, sorted; mean over seeds, a colour an initial norm."
-        yield Drawing("cbmm_fig3", sorted_margins(suited, margins, INIT), caption)
+        yield Drawing("cbmm_fig3", partial(sorted_margins, suited, margins, INIT), caption)
 
 
 def _margins_along(name: str, along: str) -> Recipe:
@@ -53,10 +54,10 @@ def _margins_along(name: str, along: str) -> Recipe:
             rows = load_margins(run["folder"])
             if along == "step":
                 first_steps = run.get("measure.first_steps")
-                rows = rows[rows["step"] <= (0 if pd.isna(first_steps) else first_steps)]
+                rows = rows[rows["step"] <= (first_steps if is_number(first_steps) else 0)]
             if len(rows) > 2:
                 caption = f"Training margins of one run over {along}s: median, quartiles, 5 to 95 %, all; right: rho."
-                yield Drawing(name, margin_bands(rows, along), caption)
+                yield Drawing(name, partial(margin_bands, rows, along), caption)
                 return
 
     return draw
@@ -64,13 +65,14 @@ def _margins_along(name: str, along: str) -> Recipe:
 
 def fig6(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """NC1 and NC2 over epochs, a colour a weight decay, a column a batch size (figure 6)."""
-    suited = _suited(runs)
+    suited = with_history(_suited(runs), history, "nc1")
     if suited.empty:
         return
     sizes = suited["batch_size"].fillna(0) if "batch_size" in suited else 0
     caption = "NC1 and NC2 over epochs under the square loss; batch size 0 is the whole training split."
-    figure = over_epochs(suited.assign(batch_size=sizes), history, "weight_decay", COLLAPSE, "batch_size")
-    yield Drawing("cbmm_fig6", figure, caption)
+    sized = suited.assign(batch_size=sizes)
+    draw = partial(over_epochs, sized, history, "weight_decay", COLLAPSE, "batch_size")
+    yield Drawing("cbmm_fig6", draw, caption)
 
 
 def _norms(name: str, by: str) -> Recipe:
@@ -80,9 +82,9 @@ def _norms(name: str, by: str) -> Recipe:
         if suited.empty or suited[by].nunique() < 2:
             return
         caption = "1/rho, mean normalised margin and test error; mean and standard deviation over seeds."
-        yield Drawing(name, norms_and_errors(suited, by), caption)
+        yield Drawing(name, partial(norms_and_errors, suited, by), caption)
         words = "Test accuracy against 1/rho, a point a setting; bars: one standard deviation over seeds."
-        yield Drawing(f"{name}_scatter", norm_against_accuracy(suited, by), words)
+        yield Drawing(f"{name}_scatter", partial(norm_against_accuracy, suited, by), words)
 
     return draw
 

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from importlib import resources
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ncflow.figures.geometry import animate, collapse_in_space
 from ncflow.figures.optimality import collapse_against_gap, has_theory
@@ -18,9 +20,11 @@ from ncflow.figures.plots import (
     trajectories,
 )
 from ncflow.figures.recipes.drawing import Drawing, Recipe, measured, over_decay
-from ncflow.figures.style import NORM_LABELS
-from ncflow.figures.tables import fixed_gamma, last_layer, panels, trained_gamma
+from ncflow.figures.style import literal, norm_label
+from ncflow.figures.tables import finished, last_layer, panels, trained_gamma
 from ncflow.results import load_snapshots
+
+_LONGEST_STEM = 180  # bytes
 
 
 def fig1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -36,8 +40,9 @@ def fig1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
             f"Features of three classes after {snapshots[0].epoch} to {snapshots[-1].epoch} epochs, projected to the "
             "plane of the final class means and the direction of most spread outside of it, relative to their size."
         )
-        yield Drawing(name, collapse_in_space(snapshots), caption)
-        yield Drawing(f"{name}_animation", animate(snapshots), f"The epochs of {name}, one after the other.")
+        yield Drawing(name, partial(collapse_in_space, snapshots), caption)
+        words = f"The epochs of {name}, one after the other."
+        yield Drawing(f"{name}_animation", partial(animate, snapshots), words, is_animation=True)
 
 
 def fig2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -48,7 +53,7 @@ def fig2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
             "Min intra-class (solid) and max inter-class cosine (dashed) against weight decay; mean and standard "
             "deviation over seeds; dotted: the limits at collapse."
         )
-        yield Drawing("fig2", collapse_against(suited, "weight_decay"), caption)
+        yield Drawing("fig2", partial(collapse_against, suited, "weight_decay"), caption)
 
 
 def fig4(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -62,13 +67,12 @@ def fig9(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
 
 
 def _against_gamma(name: str, runs: pd.DataFrame) -> Iterator[Drawing]:
-    suited = measured(runs)
-    suited = suited[fixed_gamma(suited)]
-    if not suited.empty and suited["model.gamma"].nunique() > 1 and "train/gamma_norm" in suited:
+    suited = finished(measured(runs), "model.gamma", "train/gamma_norm")
+    if not suited.empty and suited["model.gamma"].nunique() > 1:
         caption = (
             "Min intra- and max inter-class cosine against |gamma|, fixed; mean and standard deviation over seeds."
         )
-        yield Drawing(name, collapse_against_gamma(suited), caption)
+        yield Drawing(name, partial(collapse_against_gamma, suited), caption)
 
 
 def fig5(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -76,7 +80,7 @@ def fig5(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     suited = over_decay(runs, *MEAN)
     if not suited.empty:
         caption = "Worst class and pair (above) and mean over classes and pairs (below) against weight decay."
-        yield Drawing("fig5", collapse_against(suited, "weight_decay", (WORST, MEAN)), caption)
+        yield Drawing("fig5", partial(collapse_against, suited, "weight_decay", (WORST, MEAN)), caption)
 
 
 def fig6(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -84,9 +88,10 @@ def fig6(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     suited = over_decay(runs, *QUANTILE, *MEAN)
     if not suited.empty:
         comparable = (suited["train/classes_present"] == 1000).any()
-        figure = collapse_against(suited, "weight_decay", (QUANTILE, MEAN), published() if comparable else None)
+        theirs = published() if comparable else None
+        draw = partial(collapse_against, suited, "weight_decay", (QUANTILE, MEAN), theirs)
         beside = "; grey: the published results" if comparable else "; the published results are of 1000 classes"
-        yield Drawing("fig6", figure, f"5 % quantile (above) and mean (below) against weight decay{beside}.")
+        yield Drawing("fig6", draw, f"5 % quantile (above) and mean (below) against weight decay{beside}.")
 
 
 def published() -> pd.DataFrame:
@@ -108,13 +113,23 @@ def trajectory_recipe(name: str) -> Recipe:
         cut = panels(suited[suited["folder"].isin(rows["folder"])])
         for values, part in cut:
             title = panel_title(values)
-            figure = trajectories(rows, _chosen_runs(part))
-            figure.suptitle(title)
-            stem = "_".join([name, *re.findall(r"[\w.+-]+", title)]) if len(cut) > 1 or name == "trajectories" else name
+            stem = _stem(name, title) if len(cut) > 1 or name == "trajectories" else name
             caption = f"Collapse and training loss over epochs{f': {title}' if title else ''}; the lowest seed."
-            yield Drawing(stem, figure, caption)
+            yield Drawing(stem, partial(_titled_trajectories, rows, part, title), caption)
 
     return draw
+
+
+def _stem(name: str, title: str) -> str:
+    """Stem of a panel's file; file systems take some 255 bytes, which a user's own names may exceed."""
+    whole = "_".join([name, *re.findall(r"[\w.+-]+", title)])
+    return whole.encode()[:_LONGEST_STEM].decode(errors="ignore")
+
+
+def _titled_trajectories(rows: pd.DataFrame, part: pd.DataFrame, title: str) -> Figure:
+    figure = trajectories(rows, _chosen_runs(part))
+    figure.suptitle(literal(title))
+    return figure
 
 
 def _chosen_runs(part: pd.DataFrame) -> list[tuple[str, str]]:
@@ -123,10 +138,7 @@ def _chosen_runs(part: pd.DataFrame) -> list[tuple[str, str]]:
     chosen = [decays[i] for i in sorted({0, len(decays) // 2, len(decays) - 1})]
     shown = part[part["weight_decay"].isin(chosen)].sort_values(["weight_decay", "model.norm"])
     return [
-        (
-            run["folder"],
-            f"{NORM_LABELS.get(run['model.norm'], run['model.norm'])}, $\\lambda$ = {run['weight_decay']:g}",
-        )
+        (run["folder"], f"{literal(norm_label(run['model.norm']))}, $\\lambda$ = {run['weight_decay']:g}")
         for _, run in shown.iterrows()
     ]
 
@@ -139,7 +151,7 @@ def gap(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
             "Left: regularised loss beside its least value; middle and right: distance from collapse against the gap "
             "to that value. Every point is a run."
         )
-        yield Drawing("gap", collapse_against_gap(suited), caption)
+        yield Drawing("gap", partial(collapse_against_gap, suited), caption)
 
 
 FIGURES: dict[str, Recipe] = {

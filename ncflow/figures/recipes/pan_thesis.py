@@ -1,13 +1,16 @@
 """Figures of Pan's thesis."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ncflow.figures.depth import last_rows, profiles
 from ncflow.figures.geometry import classes_in_the_plane
 from ncflow.figures.plots import collapse_against, panel_title
 from ncflow.figures.recipes.drawing import Drawing, Recipe, measured
+from ncflow.figures.style import literal
 from ncflow.figures.tables import bn_kind, panels
 from ncflow.results import load_snapshots
 
@@ -26,7 +29,7 @@ def fig3_1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
         "Min intra-class (solid) and max inter-class cosine (dashed) against weight decay; "
         f"{len(found) - len(suited)} runs that miss training accuracy 1 are left out."
     )
-    yield Drawing("fig3_1", collapse_against(one_kind, "weight_decay"), caption)
+    yield Drawing("fig3_1", partial(collapse_against, one_kind, "weight_decay"), caption)
 
 
 def fig3_2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -35,7 +38,7 @@ def fig3_2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
         snapshots = load_snapshots(run["folder"])
         if snapshots and snapshots[0].inputs.shape[1] == 2:
             caption = "Classes of two-dimensional training data; black: boundaries between cones."
-            yield Drawing("fig3_2", classes_in_the_plane(snapshots[0]), caption)
+            yield Drawing("fig3_2", partial(classes_in_the_plane, snapshots[0]), caption)
             return
 
 
@@ -46,11 +49,15 @@ def fig3_3(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     cut = panels(suited[layered])
     for number, (values, part) in enumerate(cut, start=1):
         for _, of_norm in part.groupby("model.norm"):
-            title = panel_title(values)
             caption = "Layer by layer at the end of training; mean and range over seeds; dotted: the limit of inter."
-            figure = profiles(of_norm, history)
-            figure.suptitle(title)
-            yield Drawing("fig3_3" if len(cut) == 1 else f"fig3_3_{number}", figure, caption)
+            draw = partial(_titled_profiles, of_norm, history, panel_title(values))
+            yield Drawing("fig3_3" if len(cut) == 1 else f"fig3_3_{number}", draw, caption)
+
+
+def _titled_profiles(runs: pd.DataFrame, history: pd.DataFrame, title: str) -> Figure:
+    figure = profiles(runs, history)
+    figure.suptitle(literal(title))
+    return figure
 
 
 FIGURES: dict[str, Recipe] = {"fig3_1": fig3_1, "fig3_2": fig3_2, "fig3_3": fig3_3}

@@ -1,0 +1,257 @@
+"""Which files of a run can be read: everything that ncflow writes, and nothing that would mislead or stop a reader.
+
+Folders of runs are copied, edited, cut short and filled by other programs. What is wrong with a file is one line here,
+so that whoever reads many runs leaves out one and names it.
+"""
+
+import csv
+import io
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ncflow.results.files import JOB, RESULT, RUN
+from ncflow.results.folder import DIVERGED, DONE, FAILED, INTERRUPTED, PENDING, RUNNING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("ncflow.results")
+
+_STATUSES = {RESULT: (DONE, DIVERGED), RUN: (DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED, PENDING)}
+_MEASURES = ("train/", "test/")
+_NUMBERS = ("weight_decay", "batch_size", "epochs", "seconds", "steps_per_second")
+_WHOLE_NUMBERS = ("seed",)
+_COUNTS = ("/classes_present",)
+_WORDS = ("experiment", "name", "run_id")
+_LARGEST_WHOLE = 2**53  # beyond it neighbours are one and the same float
+_LARGEST_JSON = 2**24  # bytes; ours have some thousands
+_LONGEST_LINE = 100_000  # bytes; ours have some thousands
+_LONGEST_VALUE, _LONGEST_REASON, _LONGEST_PATH = 80, 300, 4096
+_INFINITIES = {"inf", "infinity"}
+
+
+class UnreadableError(ValueError):
+    """A file is not as ncflow writes it; the message says in one line how."""
+
+
+def one_line(text: object, longest: int = _LONGEST_REASON) -> str:
+    """A text as one line of so many characters at most that can be printed anywhere, whoever wrote it."""
+    words = " ".join(str(text).split())
+    shortened = words if len(words) <= longest else f"{words[: longest - 1]}…"
+    return "".join(character if character.isprintable() else "?" for character in shortened)
+
+
+def describe(error: Exception) -> str:
+    """An error as one line."""
+    if isinstance(error, UnreadableError):
+        return str(error)
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return one_line(f"{type(error).__name__}: {words}".rstrip(": "))
+
+
+def leave_out(path: Path, error: Exception) -> None:
+    """Say that a file cannot be read, and why."""
+    log.warning("unreadable: %s: %s", one_line(path, _LONGEST_PATH), describe(error))
+
+
+def why_no_file(path: Path) -> str | None:
+    """What is wrong where something stands in the place of a file; None for a file, and where there is nothing.
+
+    A pipe would block whoever opens it.
+    """
+    return f"{path.name} is no file" if os.path.lexists(path) and not path.is_file() else None
+
+
+def why_unreadable(folder: Path) -> str | None:
+    """What is wrong with what a run's folder says of the run, None where nothing is.
+
+    The file that decides is looked into: the result or, before there is one, what the run started or was submitted
+    with.
+    """
+    try:
+        irregular = [why for name in (RESULT, RUN, JOB) if (why := why_no_file(folder / name)) is not None]
+        if irregular:
+            return irregular[0]
+        deciding = next((folder / name for name in (RESULT, RUN, JOB) if (folder / name).exists()), None)
+        return None if deciding is None else _flaw(deciding)
+    except OSError as error:
+        return describe(error)
+
+
+def _flaw(path: Path) -> str | None:
+    """What is wrong with a JSON file of a run."""
+    name = path.name
+    if path.stat().st_size > _LARGEST_JSON:
+        return f"{name} is larger than {_LARGEST_JSON} bytes"
+    content = path.read_bytes()
+    if not content.strip():
+        return f"{name} is empty"
+    try:
+        values = json.loads(content.decode())
+    except UnicodeDecodeError:
+        return f"{name} is no UTF-8 text"
+    except (ValueError, RecursionError):
+        return f"{name} is no whole JSON"
+    if not isinstance(values, dict):
+        return f"{name} is no JSON mapping"
+    for key, value in values.items():
+        wrong = _wrong(key, value)
+        if wrong is not None:
+            return f"{name}: {one_line(key, _LONGEST_VALUE)} is {wrong}: {one_line(value, _LONGEST_VALUE)}"
+    if name == RESULT or (name == RUN and "status" in values):
+        status = values.get("status")
+        if status not in _STATUSES[name]:
+            return f"{name}: the status is none of ncflow's: {one_line(status, _LONGEST_VALUE)}"
+    return None
+
+
+def _wrong(key: str, value: Any) -> str | None:
+    """What a value is and must not be."""
+    if not _is_plain(value) or (isinstance(value, Mapping) and value):  # a mapping is flat, its names are dotted
+        return "no plain value"
+    if value is None or key == "status":
+        return None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key.startswith(_MEASURES) or key in _NUMBERS:
+        if not number:
+            return "no number"
+        return "no whole number" if key.endswith(_COUNTS) and not _is_whole(value) else None
+    if key in _WHOLE_NUMBERS:
+        return None if number and value == int(value) else "no whole number"
+    return "no text" if key in _WORDS and not isinstance(value, str) else None
+
+
+def _is_whole(value: float) -> bool:
+    return value == int(value) and 0 <= value <= _LARGEST_WHOLE
+
+
+def _is_plain(value: Any, depth: int = 20) -> bool:
+    """Whether a value is one that a config can hold: a list of mappings is one, to a config's flat names."""
+    if value is None or isinstance(value, str | bool):
+        return True
+    if isinstance(value, int | float):
+        try:
+            return math.isfinite(float(value))
+        except OverflowError:
+            return False
+    items = list(value.values()) if isinstance(value, Mapping) else value
+    return depth > 0 and all(_is_plain(item, depth - 1) for item in items)
+
+
+def read_table(path: Path, columns: Sequence[str], required: Sequence[str], whole: Sequence[str]) -> "pd.DataFrame":
+    """A table that a run lets grow; a torn last line is left out.
+
+    Args:
+        path: The file.
+        columns: All columns that it may have.
+        required: Those that it must have.
+        whole: Those of whole numbers. All but these, ``split`` and ``layer`` are of numbers.
+
+    Raises:
+        UnreadableError: If it is not as ncflow writes it.
+        OSError: If it cannot be read.
+    """
+    import pandas as pd
+
+    if not path.is_file():
+        raise UnreadableError("is no file")
+    text = _whole_lines(path)
+    if not text.strip():
+        raise UnreadableError("is empty")
+    count = _check_fields(text, columns, required)
+    try:
+        table = pd.read_csv(io.StringIO(text), float_precision="round_trip")
+    except ValueError as error:  # pandas' own errors are such
+        raise UnreadableError(describe(error)) from None
+    if len(table) != count:
+        raise UnreadableError("is no table")
+    for column in table:
+        if column not in ("split", "layer"):
+            _check_numbers(table[column], column in whole)
+    _check_infinities(table, text)
+    return table
+
+
+def _whole_lines(path: Path) -> str:
+    """The text of a table without what is torn at its end."""
+    lines = list(_lines(path))
+    if b"\0" in b"".join(lines):
+        raise UnreadableError("has NUL bytes")
+    if len(lines) > 1 and not lines[-1].endswith(b"\n") and _is_torn(lines[-1], lines[0]):
+        lines.pop()
+    try:
+        return b"".join(lines).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UnreadableError("is no UTF-8 text") from None
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while line := file.readline(_LONGEST_LINE + 1):
+            if len(line) > _LONGEST_LINE:
+                raise UnreadableError(f"has a line of more than {_LONGEST_LINE} bytes")
+            yield line
+
+
+def _is_torn(line: bytes, header: bytes) -> bool:
+    """Whether a last line without an end lacks a field, or has its last number cut short."""
+    if line.count(b",") != header.count(b","):
+        return True
+    try:
+        float(line.rpartition(b",")[2] or 0)
+    except ValueError:
+        return True
+    return False
+
+
+def _check_fields(text: str, columns: Sequence[str], required: Sequence[str]) -> int:
+    """Refuse a table whose header is not ours, or in which a line has too many fields or too few; count its rows."""
+    try:
+        header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    except csv.Error as error:
+        raise UnreadableError(f"is no table: {one_line(error)}") from None
+    foreign = [name for name in header if name not in columns]
+    if len(foreign) == len(header):
+        raise UnreadableError("has no header")
+    if foreign or len(set(header)) < len(header):
+        raise UnreadableError(f"has columns that are not ncflow's: {one_line(', '.join(foreign or header))}")
+    missing = [name for name in required if name not in header]
+    if missing:
+        raise UnreadableError(f"lacks the columns {one_line(', '.join(missing))}")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise UnreadableError(f"row {number} has {len(row)} fields instead of {len(header)}")
+    return len(rows)
+
+
+def _check_numbers(values: "pd.Series", whole: bool) -> None:
+    import numpy as np
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    if len(values) == 0:
+        return
+    if not is_numeric_dtype(values) or is_bool_dtype(values):
+        raise UnreadableError(f"{values.name} is not all numbers")
+    numbers = values.to_numpy(dtype=float)
+    if whole and not bool(np.all((numbers == np.floor(numbers)) & (numbers >= 0) & (numbers <= _LARGEST_WHOLE))):
+        raise UnreadableError(f"{values.name} is not all whole numbers")
+
+
+def _check_infinities(table: "pd.DataFrame", text: str) -> None:
+    """A loss may be infinite; a number that a float cannot hold is another thing, and reads as the same."""
+    import numpy as np
+    import pandas as pd
+
+    numbers = table.select_dtypes("number")
+    suspects = [str(name) for name in numbers if bool(np.isinf(numbers[name].to_numpy(dtype=float)).any())]
+    if suspects:
+        letters = pd.read_csv(io.StringIO(text), usecols=suspects, dtype=str)
+        for name in suspects:
+            written = letters[name][np.isinf(numbers[name].to_numpy(dtype=float))].str.strip().str.lower()
+            if not set(written.str.lstrip("+-")) <= _INFINITIES:
+                raise UnreadableError(f"{name} has a number that is too large")
