@@ -117,6 +117,8 @@ def _follow(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> Report:
 def _run_in_processes(cfg: DictConfig, folder: Path) -> Report:
     if cfg.trainer.num_nodes > 1:
         return _refuse(folder, f"trainer.num_nodes must be 1 without SLURM or torchrun, found {cfg.trainer.num_nodes}")
+    if cfg.trainer.devices > processes.most_devices():
+        return _refuse(folder, processes.too_many(cfg.trainer.devices))
     reported = processes.start(folder, processes.wanted(cfg.trainer))
     result = read_json(folder / RESULT)
     if result is not None:

@@ -27,6 +27,7 @@ class NcflowSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         batches = self.split_arguments(overrides, self.max_batch_size)
+        self._claimed: dict[str, str] = {}
         plans = [self._plan(batch) for batch in batches]
         waiting = [folder for _, folders, _ in plans for folder in folders]
         reports = [report for _, _, finished in plans for report in finished]
@@ -50,7 +51,7 @@ class NcflowSweeper(BasicSweeper):
     def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[list[Sequence[str]], list[Path], list[Any]]:
         """Cells of a batch that have work left, their folders, and reports of the finished ones."""
         from ncflow.cells import compose, folder_of
-        from ncflow.config import run_id
+        from ncflow.config import claim_folder, run_id
         from ncflow.reports import SKIPPED, Report
         from ncflow.results import RESULT, read_json
 
@@ -62,6 +63,7 @@ class NcflowSweeper(BasicSweeper):
         for overrides in batch:
             cfg = compose(self.hydra_context, self.config, overrides)
             folder = folder_of(cfg)
+            claim_folder(self._claimed, folder, run_id(cfg))
             result = read_json(folder / RESULT)
             if result is not None and result["run_id"] == run_id(cfg):
                 finished.append(Report(SKIPPED, str(folder)))
