@@ -147,16 +147,19 @@ def _network(cfg: DictConfig, data: InMemoryData) -> nn.Module:
                 raise
             outline = None  # perhaps a model that computes with its weights: the building itself says what is wrong
         if isinstance(outline, nn.Module):
-            number = sum(tensor.nbytes for tensor in (*outline.parameters(), *outline.buffers()))
+            # Training keeps a gradient and often two moments beside each weight.
+            needed = 4 * sum(tensor.nbytes for tensor in (*outline.parameters(), *outline.buffers()))
             free = free_memory()
-            if 2 * number > free:  # gradients take as much as the weights
-                needed = f"{in_words(2 * number)} for its weights and their gradients"
-                raise ConfigError(f"model must fit into memory, {in_words(free)} are free, found {needed}")
+            if needed > free:
+                found = f"{in_words(needed)} for its weights, their gradients and moments"
+                raise ConfigError(f"model must fit into memory, of which {in_words(free)} are free, found {found}")
         torch.manual_seed(derive_seed(cfg.seed, "init"))
         network = build(cfg, "model", **given)
     if not isinstance(network, nn.Module):
         raise ConfigError(f"model._target_ must give an nn.Module, found {type(network).__name__}")
-    if not all(bool(parameter.isfinite().all()) for parameter in network.parameters()):
+    # By their extremes, which take no copy of the weights.
+    extremes = [extreme for p in network.parameters() if p.numel() for extreme in p.detach().aminmax()]
+    if not all(bool(extreme.isfinite()) for extreme in extremes):
         raise ConfigError(f"model must start from finite weights, found NaN or infinity in {type(network).__name__}")
     return network
 
