@@ -7,6 +7,8 @@ import hashlib
 import importlib
 import inspect
 import json
+import math
+import os
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +24,21 @@ CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.paren
 """Folder of the configs: inside an installed wheel, or beside the package in a checkout."""
 
 SCOPES = ("all", "last_layer")
+_LARGEST = 2**53  # identities and result files hold numbers as float64, which knows no larger ones apart
+_LARGEST_COUNT = 2**31 - 1
+_COUNTS = ("every_n_epochs", "batch_size", "snapshot_samples", "first_steps")  # of measure
+_NAMED_GROUPS = ("data", "model", "loss", "optimizer", "scheduler")
+_LOGGER_OPTIONS = {"csv": ("name",), "none": ("name",), "wandb": ("name", "project", "entity")}
+# Options of PyTorch's optimisers and losses that do nothing here, or fail in training alone, and what to use instead.
+_LEFT_OUT = {
+    "optimizer": {
+        "params": "the model has them",
+        "weight_decay": "the run's own weight_decay is what sets it",
+        "differentiable": "no step is differentiated",
+        "capturable": "no step is captured",
+    },
+    "loss": dict.fromkeys(("reduction", "reduce", "size_average", "ignore_index"), "it is the mean over a minibatch"),
+}
 # What changes where or how fast a run is computed, or where it is written, but not its numbers.
 _NOT_IDENTITY = (
     "runs_dir",
@@ -37,6 +54,10 @@ _NOT_IDENTITY = (
     "data.data_dir",
     "data.download",
 )
+
+
+BUILD_ERRORS = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RuntimeError)
+"""What a constructor raises for options that it refuses, or that are too large to be allocated."""
 
 
 class ConfigError(ValueError):
@@ -81,7 +102,16 @@ def register() -> None:
     """Make the schema and the resolvers of ``conf/train.yaml`` known to Hydra; harmless when repeated."""
     ConfigStore.instance().store(name="run_schema", node=RunConfig, provider="ncflow")
     OmegaConf.register_new_resolver("ncflow.slug", lambda _root_: folder_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("ncflow.runs_dir", lambda _root_: _checked_runs_dir(_root_), replace=True)
     OmegaConf.register_new_resolver("ncflow.experiment", lambda _root_: experiment_name(_root_), replace=True)
+
+
+def _checked_runs_dir(root: DictConfig) -> str:
+    """The field ``runs_dir``, refused before Hydra makes a folder: an empty one would be the machine's root."""
+    directory = root.runs_dir
+    if not isinstance(directory, str) or not directory.strip() or "\0" in directory:
+        raise ConfigError(f"runs_dir must be the name of a folder, found {directory!r}")
+    return directory
 
 
 def experiment_name(root: DictConfig) -> str:
@@ -114,12 +144,16 @@ def _canonical(value: Any) -> Any:
     """1 and 1.0 are the same number to a run."""
     if isinstance(value, list):
         return [_canonical(item) for item in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) <= _LARGEST else value
 
 
 def _file_digest(path: Any) -> str:
     file = Path(str(path)).expanduser()
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"
+    if not file.is_file():
+        return "missing"
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def run_id(cfg: DictConfig) -> str:
@@ -163,7 +197,7 @@ def describe(cfg: DictConfig, experiment: str) -> dict[str, Any]:
 
 
 def check_fields(cfg: DictConfig) -> None:
-    """Check the ranges of the run fields.
+    """Check the ranges of the run fields, and that every option is a value that a run can have.
 
     Raises:
         ConfigError: Naming the field, the rule and the value found.
@@ -174,7 +208,8 @@ def check_fields(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError(f"{missing[0]} must be given, for example {missing[0]}=...")
-    first_steps = cfg.measure.first_steps
+    first_steps, layers = cfg.measure.first_steps, _plain(cfg.measure.layers)
+    names = layers if isinstance(layers, list) else [layers]
     rules = [
         ("seed", cfg.seed >= 0, "at least 0"),
         ("epochs", cfg.epochs >= 1, "at least 1"),
@@ -191,10 +226,78 @@ def check_fields(cfg: DictConfig) -> None:
         ),
         ("measure.first_steps", first_steps is None or first_steps >= 1, "null or at least 1"),
         ("measure.first_steps", first_steps is None or cfg.measure.margins, "null without measure.margins=true"),
+        ("measure.layers", all(isinstance(name, str) for name in names), "a name or a list of names"),
     ]
+    for name in ("epochs", "batch_size", *(f"measure.{name}" for name in _COUNTS)):
+        value = OmegaConf.select(cfg, name)
+        rules.append((name, value is None or value <= _LARGEST_COUNT, f"at most {_LARGEST_COUNT}"))
     for name, holds, rule in rules:
         if not holds:
-            raise ConfigError(f"{name} must be {rule}, found {OmegaConf.select(cfg, name)!r}")
+            raise ConfigError(f"{name} must be {rule}, found {_plain(OmegaConf.select(cfg, name))!r}")
+    for name, value in flat_config(cfg).items():
+        _check_value(name, value)
+    _checked_runs_dir(cfg)
+    _check_names(cfg)
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Refuse what no option means, whatever it is an option of."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_value(f"{name}.{key}", item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_value(name, item)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, found {value!r}")
+    elif isinstance(value, int) and abs(value) > _LARGEST:
+        raise ConfigError(f"{name} must be in -2**53..2**53, found {_shortened(value)}")
+    elif isinstance(value, str) and any(character in value for character in "\0\n\r"):
+        raise ConfigError(f"{name} must be one line of text, found {value!r}")
+
+
+def _shortened(number: int) -> str:
+    """A number of thousands of digits is refused by Python's ``str``."""
+    return str(number) if abs(number) < 10**40 else f"one of {number.bit_length()} bits"
+
+
+def _check_names(cfg: DictConfig) -> None:
+    for group in _NAMED_GROUPS:
+        node = cfg[group]
+        if not isinstance(node, DictConfig):
+            raise ConfigError(f"{group} must be a group of options, found {_plain(node)!r}")
+        name = _plain(node.get("name", group))
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError(f"{group}.name must be text, found {name!r}")
+    logger = cfg.logger
+    kind = _plain(logger.get("name")) if isinstance(logger, DictConfig) else _plain(logger)
+    if not isinstance(kind, str) or kind not in _LOGGER_OPTIONS:
+        raise ConfigError(f"logger.name must be one of 'csv', 'none', 'wandb', found {kind!r}")
+    for key in logger:
+        value, known = _plain(logger[key]), _LOGGER_OPTIONS[kind]
+        if key not in known:
+            raise ConfigError(f"logger.{key} must be one of the options of logger={kind}: {', '.join(known)}")
+        if not (isinstance(value, str) and value.strip()) and not (key == "entity" and value is None):
+            raise ConfigError(f"logger.{key} must be text, found {value!r}")
+
+
+def claim_folder(claimed: dict[str, str], folder: Path, identity: str) -> None:
+    """Note whose folder one is, so that no two runs of a sweep share it.
+
+    Args:
+        claimed: The run ids by folder, of all cells so far.
+        folder: Of a cell.
+        identity: Its run id; the same run may claim its folder again.
+
+    Raises:
+        ConfigError: If another run has it.
+    """
+    if claimed.setdefault(os.path.abspath(folder), identity) != identity:
+        raise ConfigError(f"hydra.sweep.subdir must tell the runs of a sweep apart, found {folder.name!r} for two")
 
 
 def build(cfg: DictConfig, group: str, **given: Any) -> Any:
@@ -216,6 +319,10 @@ def build(cfg: DictConfig, group: str, **given: Any) -> Any:
     target = locate(group, node.get("_target_"))
     parameters = _parameters(target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if target.__module__.startswith("torch."):
+        for name, instead in _LEFT_OUT.get(group, {}).items():
+            if name in options:
+                raise ConfigError(f"{group}.{name} must be left out: {instead}")
     accepted = {name: value for name, value in given.items() if name in parameters or open_ended}
     for name in options:
         if name in given or (name not in parameters and not open_ended):
@@ -224,7 +331,7 @@ def build(cfg: DictConfig, group: str, **given: Any) -> Any:
     check_types(group, target, options)
     try:
         return target(**options, **accepted)
-    except (ValueError, TypeError, OSError) as error:
+    except BUILD_ERRORS as error:
         raise ConfigError(_one_line(group, error)) from error
 
 
@@ -232,9 +339,12 @@ def locate(group: str, path: Any) -> Callable[..., Any]:
     """Import the object that ``_target_`` names."""
     module, _, name = str(path).rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"{group}._target_ must be an importable object, found {path!r} ({error})") from error
+    if not callable(found):
+        raise ConfigError(f"{group}._target_ must be a class or a function, found {path!r}")
+    return found
 
 
 def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:

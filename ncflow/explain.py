@@ -17,8 +17,9 @@ _NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your", "
 
 def explain(error: BaseException) -> str:
     """One line for the user."""
-    if isinstance(error, ConfigError):
-        return str(error)
+    refusal = _refusal(error)
+    if refusal is not None:
+        return str(refusal)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _missing_option(error.missing_cfg_file)
     if isinstance(error, OSError) or isinstance(error.__cause__, OSError):
@@ -36,6 +37,13 @@ def one_line(error: BaseException) -> str:
     """An error as one line; its kind is named unless it was written for the user."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"
+
+
+def _refusal(error: BaseException | None) -> ConfigError | None:
+    """Our own error, also where OmegaConf put its own around it while it resolved a value."""
+    while isinstance(error, OmegaConfBaseException):
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, ConfigError) else None
 
 
 def _join(text: str) -> str:

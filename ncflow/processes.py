@@ -42,6 +42,17 @@ def wanted(trainer: Any) -> int:
     return devices * nodes if isinstance(devices, int) and isinstance(nodes, int) else 1
 
 
+def most_devices() -> int:
+    """Processes of one run that this machine may start itself: one a core, as each has a thread of its own at least."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(2, cores)
+
+
+def too_many(devices: int) -> str:
+    """One line about more devices than :func:`most_devices`."""
+    return f"trainer.devices must be at most {most_devices()}, the cores of this machine, found {devices}"
+
+
 def start(folder: Path, number: int) -> dict[str, Any]:
     """Train the run of a folder in several processes on this machine and wait for their end.
 

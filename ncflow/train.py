@@ -141,9 +141,6 @@ def _follow(cfg: DictConfig, folder: RunFolder) -> Report:
 
 def _run_in_processes(cfg: DictConfig, folder: RunFolder) -> Report:
     path = str(folder.path)
-    if cfg.trainer.num_nodes > 1:
-        rule = f"trainer.num_nodes must be 1 without SLURM or torchrun, found {cfg.trainer.num_nodes}"
-        return Report(REFUSED, path, rule)
     _prepared.clear()  # each process prepares its own
     reported = processes.start(folder.path, processes.wanted(cfg.trainer))
     result = folder.finished()

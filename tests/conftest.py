@@ -14,6 +14,8 @@ from ncflow.config import CONF_DIR, ConfigError, register
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)
 
+os.environ["NCFLOW_ENV_FILE"] = os.devnull  # whatever a developer's own .env says
+
 # A run of a second: real code paths, little work.
 TINY = ["epochs=6", "model.width=16", "model.depth=3", "data.num_samples=300", "data.num_test=50", "trainer=cpu"]
 
@@ -64,7 +66,7 @@ def ncflow(tmp_path):
 
 def environment(extra=None):
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "NCFLOW_", "HYDRA_"))}
-    return {**kept, "OMP_NUM_THREADS": "1", **(extra or {})}
+    return {**kept, "OMP_NUM_THREADS": "1", "NCFLOW_ENV_FILE": os.devnull, **(extra or {})}
 
 
 def run_folder(root: Path) -> Path:

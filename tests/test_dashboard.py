@@ -162,12 +162,13 @@ def test_dry_run_contacts_nobody_and_needs_no_key(dashboard):
     assert "no connections here" in dashboard(*GIVEN, code=ALONE, **KEY).stderr
 
 
-def test_entity_and_project_come_from_the_environment_or_from_a_dotenv(dashboard, tmp_path):
+def test_entity_and_project_come_from_the_environment_or_from_a_file(dashboard, tmp_path):
     experiment = ["--experiment", "single", "--dry-run"]
     view = json.loads(dashboard(*experiment, WANDB_ENTITY="us", WANDB_PROJECT="ours").stdout)
     assert (view["entity"], view["project"]) == ("us", "ours")
-    (tmp_path / ".env").write_text("WANDB_ENTITY=them\nWANDB_PROJECT=theirs\n")
-    assert json.loads(dashboard(*experiment).stdout)["project"] == "theirs"
+    (tmp_path / "named").write_text("WANDB_ENTITY=them\nWANDB_PROJECT=theirs\n")
+    found = dashboard(*experiment, NCFLOW_ENV_FILE=str(tmp_path / "named"))
+    assert json.loads(found.stdout)["project"] == "theirs"
 
 
 def refused(done):

@@ -1,16 +1,20 @@
 import io
+import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from ncflow import memory
 from ncflow.checks import ArgumentError
+from ncflow.data import arrays
 from ncflow.data.arrays import Arrays
 from ncflow.data.batches import Batches, Split, batch_bounds
 from ncflow.data.labels import randomize_labels
-from ncflow.data.synthetic import ConicHull, TeacherMLP
+from ncflow.data.synthetic import ConicHull, SampleIndex, TeacherMLP
 from ncflow.data.vision import Digits
 from ncflow.models.mlp import MLP
 
@@ -226,3 +230,100 @@ def test_files_that_are_no_archive_are_refused(content, tmp_path, monkeypatch):
 def test_a_missing_file_is_refused():
     with pytest.raises(ArgumentError, match=r"path must be an existing .npz file, found '/no/such.npz'"):
         Arrays(path="/no/such.npz")
+
+
+# --- claims of a file that no memory could hold -----------------------------------------------------------------
+
+
+def archive(path, X=b"", shape=(300, 4), dtype="<f8", y=None, header=None):
+    """An .npz file whose X is a header of any claim and any content."""
+    described = header or repr({"descr": dtype, "fortran_order": False, "shape": shape}).encode()
+    entry = io.BytesIO()
+    np.lib.format.write_array(entry, np.arange(300) % 3 if y is None else y)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("X.npy", b"\x93NUMPY\2\0" + len(described).to_bytes(4, "little") + described + X)
+        file.writestr("y.npy", entry.getvalue())
+    return str(path)
+
+
+def refusal_of(path):
+    with pytest.raises(ArgumentError) as error:
+        ready(Arrays(path=path))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_decompression_bomb_is_refused_by_its_size_before_it_is_read(tmp_path, monkeypatch):
+    path = archive(tmp_path / "bomb.npz", bytes(300 * 4000 * 8), shape=(300, 4000))
+    assert os.path.getsize(path) < 20_000
+    assert ready(Arrays(path=path)).input_shape == (4000,)
+    monkeypatch.setattr(arrays, "free_memory", lambda: 18 * 2**20)  # the inputs take 9.2 MiB, and that again in float32
+    monkeypatch.setattr(arrays, "read_arrays", lambda *_: pytest.fail("it was read"))
+    assert "fits into memory, of which 18 MiB are free (18.3 MiB are needed)" in refusal_of(path)
+
+
+CLAIMS = {
+    "more than it has": (dict(shape=(2**40, 2**10)), "takes 9007199254740992 bytes, and has 9600"),
+    "less than it has": (dict(shape=(300, 3)), "takes 7200 bytes, and has 9600"),
+    "a header of a gigabyte": (dict(header=b" " * 2**20), "has a header of 1048576 bytes"),
+    "objects": (dict(dtype="|O"), "has objects, and to read them would run code"),
+}
+
+
+@pytest.mark.parametrize("case", CLAIMS)
+def test_headers_that_claim_something_else_than_the_file_has_are_refused(case, tmp_path):
+    claim, reason = CLAIMS[case]
+    path = archive(tmp_path / "bad.npz", bytes(300 * 4 * 8), **claim)
+    found = refusal_of(path)
+    assert found.startswith("path must be a readable .npz file of plain arrays (X ")
+    assert reason in found
+
+
+def test_a_label_of_two_million_in_three_hundred_samples_is_refused(tmp_path, refusal):
+    labels = np.arange(300) % 3
+    labels[7] = 2_000_000
+    path = save(tmp_path / "a.npz", X=np.zeros((300, 2)), y=labels)
+    message = "path must be a file whose y has labels less than 300, the number of samples in y, found 'label 2000000'"
+    assert refusal_of(path) == message
+    assert refusal("data=arrays", f"data.path={path}", "model.width=16") == f"data.{message}"
+
+
+@pytest.mark.parametrize(("name", "label"), [("y", 2**63), ("y_test", 300), ("y_test", 2**64 - 1)])
+def test_labels_without_end_are_refused_in_both_splits(name, label, tmp_path):
+    both = {"X": np.zeros((300, 2)), "y": np.arange(300, dtype=np.uint64) % 3}
+    both |= {"X_test": np.zeros((30, 2)), "y_test": np.arange(30, dtype=np.uint64) % 3}
+    both[name][0] = label
+    assert f"a file whose {name} has labels less than 300" in refusal_of(save(tmp_path / "a.npz", **both))
+    both[name][0] = 299  # allowed: there are as many samples as classes
+    assert ready(Arrays(path=save(tmp_path / "a.npz", **both))).num_classes == 300
+
+
+def test_labels_are_fewer_than_the_training_samples_that_are_left(tmp_path):
+    labels = np.repeat(np.arange(0, 8, 2), 2)  # 8 samples, 6 of them for training; the largest label is 6
+    path = save(tmp_path / "a.npz", X=np.zeros((8, 2)), y=labels)
+    assert ready(Arrays(path=path, test_fraction=0)).num_classes == 7
+    with pytest.raises(ArgumentError, match="less than 4, the number of training samples, found 'label 6'"):
+        ready(Arrays(path=path, test_fraction=0.5))
+
+
+def test_synthetic_data_larger_than_the_memory_are_refused():
+    for options, argument in [({"num_samples": 10**12}, "num_samples"), ({"dim": 10**12}, "dim")]:
+        with pytest.raises(ArgumentError, match=rf"{argument} must be small enough for memory, .* found 1000000000000"):
+            ready(ConicHull(**options))
+    with pytest.raises(ArgumentError, match="num_classes must be at most num_samples, 8000, found 1000000000"):
+        ConicHull(num_classes=10**9)
+    with pytest.raises(ArgumentError, match="teacher_width must be small enough for memory"):
+        ready(TeacherMLP(teacher_width=10**8))
+    with pytest.raises(ArgumentError, match="num_samples must be small enough for memory"):
+        ready(SampleIndex(num_samples=4 * 10**12))
+
+
+def test_free_memory_is_what_the_machine_has_or_the_group_has_left(tmp_path, monkeypatch):
+    machine = memory.free_memory()
+    assert 2**20 < machine <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
+    for name, content in [("max", "5000000"), ("current", "4000000"), ("stat", "anon 3\ninactive_file 500000")]:
+        (tmp_path / f"memory.{name}").write_text(content)
+    assert memory.free_memory() == 1_500_000
+    (tmp_path / "memory.max").write_text("max")
+    assert memory.free_memory() > 2**20

@@ -393,10 +393,10 @@ def logged(folder, row, name):
     return path
 
 
-@pytest.mark.usefixtures("no_key")
-def test_wandb_gets_figures_and_tables_and_the_same_run_again(tmp_path, capsys):
+def test_wandb_gets_figures_and_tables_and_the_same_run_again(tmp_path, capsys, no_key):
     sweep(tmp_path, data=["digits"], experiment="pan_cao/fig2")
-    (tmp_path / ".env").write_text("WANDB_PROJECT=elsewhere\n")
+    (tmp_path / "named").write_text("WANDB_PROJECT=elsewhere\n")
+    no_key.setenv("NCFLOW_ENV_FILE", str(tmp_path / "named"))
     main([str(tmp_path), "--wandb", "--html", "--format", "svg"])
     out = tmp_path / "figures"
     assert "W&B: offline in" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import ncflow
 
 ROOT = Path(ncflow.__file__).parent
 ORDER = [
-    {"checks", "seeding", "environment"},
+    {"checks", "seeding", "environment", "memory"},
     {"cells", "config", "theory"},
     {"data"},
     {"models"},

@@ -1,6 +1,7 @@
 """The wheel holds all it needs and works outside the checkout."""
 
 import json
+import re
 import subprocess
 import sys
 import venv
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ncflow.config import CONF_DIR
+from ncflow.environment import NAMES
 from tests.conftest import TINY, environment, run_folder
 
 ROOT = Path(__file__).parents[1]
@@ -68,8 +70,10 @@ def test_another_hydra_application_is_not_slowed_by_the_plugin(tmp_path):
 
 
 def test_environment_example_names_what_is_read():
-    named = {line.split("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if "=" in line}
-    assert {"WANDB_API_KEY", "WANDB_ENTITY", "WANDB_PROJECT", "WANDB_MODE", "NCFLOW_RUNS_DIR"} <= named
+    named = [line.split("=")[0] for line in (ROOT / ".env.example").read_text().splitlines() if re.match(r"\w+=", line)]
+    assert named == list(NAMES)
+    asked = set(re.findall(r"oc\.env:(\w+)", "".join(file.read_text() for file in CONF_DIR.rglob("*.yaml"))))
+    assert asked <= set(named)
 
 
 def test_result_is_plain_json(ncflow, tmp_path):

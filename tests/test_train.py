@@ -478,11 +478,22 @@ def test_an_experiment_is_a_sweep_and_an_override_narrows_it(ncflow, tmp_path):
 
 
 def test_environment_file_is_read_and_the_shell_wins(ncflow, tmp_path):
-    (tmp_path / ".env").write_text("NCFLOW_RUNS_DIR=from_file\nWANDB_PROJECT=\n")
-    assert ncflow(*TINY).returncode == 0
+    (tmp_path / ".env").write_text("NCFLOW_RUNS_DIR=from_where_one_stands\n")
+    (tmp_path / "named").write_text("NCFLOW_RUNS_DIR=from_file\nWANDB_PROJECT=\n")
+    named = {"NCFLOW_ENV_FILE": str(tmp_path / "named")}
+    assert ncflow(*TINY, env=named).returncode == 0
     assert run_folder(tmp_path / "from_file")
-    assert ncflow(*TINY, env={"NCFLOW_RUNS_DIR": "from_shell"}).returncode == 0
+    assert ncflow(*TINY, env={**named, "NCFLOW_RUNS_DIR": "from_shell"}).returncode == 0
     assert run_folder(tmp_path / "from_shell")
+    assert not (tmp_path / "from_where_one_stands").exists()
+
+
+def test_an_environment_file_that_is_not_there_is_one_line_before_anything(ncflow, tmp_path):
+    done = ncflow(*TINY, env={"NCFLOW_ENV_FILE": "nowhere"})
+    assert done.returncode == 2
+    rule = "NCFLOW_ENV_FILE must be a file that can be read (No such file or directory)"
+    assert done.stderr == f"ncflow: error: {rule}, found 'nowhere'\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_logger_none_keeps_the_result_alone(ncflow, tmp_path):

@@ -366,8 +366,8 @@ def test_a_recipe_that_fails_keeps_what_it_had_and_what_others_have(runs, capsys
 def test_a_file_that_several_figures_read_is_named_once(whole, tmp_path, capsys):
     root = damages.copy(whole / "cbmm_117", tmp_path / "runs")
     (folder := sorted(root.iterdir())[0]).joinpath("margins.csv").write_text("x\n")
+    (tmp_path / "cbmm_fig3.png").write_text("mine")
     with pytest.raises(SystemExit, match="2"):  # three of them read it, and none is drawn
-        (tmp_path / "cbmm_fig3.png").write_text("mine")
         main([str(root), "--out", str(tmp_path), *(f"--figure=cbmm_fig{number}" for number in (3, 4, 5))])
     first, last = capsys.readouterr().err.splitlines()
     assert first == f"ncflow-figures: unreadable: {folder}/margins.csv: has no header"

@@ -524,3 +524,52 @@ def test_torchvision_gets_its_own_pickle_back(files):
     make, _ = files("cifar10")
     ready(make())
     assert cifar.pickle is pickle
+
+
+def shared_content(number):
+    """A pickle of that many arrays over one content of 1000 bytes."""
+    dtype = b"cnumpy\ndtype\n(X\2\0\0\0u1tR"
+    array = b"cnumpy._core.numeric\n_frombuffer\n(h\0" + dtype + b"M\xe8\3\x85X\1\0\0\0CtR"
+    entries = b"".join(b"M" + key.to_bytes(2, "little") + array for key in range(number))
+    return b"\x80\x03B\xe8\3\0\0" + bytes(1000) + b"q\0}(" + entries + b"u."
+
+
+def nested(depth, inside):
+    """A pickle of a list of a hundred times one list of a hundred times one list ..."""
+    lists = inside
+    for level in range(1, depth + 1):
+        lists += b"q" + bytes([level]) + b"0](" + (b"h" + bytes([level])) * 100 + b"e"
+    return b"\x80\x02}X\6\0\0\0labels" + lists + b"s."
+
+
+BOMBS = {
+    "a memo of four billion": b"\x80\x02}r\xf0\xff\xff\xff.",
+    "a memo of four billion in digits": b"}p4000000000\n.",
+    "arrays over one content": shared_content(3000),
+    "lists of one list": nested(5, b"]"),
+    "a list in itself": b"\x80\x02}X\6\0\0\0labels]q\1h\1as.",
+    "texts of one text": b"\x80\x02X\xff\0\0\0"
+    + b"x" * 255
+    + b"q\1c_codecs\nencode\nq\2"
+    + b"}X\1\0\0\0x]("
+    + b"h\2(h\1X\6\0\0\0latin1tR" * 100
+    + b"es.",
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_small_pickles_of_large_contents_are_refused(case, tmp_path):
+    (tmp_path / "bomb").write_bytes(BOMBS[case])
+    with (tmp_path / "bomb").open("rb") as file, pytest.raises(pickle.UnpicklingError) as error:
+        safe_pickle.load(file)
+    assert str(error.value).endswith("cannot be read: it asks for more than the file has bytes")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_larger_than_the_memory_are_refused_before_they_are_read(kind, complaint, files, tmp_path, monkeypatch):
+    files(kind)
+    with (tmp_path / "data" / FIRST[kind]).open("r+b") as file:
+        file.truncate(2**42)  # takes no place on the disk
+    found = complaint(kind)
+    assert f"{FIRST[kind]} fits into memory" in found
+    assert "it has 4 TiB" in found

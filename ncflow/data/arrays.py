@@ -1,7 +1,5 @@
 """A user's own arrays."""
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +10,19 @@ from numpy.typing import NDArray
 from ncflow.checks import ArgumentError, require
 from ncflow.data.base import InMemoryData
 from ncflow.data.batches import Split
+from ncflow.data.npz import read_arrays, read_headers
 from ncflow.data.splits import stratified
+from ncflow.memory import free_memory, in_words
+
+_NAMES = ("X", "y", "X_test", "y_test")
 
 
 class Arrays(InMemoryData):
     """Arrays ``X`` (N, ...) and ``y`` (N,) from an ``.npz`` file, with ``X_test`` and ``y_test`` where it has them.
 
     ``X`` becomes float32 and is not rescaled but by ``max_norm``; ``y`` holds whole numbers 0..C-1, C being the largest
-    label plus one. Files that need unpickling are refused: loading them would run code of whoever made them.
+    label plus one and at most the number of training samples. Files that need unpickling are refused: loading them
+    would run code of whoever made them. So are, before they are read, files that do not fit into memory.
 
     Args:
         path: The file.
@@ -46,21 +49,37 @@ class Arrays(InMemoryData):
             kept, held_out = stratified(train.labels.numpy(), self.test_fraction, self.seed)
             test = train.take(torch.tensor(held_out, dtype=torch.long))
             train = train.take(torch.tensor(kept))
+        for name in ("y", "y_test"):
+            self._check_labels(arrays, name, len(train.labels), "training samples")
         num_classes = int(max(split.labels.max() for split in (train, test) if len(split.labels))) + 1
         require(num_classes >= 2, "path", "a file with at least two classes in y", f"{num_classes} class")
         return train, test, num_classes
 
     def _read(self) -> dict[str, NDArray]:
+        single = self.path.open("rb").read(6) == b"\x93NUMPY"
+        require(not single, "path", "an .npz file, not a single array", str(self.path))
         try:
-            file = np.load(self.path, allow_pickle=False)
-            require(isinstance(file, np.lib.npyio.NpzFile), "path", "an .npz file, not a single array", str(self.path))
-            with file:
-                return {name: file[name] for name in file.files if name in ("X", "y", "X_test", "y_test")}
+            headers = read_headers(self.path, _NAMES)
+            numbers = sum(header.size for name, header in headers.items() if name.startswith("X"))
+            # Beside the arrays, the inputs in float32, twice: whole and split.
+            needed = sum(header.num_bytes for header in headers.values()) + 8 * numbers
+            free = free_memory()
+            rule = f"a file that fits into memory, of which {in_words(free)} are free ({in_words(needed)} are needed)"
+            require(needed <= free, "path", rule, str(self.path))
+            return read_arrays(self.path, list(headers))
         except ArgumentError:
             raise
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            rule = f"a readable .npz file of plain arrays ({' '.join(str(error).split())})"
+        except Exception as error:  # bytes that are no archive raise nearly anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            rule = f"a readable .npz file of plain arrays ({reason})"
             raise ArgumentError(f"path must be {rule}, found {str(self.path)!r}") from error
+
+    def _check_labels(self, arrays: dict[str, NDArray], name: str, count: int, of_what: str) -> None:
+        """Refuse a label without end: every class up to the largest gets a row of the classifier and of the means."""
+        if name in arrays and len(arrays[name]):
+            largest = int(arrays[name].max())
+            rule = f"a file whose {name} has labels less than {count}, the number of {of_what}"
+            require(largest < count, "path", rule, f"label {largest}")
 
     def _split(self, arrays: dict[str, NDArray], inputs: str, labels: str) -> Split:
         missing = [name for name in (inputs, labels) if name not in arrays]
@@ -74,6 +93,7 @@ class Arrays(InMemoryData):
         require(
             len(y) > 0 and y.min() >= 0, "path", f"a file whose {labels} has labels 0..C-1", f"{y[:5].tolist()} ..."
         )
+        self._check_labels(arrays, labels, len(arrays["y"]), "samples in y")
         result = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
         require(bool(result.isfinite().all()), "path", f"a file whose {inputs} is finite in float32", "NaN or infinity")
         return Split(result, torch.from_numpy(y.astype(np.int64)))

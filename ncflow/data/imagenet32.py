@@ -53,7 +53,7 @@ class ImageNet32(ByteImages):
     def load(self) -> tuple[Split, Split, int]:
         """Read file by file."""
         for name in (*TRAIN_FILES, TEST_FILE):
-            require((self.data_dir / name).is_file(), "data_dir", f"a folder with {name} (copy it there)", self._folder)
+            self.require_file(name, "copy it there")
         parts = [self._read(name) for name in TRAIN_FILES]
         train = Split(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
         return train, self._read(TEST_FILE), len(self.classes)

@@ -1,5 +1,6 @@
 """Synthetic data: standard normal points with labels of known complexity (Pan, Cao, section 3.1)."""
 
+import itertools
 import math
 from abc import abstractmethod
 from typing import Any
@@ -10,7 +11,15 @@ from torch import Tensor, nn
 from ncflow.checks import require
 from ncflow.data.base import InMemoryData
 from ncflow.data.batches import Split
+from ncflow.memory import free_memory, in_words
 from ncflow.seeding import generator
+
+
+def _require_memory(numbers: int, argument: str, value: int) -> None:
+    """Refuse what does not fit into memory before it is drawn: of a size, and copies of it, 4 bytes a number."""
+    free = free_memory()
+    rule = f"small enough for memory, of which {in_words(free)} are free ({in_words(4 * numbers)} are needed)"
+    require(4 * numbers <= free, argument, rule, value)
 
 
 class _NormalPoints(InMemoryData):
@@ -31,6 +40,7 @@ class _NormalPoints(InMemoryData):
         require(dim >= 1, "dim", "at least 1", dim)
         require(num_test >= 0, "num_test", "at least 0", num_test)
         super().__init__(batch_size=batch_size, num_samples=num_samples, random_labels=random_labels, seed=seed)
+        require(num_classes <= num_samples, "num_classes", f"at most num_samples, {num_samples}", num_classes)
         self.num_classes, self.dim, self.num_test = num_classes, dim, num_test
 
     @abstractmethod
@@ -40,6 +50,9 @@ class _NormalPoints(InMemoryData):
     def load(self) -> tuple[Split, Split, int]:
         assert self.num_samples is not None
         total = self.num_samples + self.num_test
+        argument, value = max(("num_samples", self.num_samples), ("num_test", self.num_test), key=lambda item: item[1])
+        argument, value = (argument, value) if value >= self.dim else ("dim", self.dim)
+        _require_memory(total * (2 * self.dim + 8), argument, value)
         points = torch.randn(total, self.dim, generator=generator(self.seed, "data"))
         everything = Split(points, self.label(points))
         cut = torch.arange(total).split([self.num_samples, self.num_test])
@@ -90,6 +103,7 @@ class TeacherMLP(_NormalPoints):
 
     def __init__(self, *, teacher_depth: int = 3, teacher_width: int = 200, **common: Any) -> None:
         require(teacher_depth >= 2, "teacher_depth", "at least 2", teacher_depth)
+        require(teacher_depth <= 10_000, "teacher_depth", "at most 10000", teacher_depth)
         require(teacher_width >= 1, "teacher_width", "at least 1", teacher_width)
         super().__init__(**common)
         self.widths = [self.dim, *[teacher_width] * (teacher_depth - 1), self.num_classes]
@@ -102,6 +116,8 @@ class TeacherMLP(_NormalPoints):
 
     def label(self, points: Tensor) -> Tensor:
         """Argmax of the teacher; refuses a teacher that leaves a class without training sample."""
+        of_weights = sum(out * fan for out, fan in itertools.pairwise(self.widths))
+        _require_memory(2 * of_weights + 2 * len(points) * max(self.widths), "teacher_width", self.widths[1])
         hidden = points
         *inner, last = self.weights()
         for weight in inner:
@@ -152,6 +168,7 @@ class SampleIndex(InMemoryData):
     def load(self) -> tuple[Split, Split, int]:
         """Numbers as inputs."""
         assert self.num_samples is not None
+        _require_memory(8 * self.num_samples, "num_samples", self.num_samples)
         numbers = torch.arange(self.num_samples)
         train = Split(numbers[:, None], numbers % self.num_classes)  # whole numbers: no precision may round them
         return train, train.take(numbers[:0]), self.num_classes

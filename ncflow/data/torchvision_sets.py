@@ -1,6 +1,7 @@
 """MNIST, CIFAR-10 and CIFAR-100 as torchvision fetches, checks and reads them."""
 
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,8 +80,7 @@ class TorchvisionImages(ByteImages):
 
     def _read(self, train: bool) -> Split:
         for file in self.files():
-            rule = f"a folder with {file} (data.download=true fetches it, or copy it there)"
-            require((self.data_dir / file).is_file(), "data_dir", rule, str(self.data_dir))
+            self.require_file(file, "data.download=true fetches it, or copy it there")
         try:
             with _safe_unpickling():
                 official = self.official(self.data_dir, train=train)
@@ -138,10 +138,12 @@ class MNIST(TorchvisionImages):
 
     def is_whole(self, file: str) -> bool:
         """Compare the size with the header: two zeros, 8 for bytes, the number of axes, the length of each."""
-        content = (self.data_dir / file).read_bytes()
         axes = 3 if "images" in file else 1
-        lengths = [int.from_bytes(content[4 * axis : 4 * axis + 4]) for axis in range(1, axes + 1)]
-        return content[:4] == bytes([0, 0, 8, axes]) and len(content) == 4 + 4 * axes + math.prod(lengths)
+        with (self.data_dir / file).open("rb") as content:
+            header = content.read(4 + 4 * axes)
+            size = content.seek(0, os.SEEK_END)
+        lengths = [int.from_bytes(header[4 * axis : 4 * axis + 4]) for axis in range(1, axes + 1)]
+        return header[:4] == bytes([0, 0, 8, axes]) and size == 4 + 4 * axes + math.prod(lengths)
 
     def images(self, official: Any) -> Tensor:
         """Padded."""

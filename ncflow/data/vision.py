@@ -15,6 +15,7 @@ from ncflow.data.base import InMemoryData
 from ncflow.data.batches import Split
 from ncflow.data.labels import choose_classes
 from ncflow.data.splits import stratified
+from ncflow.memory import free_memory, in_words
 
 
 def keep_classes(split: Split, classes: Sequence[int], available: int) -> Split:
@@ -54,6 +55,19 @@ class ByteImages(InMemoryData):
         self.data_dir = Path(data_dir).expanduser()
         self.classes = choose_classes(classes, self.available)
         self.mean, self.std = mean, std
+
+    def require_file(self, name: str, how: str) -> None:
+        """Refuse a folder without a file, or with one that memory could not hold; to be asked before it is read.
+
+        Args:
+            name: Of the file, relative to ``data_dir``.
+            how: How to get it.
+        """
+        file = self.data_dir / name
+        require(file.is_file(), "data_dir", f"a folder with {name} ({how})", str(self.data_dir))
+        size, free = file.stat().st_size, free_memory()
+        rule = f"a folder whose {name} fits into memory, of which {in_words(free)} are free (it has {in_words(size)})"
+        require(size <= free, "data_dir", rule, str(self.data_dir))
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Scale bytes, 0..255."""

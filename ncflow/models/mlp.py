@@ -25,7 +25,7 @@ class MLP(Network):
     Args:
         input_shape: Shape of one input.
         num_classes: C.
-        depth: Number of weight matrices, the classifier's included, >= 2.
+        depth: Number of weight matrices, the classifier's included, 2..10000.
         width: Hidden width d, >= 1.
         activation: ``relu``, ``tanh``, ``gelu`` or ``leaky_relu``.
         bias: Whether the hidden linear layers have one.
@@ -60,6 +60,7 @@ class MLP(Network):
     ) -> None:
         super().__init__()
         require(depth >= 2, "depth", "at least 2 (one hidden layer and the classifier)", depth)
+        require(depth <= 10_000, "depth", "at most 10000", depth)
         require(width >= 1, "width", "at least 1", width)
         require(activation in _ACTIVATIONS, "activation", f"one of {', '.join(_ACTIVATIONS)}", activation)
         check_norm(norm, affine, gamma, norm_bias)

@@ -18,6 +18,7 @@ def milestones(optimizer: Optimizer, epochs: int, *, fractions: list[float], fac
         factor: > 0.
     """
     inside = all(0 < fraction <= 1 for fraction in fractions)
+    require(len(fractions) > 0, "fractions", "at least one number (scheduler=constant has none)", fractions)
     require(inside, "fractions", "numbers in (0, 1]", fractions)
     require(factor > 0, "factor", "greater than 0", factor)
     return MultiStepLR(optimizer, [math.ceil(fraction * epochs) for fraction in fractions], gamma=factor)

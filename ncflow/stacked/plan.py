@@ -33,6 +33,12 @@ _NEEDED: dict[str, tuple[Any, ...]] = {
     "trainer.devices": (1,),
     "trainer.num_nodes": (1,),
     "trainer.precision": ("32-true", "64-true"),
+    "trainer.strategy": (None, "auto"),
+    # A norm over all cells would mix them; gradients are handed to the optimiser's slices after every minibatch; a NaN
+    # of one cell would end all.
+    "trainer.gradient_clip_val": (None,),
+    "trainer.accumulate_grad_batches": (None, 1),
+    "trainer.detect_anomaly": (None, False),
     "measure.margins": (None, False),
     "measure.snapshot_samples": (None,),
 }

@@ -27,6 +27,7 @@ class NcflowSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         batches = self.split_arguments(overrides, self.max_batch_size)
+        self._claimed: dict[str, str] = {}
         plans = [self._plan(batch) for batch in batches]
         waiting = [folder for _, folders, _ in plans for folder in folders]
         reports = [report for _, _, settled in plans for report in settled]
@@ -48,7 +49,7 @@ class NcflowSweeper(BasicSweeper):
     def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[list[Sequence[str]], list[Path], list[Any]]:
         """Cells of a batch that have work left, their folders, and reports of those that are settled."""
         from ncflow.cells import compose, folder_of
-        from ncflow.config import describe, experiment_name
+        from ncflow.config import claim_folder, describe, experiment_name
         from ncflow.results import RunFolder
 
         assert self.hydra_context is not None
@@ -59,7 +60,9 @@ class NcflowSweeper(BasicSweeper):
         for overrides in batch:
             cfg = compose(self.hydra_context, self.config, overrides)
             path = folder_of(cfg)
-            report = _look(RunFolder(path, describe(cfg, experiment_name(cfg))))
+            folder = RunFolder(path, describe(cfg, experiment_name(cfg)))
+            claim_folder(self._claimed, path, folder.run_id)
+            report = _look(folder)
             if report is None:
                 cells.setdefault(path, (overrides, cfg))
             else:
@@ -78,7 +81,7 @@ class NcflowSweeper(BasicSweeper):
         """Build data and model once for each distinct config, seeds and weight decay aside."""
         if not cells:
             return
-        from ncflow.assembly import prepare
+        from ncflow.assembly import check
         from ncflow.config import ConfigError, check_fields, flat_config, without_hydra
 
         seen = set()
@@ -89,7 +92,7 @@ class NcflowSweeper(BasicSweeper):
                 flat = {key: v for key, v in flat_config(task_cfg).items() if key not in ("seed", "weight_decay")}
                 if repr(flat) not in seen:
                     seen.add(repr(flat))
-                    prepare(task_cfg)
+                    check(task_cfg)
             except ConfigError as error:
                 raise ConfigError(f"{error} (in the cell {' '.join(overrides)})") from error
 
