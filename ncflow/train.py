@@ -47,8 +47,9 @@ class SettleBeforehand(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look and check; keep what was built for it."""
         HydraConfig.instance().set_config(config)  # what ${hydra:...} refers to
-        folder = Path(str(config.hydra.run.dir)).absolute()
+        folder = Path()
         try:
+            folder = Path(str(config.hydra.run.dir)).absolute()
             cfg = without_hydra(config)
             described = describe(cfg, experiment_name(config))
             report = look(RunFolder(folder, described))
