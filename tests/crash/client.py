@@ -33,6 +33,7 @@ class Finished:
         stuck: Whether it was killed because its time was over.
         events: What it did to files, in order; empty where it was killed.
         hit: The event at which its fault came, empty where it never came.
+        seconds: Of a processor.
     """
 
     code: int

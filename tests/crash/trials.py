@@ -145,7 +145,7 @@ class Reference:
 def reference_of(ncflow: Ncflow, subject: Subject, root: Path) -> Reference:
     """Run a command undisturbed. A local sweep must leave what the plain one does."""
     plain = SUBJECTS["sweep"] if subject.local else subject
-    _plant_around(root)  # as in the trials: an event more or less would move all others
+    plant_around(root)  # as in the trials: an event more or less would move all others
     finished = ncflow.run(plain.command, root)
     assert finished.code == 0, finished.stderr
     folders = sorted(file.parent for file in root.rglob("result.json"))
@@ -195,7 +195,8 @@ def plant(root: Path, *folders: Path) -> dict[str, str]:
     return planted
 
 
-def _plant_around(root: Path) -> dict[str, str]:
+def plant_around(root: Path) -> dict[str, str]:
+    """Somebody's own files around the runs."""
     return plant(root, root, root / "runs", root / "runs" / "single")
 
 
@@ -204,7 +205,7 @@ def run_folders(root: Path) -> list[Path]:
     found = []
     for file in sorted(root.rglob("run.json")):
         with suppress(OSError, ValueError):
-            if isinstance(json.loads(file.read_text()), dict):
+            if file.is_file() and isinstance(json.loads(file.read_text()), dict):
                 found.append(file.parent)
     return found
 
@@ -229,7 +230,7 @@ class Verdict:
             self.add(STUCK, f"{what}: still at work after its time")
         said = finished.stdout + finished.stderr
         if "Traceback" in said or "Logging error" in said or len(finished.stderr.splitlines()) > max(3, cells):
-            self.add(NOISY, f"{what}: {_last_lines(finished.stderr or finished.stdout)}")
+            self.add(NOISY, f"{what}: {last_lines(finished.stderr or finished.stdout)}")
         if finished.code < 0 and not finished.killed and not finished.stuck:
             self.add(STUCK, f"{what}: ended by signal {-finished.code}")
         if finished.code > 0 and not finished.stderr.strip():
@@ -253,7 +254,7 @@ def try_faults(ncflow: Ncflow, subject: Subject, reference: Reference, faults: S
     verdict = Verdict()
     number = len(reference.cells)
     run: Callable[..., Finished] = ncflow.run_process if subject.local else ncflow.run
-    mine = _plant_around(root)
+    mine = plant_around(root)
     done: dict[str, str] = {}
     code = 1
     for fault in faults:
@@ -278,7 +279,7 @@ def try_faults(ncflow: Ncflow, subject: Subject, reference: Reference, faults: S
         verdict.hear(finished, number, "healing")
         code = finished.code
     if code != 0:
-        verdict.add(STUCK, f"does not heal: exit {code}: {_last_lines(finished.stderr)}")
+        verdict.add(STUCK, f"does not heal: exit {code}: {last_lines(finished.stderr)}")
     else:
         for problem in reference.problems(root):
             verdict.add(SILENT, f"healed, exit 0: {problem}")
@@ -310,7 +311,8 @@ def _look_for_losses(verdict: Verdict, root: Path, mine: dict[str, str], done: d
             verdict.add(LOST, f"{when}: {path}, of a finished run")
 
 
-def _last_lines(text: str) -> str:
+def last_lines(text: str) -> str:
+    """For a line of a report."""
     return " / ".join(text.strip().splitlines()[-2:])[:300]
 
 
