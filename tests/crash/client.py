@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +74,20 @@ class Ncflow:
         self.close()
 
     def run(
-        self, arguments: Sequence[str], cwd: Path, fault: Fault | None = None, timeout: float = 60, root: Any = None
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        fault: Fault | None = None,
+        timeout: float = 60,
+        environment: Mapping[str, str] | None = None,
     ) -> Finished:
-        """Run it in a folder, with a fault at an event below this folder, or below another root."""
+        """Run it in a folder, with a fault at an event below this folder."""
         if self._server is None:
             self._start()
         notes = self._notes()
         trial = self._trial(arguments, cwd, notes)
-        answer = self._ask({**trial, "root": str(root or cwd), "fault": fault and str(fault), "timeout": timeout})
+        more = {"environment": environment or {}, "root": str(cwd), "fault": fault and str(fault), "timeout": timeout}
+        answer = self._ask({**trial, **more})
         return _finished(answer["code"], answer["stuck"], answer["seconds"], notes, fault)
 
     def run_process(
@@ -128,7 +134,7 @@ class Ncflow:
         self._ask(self._trial([*grid, *SMALL], folder, self._notes()))
 
     def _trial(self, arguments: Sequence[str], cwd: Path, notes: Path) -> dict[str, Any]:
-        return {"arguments": list(arguments), "cwd": str(cwd), "notes": str(notes), "environment": {}}
+        return {"arguments": list(arguments), "cwd": str(cwd), "notes": str(notes)}
 
     def _ask(self, trial: dict[str, Any]) -> dict[str, Any]:
         self._server.stdin.write(json.dumps(trial) + "\n")
