@@ -105,6 +105,11 @@ class State:
     victim: str
     group: str = ""
 
+    @property
+    def checkpoint(self) -> Path:
+        """The one from which the victim goes on."""
+        return self.folder / (self.group or self.victim) / "checkpoints/last.ckpt"
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -141,8 +146,8 @@ def states(ncflow: Ncflow, place: Path) -> dict[str, State]:
         assert not (stopped / victim / "result.json").exists()
         checkpoints = [str(file.parents[1].relative_to(stopped)) for file in stopped.rglob("last.ckpt")]
         group = next((path for path in checkpoints if "/.stacked/" in path), "")
-        assert (stopped / (group or victim) / "checkpoints/last.ckpt").exists()
         made[f"{name} stopped"] = State(f"{name} stopped", SUBJECTS[name], reference, stopped, victim, group)
+        assert made[f"{name} stopped"].checkpoint.exists()
     return made
 
 
@@ -224,7 +229,7 @@ def try_flip(ncflow: Ncflow, state: State, byte: int, bit: int, root: Path) -> V
     """Flip a bit of the checkpoint of a stopped run, and run the command again."""
     verdict = Verdict()
     shutil.copytree(state.folder, root, symlinks=True, dirs_exist_ok=True)
-    file = root / (state.group or state.victim) / "checkpoints/last.ckpt"
+    file = root / state.checkpoint.relative_to(state.folder)
     content = bytearray(file.read_bytes())
     content[byte] ^= 1 << bit
     file.write_bytes(content)

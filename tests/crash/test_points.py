@@ -6,7 +6,7 @@ from tests.crash.client import Ncflow
 from tests.crash.trials import SUBJECTS, points, reference_of, scratch, try_faults
 
 # Every how manieth point; odd to the four kinds of trials at an event, so that each of them has its turn.
-_EVERY = {"single": 11, "rich": 19, "sweep": 35, "stacked": 35}
+_EVERY = {"single": 13, "rich": 23, "sweep": 67, "stacked": 87}
 
 
 @pytest.fixture(scope="module")
