@@ -21,6 +21,7 @@ VARIABLE = "NCFLOW_TEST_FAULT"  # in workers of a sweep: the fault, its root, an
 _MAIN_PROCESS = "NCFLOW_MAIN_PROCESS"
 
 KILL, FULL, DENIED = "kill", "full", "denied"
+UNSYNCED = "(not synced)"  # after the path of an event: a file is renamed that a power cut would leave empty
 
 _open = io.open
 _write, _fsync = os.write, os.fsync
@@ -75,6 +76,7 @@ class Disk:
         self.root, self.fault, self.note, self.claim = root, fault, note, claim
         self.events: list[str] = []
         self._fails = False  # a full disk, from its event on
+        self._unsynced: set[str] = set()  # what was written and would not survive the machine
 
     def watch(self) -> None:
         """From now on, in this process; there is no way back."""
@@ -146,13 +148,15 @@ class Disk:
             kind, which, folder = _EVENTS[name]
             place = self.below(arguments[which], None if folder is None else arguments[folder])
             if place is not None:
-                self.event(kind, place)
+                source = self.below(arguments[0], arguments[2]) if kind == "rename" else None
+                self.event(kind, place if source not in self._unsynced else f"{place} {UNSYNCED}")
 
     def _fsync_watched(self, descriptor: Any) -> None:
         number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
         place = self.below(number)
         if place is not None:
             self.event("fsync", place)
+            self._unsynced.discard(place)
         _fsync(number)
 
     def _write_watched(self, descriptor: int, content: Any) -> int:
@@ -161,6 +165,7 @@ class Disk:
 
     def torn(self, place: str, content: Any) -> Any:
         """What of a write reaches the disk; a process that is to die has written half of it first."""
+        self._unsynced.add(place)
         if not self.event("write", place):
             return content
         half = memoryview(content).cast("B")[: len(memoryview(content).cast("B")) // 2]

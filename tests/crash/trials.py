@@ -321,17 +321,17 @@ def last_lines(text: str) -> str:
 _LOCAL_POINTS = range(1, 80, 6)
 
 
-def points(subject: Subject, reference: Reference, every: int = 1) -> list[list[Fault]]:
-    """Every ``every``-th point of a command: each event with each kind of fault, and a second kill at some of them."""
+def points(subject: Subject, reference: Reference) -> list[list[Fault]]:
+    """All points of a command: each event with each kind of fault, and a second kill at some of them."""
     if subject.local:
-        return [[Fault(KILL, at)] for at in _LOCAL_POINTS][::every]
+        return [[Fault(KILL, at)] for at in _LOCAL_POINTS]
     number = len(reference.events)
     found = []
     for at in range(1, number + 1):
         found += [[Fault(kind, at)] for kind in (KILL, FULL, DENIED)]
         if at % 5 == 0:  # a second kill, anywhere, while it heals
             found.append([Fault(KILL, at), Fault(KILL, 1 + zlib.crc32(f"{subject.name}{at}".encode()) % number)])
-    return found[::every]
+    return found
 
 
 def parse_faults(text: str) -> list[Fault]:
