@@ -141,12 +141,14 @@ class SaveForResume(Checkpoint):
         self._ticked = now
 
     def _save(self, trainer: Trainer, finished_epochs: int) -> None:
-        if self.is_needed():
-            trainer.save_checkpoint(self.path)
-        self._saved = time.monotonic()
+        if not self.is_needed():
+            return
+        # First: what goes on from the checkpoint writes this file again, and so what a kill leaves of it.
         if trainer.is_global_zero:
             state = {"epoch": finished_epochs, "epochs": trainer.max_epochs, "seconds": round(self.seconds, 3)}
             write_json(self.path.parents[1] / PROGRESS, state)
+        trainer.save_checkpoint(self.path)
+        self._saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """Random states, time spent and, within an epoch, the sum of its losses."""

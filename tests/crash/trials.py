@@ -28,7 +28,8 @@ KINDS = (LOST, SILENT, STUCK, NOISY, LITTER)
 
 TIMEOUT = 40.0
 _TRIES = 3
-_TIMES = ("seconds", "steps_per_second")
+# What differs from time to time; with how many a run was trained is recorded, and changes no number.
+_TIMES = ("seconds", "steps_per_second", "version/trained_with")
 
 
 @dataclass(frozen=True)
