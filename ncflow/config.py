@@ -196,6 +196,25 @@ def describe(cfg: DictConfig, experiment: str) -> dict[str, Any]:
     return {"run_id": run_id(cfg), "name": slug(cfg), "experiment": experiment, **flat_config(cfg)}
 
 
+def check_hydra(cfg: DictConfig) -> None:
+    """Refuse options of Hydra that would have it write where nobody has looked whose the files are.
+
+    Args:
+        cfg: The config with Hydra's own part.
+
+    Raises:
+        ConfigError: Naming the option, the rule and the value found.
+    """
+    subdir = cfg.hydra.output_subdir
+    if subdir is not None:
+        raise ConfigError(f"hydra.output_subdir must be null, as ncflow writes .hydra itself, found {subdir!r}")
+    for part in ("job_logging", "hydra_logging"):
+        for name, handler in (cfg.hydra[part].get("handlers") or {}).items():
+            if "filename" in handler:
+                rule = f"hydra.{part}.handlers.{name} must write to no file, as a run has a log of its own"
+                raise ConfigError(f"{rule}, found {handler.filename!r}")
+
+
 def check_fields(cfg: DictConfig) -> None:
     """Check the ranges of the run fields, and that every option is a value that a run can have.
 

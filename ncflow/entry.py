@@ -16,15 +16,18 @@ HYDRA = ".hydra"
 
 
 def look(folder: RunFolder) -> Report | None:
-    """What can be said of a run by a look at its folder: that it is finished, or may not be there; else None.
+    """What can be said of a run by a look at its folder: that it is finished, damaged, or may not be there; else None.
 
     Raises:
         OSError: If the folder cannot be looked at.
     """
-    complaint = folder.complaint()
+    path, complaint, result = str(folder.path), folder.complaint(), None
+    if complaint is None:
+        result = folder.finished()
+        complaint = None if result is None else folder.damage(result)
     if complaint is not None:
-        return Report(REFUSED, str(folder.path), complaint)
-    return None if folder.finished() is None else Report(SKIPPED, str(folder.path))
+        return Report(REFUSED, path, complaint)
+    return None if result is None else Report(SKIPPED, path)
 
 
 def enter(folder: RunFolder, cfg: DictConfig, held: ExitStack) -> Report | None:

@@ -13,6 +13,7 @@ from lightning import Callback
 from omegaconf import DictConfig
 
 import ncflow
+from ncflow import processes
 from ncflow.assembly import make_logger, make_trainer, measured_layers, prepare, set_up_process
 from ncflow.callbacks import NeuralCollapseCallback
 from ncflow.checkpoints import OUTCOME, Checkpoints, read_checkpoint
@@ -40,14 +41,14 @@ class Outcome:
         rows: Of its last measurement.
         seconds: Of training, over all attempts.
         steps: Of the optimiser.
-        hardware: What it was trained on and with, under the names in ``result.json``.
+        record: What it was trained on and with, and the digests of its tables, under the names in ``result.json``.
     """
 
     status: str
     rows: list[dict[str, Any]]
     seconds: float
     steps: int
-    hardware: dict[str, str]
+    record: dict[str, str]
 
     @property
     def measures(self) -> dict[str, float]:
@@ -58,7 +59,7 @@ class Outcome:
         """What ``result.json`` says, of a run with this description."""
         rate = round(self.steps / self.seconds, 2) if self.seconds > 0 else None
         time = {"seconds": round(self.seconds, 3), "steps_per_second": rate}
-        return {**described, "status": self.status, **self.measures, **time, **versions(), **self.hardware}
+        return {**described, "status": self.status, **self.measures, **time, **versions(), **self.record}
 
 
 class InterruptedRunError(RuntimeError):
@@ -129,6 +130,9 @@ def fit(
         if changed:
             log.warning(STARTS_ANEW, folder.name, changed[0].name)
             saved = None
+        elif processes.rank() == 0:
+            for key, table in tables:
+                table.go_back(marks[key])  # now, as a run that was stopped at its end does not start training
     if is_interactive():  # Lightning calls every callback some ten times a step, whether it does anything or not
         callbacks.append(EpochProgress(described["name"]))
     trainer = make_trainer(cfg, folder, callbacks, logger, Checkpoints(run_ids, saved))
@@ -136,11 +140,12 @@ def fit(
     trainer.precision_plugin.convert_module(classifier)
     trainer.fit(classifier, datamodule=data, ckpt_path=None if saved is None else str(folder / CHECKPOINT))
     trainer.strategy.barrier("end")  # before the first process says that the run is done, the others are
+    record = hardware(trainer.strategy.root_device)
     for _, table in tables if trainer.is_global_zero else []:
-        table.check()
+        record |= table.digest()
     interrupted = not divergence.diverged and trainer.current_epoch < cfg.epochs
     status = INTERRUPTED if interrupted else DIVERGED if divergence.diverged else DONE
-    outcome = Outcome(status, measure.rows, save.seconds, trainer.global_step, hardware(trainer.strategy.root_device))
+    outcome = Outcome(status, measure.rows, save.seconds, trainer.global_step, record)
     _end_logger(logger, outcome, described)
     if interrupted:
         raise InterruptedRunError(f"stopped after {trainer.current_epoch} of {cfg.epochs} epochs")
@@ -157,7 +162,7 @@ def outcome_of(saved: Mapping[str, Any], history: History | None) -> Outcome | N
     kept = saved[OUTCOME]
     if history is not None and not history.agrees(kept["history"]):
         return None
-    return Outcome(kept["status"], kept["rows"], kept["seconds"], saved["global_step"], kept["hardware"])
+    return Outcome(kept["status"], kept["rows"], kept["seconds"], saved["global_step"], kept["record"])
 
 
 def _end_logger(logger: Any, outcome: Outcome, described: Mapping[str, Any]) -> None:

@@ -17,7 +17,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ncflow import processes
-from ncflow.config import CONF_DIR, ConfigError, check_fields, describe, experiment_name, register, without_hydra
+from ncflow.config import (
+    CONF_DIR,
+    ConfigError,
+    check_fields,
+    check_hydra,
+    describe,
+    experiment_name,
+    register,
+    without_hydra,
+)
 from ncflow.entry import enter, load_config, look
 from ncflow.environment import load_environment
 from ncflow.explain import explain, one_line
@@ -68,6 +77,7 @@ class SettleBeforehand(Callback):
 def _check(config: DictConfig, cfg: DictConfig) -> Any:
     if "slurm" in str(config.hydra.launcher.get("_target_")):
         raise ConfigError("hydra/launcher=slurm submits sweeps, and this is a single run: add -m")
+    check_hydra(config)
     check_fields(cfg)
     from ncflow.assembly import check
 

@@ -304,7 +304,10 @@ def test_a_broken_checkpoint_is_named(ncflow, tmp_path):
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     done = ncflow(*LONG)
     assert done.returncode == 1
-    assert "the checkpoint cannot be read, delete it to start this run anew" in done.stderr
+    assert (
+        "the checkpoint is not used: it cannot be read (BadZipFile: File is not a zip file); delete it to start anew"
+        in done.stderr
+    )
     assert str(checkpoint.name) in done.stderr
     assert rows(tmp_path) >= 6
 

@@ -26,7 +26,7 @@ _NOT_A_PANEL = (
 )
 # Names, which a user's own config may also give as a number or a list; all else that is asked for is numbers.
 _NAMES = ("model.norm", "model.name", "data.name", "loss.name")
-_NOT_PREFIXES = ("train/", "test/", "version/", "trainer.", "logger.", "measure.")
+_NOT_PREFIXES = ("train/", "test/", "version/", "sha256/", "trainer.", "logger.", "measure.")
 
 
 def finished(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,7 @@ SNAPSHOTS = "snapshots"  # features of some samples at each measurement, where t
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 LOG = "ncflow.log"
 LOCK = ".lock"
+DIGEST = "sha256/"  # in result.json, before the name of a table: the digest of what the run wrote
 TEMPORARY = ".tmp"
 
 _LOOKS_AT_TEMPORARY, _SECONDS_BETWEEN_LOOKS = 10, 0.05
@@ -51,6 +53,33 @@ def _open_temporary(path: Path) -> BinaryIO:
         except FileExistsError:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
     return path.open("wb")
+
+
+def make_folder(path: Path) -> list[Path]:
+    """Make a folder and those above it; return the new ones, from the inside out.
+
+    Raises:
+        OSError: If it cannot be made, or is a file. What was made until then is gone again.
+    """
+    above = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+    made: list[Path] = []
+    try:
+        for folder in reversed(above):
+            with suppress(FileExistsError):  # another process was faster
+                folder.mkdir()
+                made.insert(0, folder)
+        path.mkdir(exist_ok=True)
+    except OSError:
+        remove_empty(made)
+        raise
+    return made
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders that this process made, from the inside out; one that is not empty any more stays."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """The folder of a run: whose it is, whether the run is finished, and what is written when it begins and ends."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ncflow.results.files import JOB, LOCK, LOG, RESULT, RUN, TEMPORARY, read_json, write_json
+from ncflow.results.files import DIGEST, JOB, LOCK, LOG, RESULT, RUN, TEMPORARY, read_json, write_json
 
 DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED = "done", "diverged", "failed", "running", "interrupted"
 PENDING = "pending"
@@ -36,6 +37,16 @@ class RunFolder:
         """The run's result, None where there is none that is readable, this run's and final."""
         result = read_json(self.path / RESULT)
         return result if result is not None and result.get("run_id") == self.run_id and is_final(result) else None
+
+    def damage(self, result: Mapping[str, Any]) -> str | None:
+        """Which table of the finished run is not what it wrote, in one line; None where all are."""
+        for key, digest in result.items():
+            name = key.removeprefix(DIGEST)
+            if name != key and _digest_of(self.path / name) != digest:
+                return (
+                    f"{self.path / name} is not what the finished run wrote: delete {RESULT} beside it to train it anew"
+                )
+        return None
 
     def complaint(self) -> str | None:
         """Why the run may not have this folder, in one line; None where it may.
@@ -102,6 +113,10 @@ class RunFolder:
             logging.getLogger().removeHandler(handler)
             with suppress(OSError):  # of a full disk, which the run itself has met already
                 handler.close()
+
+
+def _digest_of(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def is_final(result: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ncflow.checks import require
-from ncflow.results.files import write_atomically
+from ncflow.results.files import DIGEST, write_atomically
 
 MEASURES = (
     "loss",
@@ -149,6 +149,15 @@ class History:
         """
         if self._size and not (self.agrees(self.mark) and self.path.stat().st_size == self._size):
             raise self._changed()
+
+    def digest(self) -> dict[str, str]:
+        """What ``result.json`` says of the file, by which it can be told later whether it is whole.
+
+        Raises:
+            OSError: If it is not what was written.
+        """
+        self.check()
+        return {f"{DIGEST}{self.path.name}": self._digest.hexdigest()} if self._size else {}
 
     def _changed(self) -> OSError:
         return OSError(f"somebody else changed {self.path} while the run wrote it")

@@ -350,17 +350,16 @@ def _module(
 def _finish(cell: Cell, status: str, measure: MeasureCells) -> None:
     """Write what a cell leaves: its weights and how it ended, and last its result."""
     assert cell.folder is not None
-    if cell.history is not None:
-        cell.history.check()
     # Copies, as a view would be saved with the weights of all cells.
     state = {f"network.{name}": value.clone() for name, value in cell.network.state_dict().items()}
     cells, device = len(measure.cells), next(cell.network.parameters()).device
-    outcome = Outcome(status, cell.rows, measure.seconds / cells, cell.steps, hardware(device, cells))
+    record = hardware(device, cells) | ({} if cell.history is None else cell.history.digest())
+    outcome = Outcome(status, cell.rows, measure.seconds / cells, cell.steps, record)
     kept = {
         "status": status,
         "rows": cell.rows,
         "seconds": outcome.seconds,
-        "hardware": outcome.hardware,
+        "record": record,
         "history": None if cell.history is None else cell.history.mark,
     }
     weights = {"state_dict": state, "epoch": cell.cfg.epochs, "global_step": cell.steps, OUTCOME: kept}

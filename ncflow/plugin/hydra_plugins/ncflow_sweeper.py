@@ -20,6 +20,7 @@ class NcflowSweeper(BasicSweeper):
         """Check, launch and sum up."""
         from ncflow.progress import sweep_progress
         from ncflow.reports import SKIPPED, finish
+        from ncflow.results.files import remove_empty
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -28,6 +29,7 @@ class NcflowSweeper(BasicSweeper):
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         batches = self.split_arguments(overrides, self.max_batch_size)
         self._claimed: dict[str, str] = {}
+        self._made: list[Path] = []
         plans = [self._plan(batch) for batch in batches]
         waiting = [folder for _, folders, _ in plans for folder in folders]
         reports = [report for _, _, settled in plans for report in settled]
@@ -35,11 +37,14 @@ class NcflowSweeper(BasicSweeper):
         print(f"{len(reports) + len(waiting)} runs: {skipped} finished already, {len(waiting)} to do", flush=True)
 
         returns, launched = [], 0
-        with sweep_progress(waiting):
-            for cells, _, _ in plans:
-                if cells:
-                    returns.append(self.launcher.launch(cells, initial_job_idx=launched))
-                    launched += len(cells)
+        try:
+            with sweep_progress(waiting):
+                for cells, _, _ in plans:
+                    if cells:
+                        returns.append(self.launcher.launch(cells, initial_job_idx=launched))
+                        launched += len(cells)
+        finally:  # a launcher that refuses leaves nothing behind
+            remove_empty(sorted(self._made, reverse=True))
         reports += [job.return_value for jobs in returns for job in jobs]
         code = finish(reports)
         if code != 0:
@@ -49,8 +54,9 @@ class NcflowSweeper(BasicSweeper):
     def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[list[Sequence[str]], list[Path], list[Any]]:
         """Cells of a batch that have work left, their folders, and reports of those that are settled."""
         from ncflow.cells import compose, folder_of
-        from ncflow.config import claim_folder, describe, experiment_name
+        from ncflow.config import check_hydra, claim_folder, describe, experiment_name
         from ncflow.results import RunFolder
+        from ncflow.results.files import make_folder
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -61,6 +67,7 @@ class NcflowSweeper(BasicSweeper):
             cfg = compose(self.hydra_context, self.config, overrides)
             path = folder_of(cfg)
             folder = RunFolder(path, describe(cfg, experiment_name(cfg)))
+            check_hydra(cfg)
             claim_folder(self._claimed, path, folder.run_id)
             report = _look(folder)
             if report is None:
@@ -71,7 +78,7 @@ class NcflowSweeper(BasicSweeper):
         # Now, as a launcher that cannot make one of the folders would end the sweep.
         for path in list(cells):
             try:
-                path.mkdir(parents=True, exist_ok=True)
+                self._made += make_folder(path)
             except OSError as error:
                 settled[path] = _lost(path, error)
                 del cells[path]
