@@ -5,18 +5,11 @@ import shutil
 import pytest
 
 from tests.crash import damage
-from tests.crash.client import Ncflow
 from tests.crash.damage import FLIPS, damages, flips, states, try_damage, try_flip
 from tests.crash.trials import scratch, tree
 
 # Of the damages, every how manieth; no divisor of the number of ways, so that all files and all ways have their turn.
-_EVERY = 9
-
-
-@pytest.fixture(scope="module")
-def ncflow():
-    with Ncflow() as running:
-        yield running
+_EVERY = 11
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +51,7 @@ def test_the_history_of_a_finished_run_is_not_damaged_in_silence(how, ncflow, le
 def test_a_flipped_bit_of_a_checkpoint_changes_no_number(name, ncflow, left):
     state = left[name]
     failing = []
-    chosen = list(flips(state.checkpoint, FLIPS))[:: 5 if state.group else 3]
+    chosen = list(flips(state.checkpoint, FLIPS))[:: 8 if state.group else 4]
     for byte, bit in chosen:
         with scratch() as root:
             verdict = try_flip(ncflow, state, byte, bit, root)

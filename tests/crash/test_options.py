@@ -2,17 +2,11 @@
 
 import pytest
 
-from tests.crash.client import SMALL, Ncflow
+from tests.crash.client import SMALL
 from tests.crash.options import WORK, Place, cases, judge, try_case
 from tests.crash.trials import Verdict, changed, scratch, tree
 
-_CASES, _PARTS = 72, 3
-
-
-@pytest.fixture(scope="module")
-def ncflow():
-    with Ncflow() as running:
-        yield running
+_CASES, _PARTS = 60, 3
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,11 @@
 
 import pytest
 
-from tests.crash.client import Ncflow
 from tests.crash.faults import KILL, UNSYNCED, Fault
 from tests.crash.trials import SUBJECTS, points, reference_of, scratch, try_faults
 
 # Every how manieth point; odd to the four kinds of trials at an event, so that each of them has its turn.
-_EVERY = {"single": 13, "rich": 23, "sweep": 67, "stacked": 87}
-
-
-@pytest.fixture(scope="module")
-def ncflow():
-    with Ncflow() as running:
-        yield running
+_EVERY = {"single": 17, "rich": 29, "sweep": 87, "stacked": 113}
 
 
 @pytest.fixture(scope="module")
