@@ -102,6 +102,12 @@ def end_with_parent(parent: int) -> None:
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
+def end_if_orphaned() -> None:
+    """End this process, whose run is as far as it can be, if the parent that it should end with has ended."""
+    if _watching and os.getppid() != _watching[0]:
+        os._exit(1)  # nobody is there to take a result, and to hand it over would wait for somebody
+
+
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_SECONDS_BETWEEN_LOOKS)

@@ -168,7 +168,10 @@ def task(cfg: DictConfig) -> Report:
     """Hydra's task function: a run, and its line."""
     if is_worker():
         processes.end_with_parent(int(os.environ[_MAIN_PROCESS]))
-    report = run_task(cfg)
+    try:
+        report = run_task(cfg)
+    finally:
+        processes.end_if_orphaned()
     if processes.rank() > 0:
         return report
     single = HydraConfig.get().mode == RunMode.RUN
