@@ -13,7 +13,7 @@ from ncflow.callbacks import is_due
 from ncflow.checks import require
 from ncflow.features import LAST, extract
 from ncflow.models.network import find_classifier
-from ncflow.results import SNAPSHOTS, snapshot_epoch, write_atomically
+from ncflow.results import SNAPSHOTS, write_atomically
 
 # Numbers of an input that a picture can show.
 _MOST_INPUTS = 3
@@ -40,12 +40,11 @@ class SnapshotFeatures(Callback):
         self.samples, self.batch_size = samples, batch_size
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget what an interrupted run kept after its checkpoint; keep the model as initialised."""
-        starts = trainer.global_step == 0
-        for file in self.folder.glob("*.npz") if self.folder.is_dir() else ():
-            if starts or snapshot_epoch(file) > trainer.current_epoch:
-                file.unlink()
-        if starts:
+        """Keep the model as initialised.
+
+        What an interrupted run kept after its checkpoint is written again on the way, and not read until then.
+        """
+        if trainer.global_step == 0:
             self._keep(trainer, pl_module, 0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -42,17 +42,24 @@ def test_snapshots_are_the_features_of_the_first_samples_and_the_means_of_all(nc
             np.testing.assert_allclose(snapshot.features[snapshot.labels == c], first, rtol=1e-5, atol=1e-5)
 
 
-def test_a_resumed_run_drops_what_lies_beyond_its_checkpoint_and_a_new_one_everything(tmp_path):
-    (tmp_path / "snapshots").mkdir()
-    files = [tmp_path / "snapshots" / f"epoch_{epoch:05d}.npz" for epoch in (0, 2, 4, 6)]
-    for file in files:
-        file.write_bytes(b"")
-    keep = SnapshotFeatures(tmp_path, 2, 5)
-    keep.on_train_start(SimpleNamespace(global_step=9, current_epoch=4), None)
-    assert [file.exists() for file in files] == [True, True, True, False]
+def test_no_file_is_removed_and_what_lies_beyond_the_history_is_not_read(ncflow, tmp_path):
+    assert ncflow(*SNAP).returncode == 0
+    (folder,) = (file.parent for file in tmp_path.rglob("result.json"))
+    epochs = [snapshot.epoch for snapshot in load_snapshots(folder)]
+    assert len(epochs) > 2
+    last = max((folder / "snapshots").glob("*.npz"))
+    later = last.with_name("epoch_99999.npz")
+    later.write_bytes(last.read_bytes())
+    (last.with_name("mine.npz")).write_bytes(b"a user's own")
+    assert [snapshot.epoch for snapshot in load_snapshots(folder)] == epochs
+    keep = SnapshotFeatures(folder, 2, 5)
     keep._keep = lambda *_: None
-    keep.on_train_start(SimpleNamespace(global_step=0, current_epoch=0), None)
-    assert not any(file.exists() for file in files)
+    before = sorted((folder / "snapshots").iterdir())
+    for step in (0, 9):
+        keep.on_train_start(SimpleNamespace(global_step=step, current_epoch=1), None)
+    assert sorted((folder / "snapshots").iterdir()) == before
+    (folder / "history.csv").unlink()
+    assert [snapshot.epoch for snapshot in load_snapshots(folder)] == [*epochs, 99999]
 
 
 def test_ranks_within_classes():

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ncflow.results.files import SNAPSHOTS
-from ncflow.results.readable import UnreadableError, leave_out
+from ncflow.results.files import HISTORY, SNAPSHOTS
+from ncflow.results.history import COLUMNS
+from ncflow.results.readable import UnreadableError, leave_out, read_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,15 +32,27 @@ def snapshot_epoch(file: Path) -> int:
 def load_snapshots(folder: Path | str) -> list[Snapshot]:
     """Snapshots of a run in the order of their epochs; none where the run kept none.
 
-    A file that cannot be read is left out and named in a warning of the logger ``ncflow.results``.
+    Those of epochs that its history does not have are of an attempt that was interrupted, and left out; so is a file that
+    cannot be read, which is named in a warning of the logger ``ncflow.results``.
     """
-    found = []
+    found, last = [], _last_epoch(Path(folder) / HISTORY)
     for file in sorted((Path(folder) / SNAPSHOTS).glob("epoch_*.npz")):
         try:
-            found.append(_read(file))
+            snapshot = _read(file)
+            if last is None or snapshot.epoch <= last:
+                found.append(snapshot)
         except Exception as error:  # what a damaged archive raises in NumPy, zipfile and zlib shares no class
             leave_out(file, error)
     return found
+
+
+def _last_epoch(history: Path) -> int | None:
+    """The last epoch of a history, None where there is none that can be read."""
+    try:
+        table = read_table(history, COLUMNS, ("epoch",), ("epoch",))
+    except (UnreadableError, OSError):
+        return None
+    return int(table["epoch"].max()) if len(table) else None
 
 
 def _read(file: Path) -> Snapshot:
