@@ -104,9 +104,9 @@ def run_task(cfg: DictConfig) -> Report:
     """
     path = Path(HydraConfig.get().runtime.output_dir)
     folder = RunFolder(path, describe(cfg, experiment_name(OmegaConf.create({"hydra": HydraConfig.get()}))))
+    if processes.rank() > 0:
+        return look(folder) or _follow(cfg, folder)
     try:
-        if processes.rank() > 0:
-            return look(folder) or _follow(cfg, folder)
         with ExitStack() as held:
             report = enter(folder, cfg, held)
             if report is not None:
@@ -114,8 +114,9 @@ def run_task(cfg: DictConfig) -> Report:
             if processes.launched() > 1 or processes.wanted(cfg.trainer) == 1:
                 return _run(cfg, folder)
         return _run_in_processes(cfg, folder)  # which take the lock themselves
-    except OSError as error:
-        return Report(FAILED, str(path), f"cannot write the run's folder: {one_line(error)}")
+    except Exception as error:  # of this run's folder or config: in a sweep the others go on
+        log.debug("%s", traceback.format_exc())
+        return Report(FAILED, str(path), f"the run could not be begun: {one_line(error)}")
 
 
 def _run(cfg: DictConfig, folder: RunFolder) -> Report:

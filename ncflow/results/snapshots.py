@@ -32,8 +32,8 @@ def snapshot_epoch(file: Path) -> int:
 def load_snapshots(folder: Path | str) -> list[Snapshot]:
     """Snapshots of a run in the order of their epochs; none where the run kept none.
 
-    Those of epochs that its history does not have are of an attempt that was interrupted, and left out; so is a file that
-    cannot be read, which is named in a warning of the logger ``ncflow.results``.
+    Those of epochs that its history does not have are of an attempt that was interrupted, and left out. So is a file
+    that cannot be read, which is named in a warning of the logger ``ncflow.results``.
     """
     found, last = [], _last_epoch(Path(folder) / HISTORY)
     for file in sorted((Path(folder) / SNAPSHOTS).glob("epoch_*.npz")):

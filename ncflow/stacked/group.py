@@ -176,7 +176,7 @@ def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, library: Library) 
         data, classifier = prepare(cfg, library.get(cfg))
         return Ready(folder, cfg, data, classifier, history, logger)
     except OSError as error:
-        return Report(FAILED, path, f"cannot write the run's folder: {one_line(error)}")
+        return Report(FAILED, path, f"the run could not be begun: {one_line(error)}")
     except Exception as error:
         folder.note(traceback.format_exc())
         folder.fail(one_line(error))

@@ -110,15 +110,9 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
 
         After a signal the run has saved a checkpoint; submitit's handler of that signal then requeues the job.
         """
-        from omegaconf import OmegaConf
-
-        from ncflow import processes
         from ncflow.reports import ELSEWHERE, REFUSED
         from ncflow.results import FAILED
 
-        if processes.rank() > 0:  # the files of a run have one writer
-            OmegaConf.update(self.config, "hydra.output_subdir", None)
-            OmegaConf.update(self.config, "hydra.job_logging.root.handlers", ["console"])
         for number in _ASKING:
             if callable(handler := signal.getsignal(number)):
                 signal.signal(number, _requeue_by(handler))

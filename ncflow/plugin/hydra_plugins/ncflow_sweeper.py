@@ -122,4 +122,4 @@ def _lost(path: Path, error: OSError) -> Any:
     from ncflow.reports import Report
     from ncflow.results import FAILED
 
-    return Report(FAILED, str(path), f"cannot write the run's folder: {one_line(error)}")
+    return Report(FAILED, str(path), f"the run could not be begun: {one_line(error)}")
