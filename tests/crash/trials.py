@@ -3,15 +3,17 @@
 import hashlib
 import json
 import os
+import random
 import shutil
 import stat
 import tempfile
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ NOISY = "noisy"  # a traceback, or more lines than its user needs
 LITTER = "litter"  # a temporary file stays for ever
 KINDS = (LOST, SILENT, STUCK, NOISY, LITTER)
 
+T = TypeVar("T")
 TIMEOUT = 40.0
 _TRIES = 3
 # What differs from time to time; with how many a run was trained is recorded, and changes no number.
@@ -105,7 +108,8 @@ def read_cell(folder: Path) -> Cell:
     for name in ("history.csv", "margins.csv"):
         if (folder / name).is_file():
             cell.tables[name] = (folder / name).read_text(errors="replace")
-    with suppress(Exception):
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a damaged file, before it is refused
         if (folder / "checkpoints/last.ckpt").is_file():
             cell.weights = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     for file in sorted((folder / "snapshots").glob("*.npz")):
@@ -333,6 +337,12 @@ def points(subject: Subject, reference: Reference) -> list[list[Fault]]:
         if at % 5 == 0:  # a second kill, anywhere, while it heals
             found.append([Fault(KILL, at), Fault(KILL, 1 + zlib.crc32(f"{subject.name}{at}".encode()) % number)])
     return found
+
+
+def sample(trials: Sequence[T], every: int) -> list[T]:
+    """One in ``every``, the same ones each time; at random, as what is tried repeats itself with a period."""
+    chosen = random.Random(every).sample(range(len(trials)), -(-len(trials) // every))
+    return [trials[index] for index in sorted(chosen)]
 
 
 def parse_faults(text: str) -> list[Fault]:

@@ -1,6 +1,7 @@
 """Every point of every command, every damaged file and a thousand odd commands; ``scripts/crash_test``."""
 
 import argparse
+import shlex
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from tests.crash.trials import (
     parse_faults,
     points,
     reference_of,
+    sample,
     scratch,
     try_faults,
 )
@@ -91,7 +93,7 @@ def main() -> int:
     everything = [*SUBJECTS, *DAMAGE, OPTIONS]
     parser = argparse.ArgumentParser(prog="scripts/crash_test", description=__doc__)
     parser.add_argument("--subjects", nargs="+", choices=everything, default=everything)
-    parser.add_argument("--every", type=int, default=1, metavar="K", help="every K-th trial alone")
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="one trial in K, the same ones each time")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time")
     parser.add_argument(
         "--point", help="this one alone: kill:12, full:7, kill:12,kill:3 in turn, or the words of a trial"
@@ -123,7 +125,7 @@ def main() -> int:
                 trials = _damages(left) if name == "damage" else _flips(left)
             if asked.point is not None and asked.point not in trials:
                 parser.error(f"--subjects {name} has no --point {asked.point!r}")
-            chosen = list(trials)[:: asked.every] if asked.point is None else [asked.point]
+            chosen = sample(list(trials), asked.every) if asked.point is None else [asked.point]
             tried = {pool.submit(lambda run: run(warm()), trials[text]): text for text in chosen}
             counts = Counter[str]()
             for number, future in enumerate(as_completed(tried), start=1):
@@ -139,7 +141,7 @@ def main() -> int:
             total.update(counts)
             total["points"] += len(chosen)
     for *_, name, text, verdict in sorted(failing, key=lambda row: row[:2]):
-        print(f"scripts/crash_test --subjects {name} --point '{text}'\n    {verdict}")
+        print(f"scripts/crash_test --subjects {name} --point {shlex.quote(text)}\n    {verdict}")
     print(" | ".join([f"{'subject':8}", "points", *KINDS]))
     for name, number, counts in rows:
         print(" | ".join([f"{name:8}", f"{number:6}", *(f"{counts[kind]:{len(kind)}}" for kind in KINDS)]))
