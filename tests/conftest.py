@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,11 @@ def ncflow(tmp_path):
 def environment(extra=None):
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "NCFLOW_", "HYDRA_"))}
     return {**kept, "OMP_NUM_THREADS": "1", "NCFLOW_ENV_FILE": os.devnull, **(extra or {})}
+
+
+def heed_ctrl_c():
+    """For a new process: what a shell starts in the background is deaf to it, and so are all of its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_folder(root: Path) -> Path:

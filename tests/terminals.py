@@ -6,7 +6,7 @@ import select
 import signal
 from pathlib import Path
 
-from tests.conftest import environment
+from tests.conftest import environment, heed_ctrl_c
 
 
 def in_a_terminal(command, folder=".", columns=120, interrupt_after=None):
@@ -17,6 +17,7 @@ def in_a_terminal(command, folder=".", columns=120, interrupt_after=None):
     )
     child, terminal = pty.fork()
     if child == 0:
+        heed_ctrl_c()
         os.chdir(folder)
         os.execve(command[0], list(map(str, command)), env)
     seen = b""

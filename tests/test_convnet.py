@@ -185,7 +185,7 @@ def test_a_run_measures_every_layer(config, tmp_path):
         (["model.norm=last"], "model.norm must be one of 'none', 'all', found 'last'"),
         (["model.norm=none", "model.affine=true"], "model.affine must be false where norm is 'none'"),
         (["model.init_norm=0"], "model.init_norm must be null or a number greater than 0, found 0"),
-        (["model.init_norm=nan"], "model.init_norm must be null or a number greater than 0, found nan"),
+        (["model.init_norm=nan"], "model.init_norm must be a finite number, found nan"),
         (["model.init_norm=large"], "model.init_norm must be a number or null, found 'large'"),
         (["model=mlp", "model.init_norm=-1"], "model.init_norm must be null or a number greater than 0, found -1"),
     ],

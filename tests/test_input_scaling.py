@@ -139,4 +139,5 @@ def test_zeros_cannot_be_scaled():
 def test_impossible_norms_are_refused_in_one_line(value, refusal):
     found = float(value) if not math.isfinite(float(value)) else int(value)
     line = refusal("data=digits", f"data.max_norm={value}")
-    assert line == f"data.max_norm must be null or a number greater than 0, found {found}"
+    rule = "a finite number" if value in ("inf", "nan") else "null or a number greater than 0"
+    assert line == f"data.max_norm must be {rule}, found {found}"

@@ -18,7 +18,7 @@ from ncflow.assembly import prepare
 from ncflow.models.mlp import MLP
 from ncflow.results import load_history, load_runs
 from ncflow.seeding import derive_seed, epoch_order
-from tests.conftest import TINY, environment, run_folder
+from tests.conftest import TINY, environment, heed_ctrl_c, run_folder
 
 MEASURES = ("train/", "test/")
 
@@ -167,7 +167,13 @@ LONG = ["epochs=60", "model.width=48", "data.num_samples=1200", "data.num_test=1
 def start(tmp_path, *arguments):
     command = [sys.executable, "-m", "ncflow", *arguments]
     return subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     )
 
 

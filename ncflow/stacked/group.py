@@ -30,7 +30,7 @@ from ncflow.reports import REFUSED, Report, line_of
 from ncflow.results import CHECKPOINT, FAILED, HISTORY, PROGRESS, History, RunFolder, read_json, write_atomically
 from ncflow.results.files import TEMPORARY
 from ncflow.stacked.data import StackedData
-from ncflow.stacked.loop import Cell, MeasureCells, StackedClassifier
+from ncflow.stacked.loop import Cell, MeasureCells, StackedClassifier, losing
 from ncflow.stacked.modules import StackedNetwork, can_be_stacked
 from ncflow.stacked.optimizer import CellOptimizer
 from ncflow.stacked.plan import Size
@@ -252,8 +252,10 @@ def train(
     module = _module(first, names, cells, classifiers)
     home = _home(sweep, [m for m in members if m["run_id"] in names], own, stopped)
     home.write()
-    for run in runs:
-        _point(run.folder.path / PROGRESS, home.path / PROGRESS)
+    for cell in cells:
+        if cell.folder is not None:
+            with losing(cell):
+                _point(cell.folder.path / PROGRESS, home.path / PROGRESS)
     measure = MeasureCells(
         cells,
         measured_layers(first),

@@ -181,7 +181,7 @@ class MeasureCells(Callback):
         starts = trainer.global_step == 0
         for cell in self._going():
             if cell.history is not None:
-                with _losing(cell):
+                with losing(cell):
                     begin_table(cell.history, starts, self._saved_marks.get(cell.run_id))
         if starts:
             self._measure(trainer, pl_module, self._going(), 0)
@@ -199,7 +199,7 @@ class MeasureCells(Callback):
         self._measure(trainer, pl_module, list(going) if due else ended, epoch)
         for cell in ended:
             if cell.is_going:
-                with _losing(cell):
+                with losing(cell):
                     cell.steps = trainer.global_step
                     self.finish(cell, DONE if going[cell] else DIVERGED)
         if not self._going():
@@ -232,7 +232,7 @@ class MeasureCells(Callback):
             for logger in cell.loggers:
                 logger.log_metrics({**final_measures(cell.rows), "epoch": epoch}, step=trainer.global_step)
             if cell.history is not None:
-                with _losing(cell):
+                with losing(cell):
                     cell.history.append(cell.rows)
 
     def _together(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, list[dict[str, float] | None]]:
@@ -260,7 +260,7 @@ class MeasureCells(Callback):
 
 
 @contextmanager
-def _losing(cell: Cell) -> Iterator[None]:
+def losing(cell: Cell) -> Iterator[None]:
     """Lose a cell whose files cannot be written, and no other."""
     try:
         yield

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import environment
+from tests.conftest import environment, heed_ctrl_c
 from tests.crash.client import ROOT, SMALL
 from tests.crash.faults import KILL, Fault
 from tests.crash.trials import read_cell
@@ -172,12 +174,24 @@ def test_a_broken_result_is_no_result(content, ncflow, whole, tmp_path):
 # --- ends -------------------------------------------------------------------------------------------------------
 
 
-def start(root, *arguments):
-    path = os.pathsep.join([str(ROOT), str(ROOT / "ncflow/plugin")])
-    command = [sys.executable, "-m", "ncflow", *arguments, *SMALL, "epochs=20000"]
-    pipe = subprocess.PIPE
-    more = {"stdout": pipe, "stderr": pipe, "text": True, "start_new_session": True}
-    return subprocess.Popen(command, cwd=root, env=environment({"PYTHONPATH": path}), **more)
+@pytest.fixture
+def start(tmp_path):
+    """Start a long run or sweep, which does not outlive the test."""
+    started = []
+
+    def begin(*arguments):
+        path = os.pathsep.join([str(ROOT), str(ROOT / "ncflow/plugin")])
+        command = [sys.executable, "-m", "ncflow", *arguments, *SMALL, "epochs=20000"]
+        pipe = subprocess.PIPE
+        more = {"stdout": pipe, "stderr": pipe, "text": True, "start_new_session": True, "preexec_fn": heed_ctrl_c}
+        started.append(subprocess.Popen(command, cwd=tmp_path, env=environment({"PYTHONPATH": path}), **more))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def wait_for(condition, seconds=120):
@@ -189,10 +203,10 @@ def wait_for(condition, seconds=120):
 
 @pytest.mark.parametrize("launcher", [[], STACKED, ["-m", "hydra/launcher=local", "seed=0,1,2"]], ids=str)
 @pytest.mark.parametrize("moment", ["importing", "training"])
-def test_ctrl_c_is_one_line(moment, launcher, tmp_path):
-    process = start(tmp_path, *launcher)
+def test_ctrl_c_is_one_line(moment, launcher, start, tmp_path):
+    process = start(*launcher)
     if moment == "importing":
-        time.sleep(1)
+        wait_for(lambda: b"libtorch" in Path(f"/proc/{process.pid}/maps").read_bytes())
     else:
         wait_for(lambda: any(tmp_path.rglob("last.ckpt")))
     os.killpg(process.pid, signal.SIGINT)  # to all of them, as a terminal does
@@ -201,8 +215,8 @@ def test_ctrl_c_is_one_line(moment, launcher, tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_workers_end_with_their_sweep(tmp_path):
-    process = start(tmp_path, "-m", "hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1")
+def test_workers_end_with_their_sweep(start, tmp_path):
+    process = start("-m", "hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1")
 
     def workers():
         found = subprocess.run(["ps", "-eo", "pid=,pgid="], capture_output=True, text=True, check=True).stdout
