@@ -52,7 +52,18 @@ def _open_temporary(path: Path) -> BinaryIO:
             return path.open("xb")
         except FileExistsError:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
+    refuse_irregular(path)
     return path.open("wb")
+
+
+def refuse_irregular(path: Path) -> None:
+    """Refuse to write to what is there and is no file: to open a pipe would wait for somebody who reads it.
+
+    Raises:
+        OSError: If it is no file.
+    """
+    if os.path.lexists(path) and not path.is_file():
+        raise OSError(f"{path} must be a file or nothing")
 
 
 def make_folder(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ncflow.results.files import DIGEST, JOB, LOCK, LOG, RESULT, RUN, TEMPORARY, read_json, write_json
+from ncflow.results.files import DIGEST, JOB, LOCK, LOG, RESULT, RUN, TEMPORARY, read_json, refuse_irregular, write_json
 
 DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED = "done", "diverged", "failed", "running", "interrupted"
 PENDING = "pending"
@@ -94,8 +94,10 @@ class RunFolder:
 
     def note(self, text: str) -> None:
         """Add text to the run's log, where that can be written."""
-        with suppress(OSError), (self.path / LOG).open("a") as file:
-            file.write(text if text.endswith("\n") else f"{text}\n")
+        with suppress(OSError):
+            refuse_irregular(self.path / LOG)
+            with (self.path / LOG).open("a") as file:
+                file.write(text if text.endswith("\n") else f"{text}\n")
 
     @contextmanager
     def logged(self) -> Iterator[None]:
@@ -104,6 +106,7 @@ class RunFolder:
         Raises:
             OSError: If there can be no log.
         """
+        refuse_irregular(self.path / LOG)
         handler = logging.FileHandler(self.path / LOG)
         handler.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
