@@ -119,7 +119,8 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     loader = DataLoader(TensorDataset(torch.randn(93, 5), torch.randint(3, (93,))), 16, shuffle=True)
     callback = NeuralCollapseCallback(layers=["last", "body.0"], max_cached_bytes=limit, history=sys.argv[3])
-    trainer = L.Trainer(max_epochs=1, accelerator="cpu", precision="64-true", devices=devices, strategy="ddp" if devices > 1 else "auto",
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", precision="64-true", devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
         callbacks=[callback], logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False)
     trainer.fit(Module(), loader)
