@@ -219,9 +219,12 @@ def test_workers_end_with_their_sweep(start, tmp_path):
     process = start("-m", "hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1")
 
     def workers():
-        found = subprocess.run(["ps", "-eo", "pid=,pgid="], capture_output=True, text=True, check=True).stdout
-        pairs = [line.split() for line in found.splitlines()]
-        return [int(pid) for pid, group in pairs if int(group) == process.pid and int(pid) != process.pid]
+        found = []
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has just ended
+                state, _, group = file.read_text().rpartition(")")[2].split()[:3]
+                found += [file.parent.name] if int(group) == process.pid and state != "Z" else []
+        return [pid for pid in found if int(pid) != process.pid]
 
     wait_for(lambda: len(list(tmp_path.rglob("last.ckpt"))) == 2)
     assert workers()
