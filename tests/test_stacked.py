@@ -25,6 +25,7 @@ from ncflow.results import RunFolder, load_runs, lock, run_folders
 from ncflow.seeding import epoch_order
 from ncflow.stacked import group, products
 from ncflow.stacked.data import StackedBatches
+from ncflow.stacked.homes import Home, homes
 from ncflow.stacked.launcher import plan_sweep, train_group
 from ncflow.stacked.modules import StackedNetwork, can_be_stacked, cell_losses
 from ncflow.stacked.optimizer import CellOptimizer
@@ -422,15 +423,30 @@ def test_on_a_cpu_groups_fit_its_caches(config, monkeypatch):
     assert [len(group.cells) for group in plan_sweep(configs, OPTIONS).groups] == [2, 2]
 
 
-def test_runs_that_were_stopped_together_go_on_together(config, tmp_path):
+@pytest.mark.parametrize("saved", [True, False], ids=["saved", "before its first checkpoint"])
+def test_runs_that_were_stopped_together_go_on_together(saved, config, tmp_path):
     configs = sweep(config, f"runs_dir={tmp_path}", cells=[[f"seed={seed}"] for seed in range(6)])
     home = Path(configs[0].hydra.sweep.dir) / ".stacked" / "group"
     (home / "checkpoints").mkdir(parents=True)
-    (home / "checkpoints/last.ckpt").touch()
+    if saved:
+        (home / "checkpoints/last.ckpt").touch()
     names = [run_id(without_hydra(configs[index])) for index in (1, 3, 4)]
-    group.Home(home, tuple({"run_id": name, "folder": name, "config": {}} for name in names), tuple(names)).write()
+    Home(home, tuple({"run_id": name, "folder": name, "config": {}} for name in names), tuple(names)).write()
     found = plan_sweep(configs, OPTIONS)
     assert sorted(sorted(group.cells) for group in found.groups) == [[0, 2, 5], [1, 3, 4]]
+
+
+def test_a_saved_home_comes_before_one_begun_later(tmp_path):
+    def begin(name, *members):
+        content = tuple({"run_id": member, "folder": member, "config": {}} for member in members)
+        Home(tmp_path / ".stacked" / name, content, members).write()
+        return tmp_path / ".stacked" / name
+
+    old = begin("old", "a", "b")
+    (old / "checkpoints").mkdir()
+    (old / "checkpoints/last.ckpt").touch()
+    new = begin("new", "b", "c")
+    assert {name: home.path for name, home in homes(tmp_path).items()} == {"a": old, "b": old, "c": new}
 
 
 def test_what_may_differ_can_be_narrowed(config):

@@ -1,10 +1,9 @@
 """From the configs of a group to its results: build the cells, train them together, write each one's files."""
 
-import hashlib
-import json
 import logging
 import os
 import traceback
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,18 +26,16 @@ from ncflow.models import Classifier
 from ncflow.models.network import find_classifier
 from ncflow.progress import is_interactive
 from ncflow.reports import REFUSED, Report, line_of
-from ncflow.results import CHECKPOINT, FAILED, HISTORY, PROGRESS, History, RunFolder, read_json, write_atomically
+from ncflow.results import CHECKPOINT, FAILED, HISTORY, PROGRESS, History, RunFolder
 from ncflow.results.files import TEMPORARY
 from ncflow.stacked.data import StackedData
+from ncflow.stacked.homes import Home, choose, homes
 from ncflow.stacked.loop import Cell, MeasureCells, StackedClassifier, losing
 from ncflow.stacked.modules import StackedNetwork, can_be_stacked
 from ncflow.stacked.optimizer import CellOptimizer
 from ncflow.stacked.plan import Size
 
 log = logging.getLogger(__name__)
-
-FOLDER = ".stacked"
-_MEMBERS = "members.json"
 
 
 class Library:
@@ -85,53 +82,6 @@ def size_of(cfg: DictConfig, library: Library) -> Size | None:
         count if cfg.batch_size is None else min(count, cfg.batch_size + 1),
         8 if cfg.trainer.precision == "64-true" else 4,
     )
-
-
-@dataclass(frozen=True)
-class Home:
-    """Where a group keeps its checkpoint, and who was in it.
-
-    Attributes:
-        path: The folder.
-        members: Of each cell, in their order, the ``run_id``, the name of its ``folder`` and its ``config``.
-        going: Ids of those that were not at their end when the group began.
-    """
-
-    path: Path
-    members: tuple[dict[str, Any], ...]
-    going: tuple[str, ...]
-
-    def write(self) -> None:
-        """Say who is in the group."""
-        content = {"members": self.members, "going": self.going}
-        write_atomically(self.path / _MEMBERS, json.dumps(content, indent=1) + "\n")
-
-    def unfinished(self) -> set[str]:
-        """Ids of those that were going and have no result yet."""
-        sweep = self.path.parents[1]
-        waiting = [m for m in self.members if m["run_id"] in self.going]
-        return {m["run_id"] for m in waiting if RunFolder(sweep / m["folder"], m).finished() is None}
-
-
-def homes(sweep: Path) -> dict[str, Home]:
-    """The interrupted group whose checkpoint has a run, by run id; the latest where there are several."""
-    found: dict[str, Home] = {}
-    for checkpoint in sorted(sweep.glob(f"{FOLDER}/*/{CHECKPOINT}"), key=lambda path: path.stat().st_mtime):
-        home = _read_home(checkpoint.parents[1])
-        if home is not None:
-            found |= dict.fromkeys(home.going, home)
-    return found
-
-
-def _read_home(path: Path) -> Home | None:
-    """The group of a folder, None where its file is not whole."""
-    content = read_json(path / _MEMBERS) or {}
-    members, going = content.get("members"), content.get("going")
-    if not isinstance(members, list) or not isinstance(going, list):
-        return None
-    kinds = {"run_id": str, "folder": str, "config": dict}
-    whole = all(isinstance(m, dict) and all(isinstance(m.get(k), kind) for k, kind in kinds.items()) for m in members)
-    return Home(path, tuple(members), tuple(going)) if whole and {*going} <= {m["run_id"] for m in members} else None
 
 
 @dataclass(eq=False)
@@ -186,25 +136,31 @@ def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, library: Library) 
 def parts(ready: Sequence[Ready], sweep: Path) -> list[tuple[Home | None, dict[str, Any] | None, list[Ready]]]:
     """The runs by what they go on from: the home of an interrupted group and its checkpoint, or nothing.
 
-    A run whose history is not the one that the checkpoint was saved with starts anew, and says so.
+    A group that was stopped before its first checkpoint begins again in its home. A run whose history is not the one
+    that the checkpoint was saved with starts anew, and says so.
 
     Raises:
         ConfigError: If a checkpoint is damaged.
     """
     known = homes(sweep)
+    of_home: dict[Home | None, list[Ready]] = defaultdict(list)
+    for run in ready:
+        of_home[known.get(run.folder.run_id)].append(run)
+    anew = of_home.pop(None, [])
     found: list[tuple[Home | None, dict[str, Any] | None, list[Ready]]] = []
-    anew = [run for run in ready if run.folder.run_id not in known]
-    for home in {known[run.folder.run_id].path: known[run.folder.run_id] for run in ready if run not in anew}.values():
-        own = [run for run in ready if run.folder.run_id in known and known[run.folder.run_id].path == home.path]
-        saved = read_checkpoint(home.path / CHECKPOINT, [run.folder.run_id for run in own])
-        going = [run for run in own if saved is not None and _agrees(run, saved)]
+    for home, own in of_home.items():
+        saved = read_checkpoint(home.path / CHECKPOINT, [run.folder.run_id for run in own]) if home else None
+        going = [run for run in own if saved is None or _agrees(run, saved)]
         anew += [run for run in own if run not in going]
         if going:
             found.append((home, saved, going))
-    for run in anew:
-        if run.history is not None and run.history.path.exists():
-            log.warning(STARTS_ANEW, run.folder.path.name, run.history.path.name)
-    return [*found, (None, None, anew)] if anew else found
+    if anew:
+        found.append((None, None, anew))
+    for _, saved, runs in found:
+        for run in runs if saved is None else []:
+            if run.history is not None and run.history.path.exists():
+                log.warning(STARTS_ANEW, run.folder.path.name, run.history.path.name)
+    return found
 
 
 def _agrees(run: Ready, saved: Mapping[str, Any]) -> bool:
@@ -250,7 +206,7 @@ def train(
             classifiers.append(classifier)
             names.append(member["run_id"])
     module = _module(first, names, cells, classifiers)
-    home = _home(sweep, [m for m in members if m["run_id"] in names], own, stopped)
+    home = choose(sweep, [m for m in members if m["run_id"] in names], list(own), stopped)
     home.write()
     for cell in cells:
         if cell.folder is not None:
@@ -296,14 +252,6 @@ def _stand_in(member: Mapping[str, Any], library: Library) -> tuple[Cell, Classi
         log.debug("%s keeps no place in its group: %s", member["folder"], error)
         return None, None
     return Cell(cfg, None, data, classifier.network, [], None), classifier
-
-
-def _home(sweep: Path, members: Sequence[dict[str, Any]], own: Mapping[str, Ready], stopped: Home | None) -> Home:
-    """The group's home: the one that it had, unless that is still needed for runs that are not asked for now."""
-    if stopped is not None and stopped.unfinished() <= set(own):
-        return Home(stopped.path, tuple(members), tuple(own))
-    name = hashlib.sha256("".join(sorted(own)).encode()).hexdigest()[:8]
-    return Home(sweep / FOLDER / name, tuple(members), tuple(own))
 
 
 def _report(cell: Cell) -> Report:

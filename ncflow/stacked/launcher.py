@@ -20,6 +20,7 @@ from ncflow.reports import Report
 from ncflow.results import FAILED, RunFolder
 from ncflow.signals import StoppedBySignalError
 from ncflow.stacked import group
+from ncflow.stacked.homes import homes
 from ncflow.stacked.plan import MAY_DIFFER, Group, Plan, Size, plan, summary, why_alone
 
 log = logging.getLogger(__name__)
@@ -72,18 +73,18 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> Swe
         if name not in MAY_DIFFER:
             raise ConfigError(f"hydra.launcher.may_differ must be of {', '.join(MAY_DIFFER)}, found {name!r}")
     tasks = [without_hydra(cfg) for cfg in configs]
-    stopped = group.homes(Path(str(configs[0].hydra.sweep.dir)))
-    homes = [str(stopped[name].path) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
-    found = plan_runs(tasks, homes, options)
+    stopped = homes(Path(str(configs[0].hydra.sweep.dir)))
+    of_runs = [str(stopped[name].path) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
+    found = plan_runs(tasks, of_runs, options)
     return SweepPlan(found.groups, list(found.alone), summary(found))
 
 
-def plan_runs(configs: Sequence[DictConfig], homes: Sequence[str | None], options: Mapping[str, Any]) -> Plan:
+def plan_runs(configs: Sequence[DictConfig], of_runs: Sequence[str | None], options: Mapping[str, Any]) -> Plan:
     """Plan runs for the device that they ask for.
 
     Args:
         configs: Of the runs.
-        homes: As for :func:`ncflow.stacked.plan.plan`.
+        of_runs: As ``homes`` of :func:`ncflow.stacked.plan.plan`.
         options: As :class:`Options` has them.
     """
     library, known = group.Library(), dict[str, Size | str]()
@@ -97,7 +98,7 @@ def plan_runs(configs: Sequence[DictConfig], homes: Sequence[str | None], option
     gigabytes = options["memory_gb"]
     memory = _free_memory(on_gpu) if gigabytes is None else int(gigabytes * 2**30)
     cache = None if on_gpu else _CPU_CACHE
-    return plan(configs, sizes, homes, options["max_group"], memory, options["may_differ"], cache)
+    return plan(configs, sizes, of_runs, options["max_group"], memory, options["may_differ"], cache)
 
 
 def _free_memory(on_gpu: bool) -> int:
