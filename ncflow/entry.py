@@ -44,7 +44,7 @@ def enter(folder: RunFolder, cfg: DictConfig, held: ExitStack) -> Report | None:
     report = look(folder)
     if report is not None:
         return report
-    folder.make()
+    folder.path.mkdir(parents=True, exist_ok=True)
     try:
         held.enter_context(folder.lock.acquire(timeout=1))  # a look at the folder takes the lock for an instant
     except Timeout:

@@ -94,8 +94,9 @@ class SaveForResume(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop if asked to, but leave an epoch's last batch to its end."""
-        if self._is_asked(trainer) and batch_idx + 1 < trainer.num_training_batches:
+        """Save and stop if asked to, after an optimiser step, but leave an epoch's last batch to its end."""
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0  # else its gradient would be lost
+        if self._is_asked(trainer) and stepped and batch_idx + 1 < trainer.num_training_batches:
             self._loss_sum = pl_module.loss_sum  # type: ignore[assignment]
             self._stop(trainer, trainer.current_epoch, f"in epoch {trainer.current_epoch + 1} of {trainer.max_epochs}")
 

@@ -454,6 +454,17 @@ def test_an_animation_stays_one(tmp_path):
     assert logged(tmp_path, row, "figures/movie").read_bytes() == buffer.getvalue()
 
 
+@pytest.mark.parametrize("content", ["my own notes", "{}", '{"id": 1}'])
+def test_a_wandb_json_of_somebody_else_stays(content, tmp_path, capsys, no_key):
+    sweep(tmp_path, data=["digits"])
+    out = tmp_path / "figures"
+    out.mkdir()
+    (out / "wandb.json").write_text(content)
+    main([str(tmp_path), "--figure", "fig2", "--wandb"])
+    assert f"{out / 'wandb.json'} exists and was not written by ncflow" in capsys.readouterr().err
+    assert (out / "wandb.json").read_text() == content
+
+
 def test_table_of_runs_has_what_differs_and_what_was_measured(tmp_path):
     runs, _ = sweep(tmp_path, data=["digits"])
     runs["optimizer.betas"] = [[0.9, 0.99], [0.9, 0.999]] * 6

@@ -304,6 +304,36 @@ def test_a_stop_after_any_batch_changes_nothing(stop_after, precision, config, t
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize(("stop_after", "at"), [(4, 6), (6, 6), (7, 8), (13, 14)])
+def test_a_stop_between_gradients_that_are_summed_waits_for_their_step(stop_after, at, config, tmp_path, monkeypatch):
+    """8 batches an epoch in steps of 3, 3 and 2 batches."""
+    from ncflow.fit import fit
+    from ncflow.lifecycle import SaveForResume
+    from ncflow.signals import StoppedBySignalError
+
+    cfg = config(
+        *["epochs=3", "data.num_samples=60", "batch_size=8", "model.width=16", "data.num_test=20", "trainer=cpu"],
+        *["+trainer.accumulate_grad_batches=3", "optimizer=sgd"],
+    )
+    described = {"name": "run", "experiment": "single"}
+    outcome = fit(cfg, tmp_path / "whole", described)
+    look = SaveForResume._is_asked
+
+    def ask(self, trainer, at_epoch_end=False):
+        if trainer.current_epoch * 8 + trainer.fit_loop.batch_idx + 1 == stop_after:
+            self._listener.received = signal.SIGTERM
+        return look(self, trainer, at_epoch_end)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveForResume, "_is_asked", ask)
+        with pytest.raises(StoppedBySignalError):
+            fit(cfg, tmp_path / "stopped", described)
+    saved = torch.load(tmp_path / "stopped/checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == at // 8 * 3 + at % 8 // 3
+    again = fit(cfg, tmp_path / "stopped", described)
+    assert (again.measures, again.steps) == (outcome.measures, outcome.steps)
+
+
 def test_a_broken_checkpoint_is_named(ncflow, tmp_path):
     kill_when(start(tmp_path, *LONG), lambda: rows(tmp_path) >= 6)
     checkpoint = run_folder(tmp_path) / "checkpoints/last.ckpt"

@@ -12,7 +12,8 @@ from ncflow.environment import load_environment
 from ncflow.figures.claims.verdict import Verdict
 from ncflow.figures.report import MEASURES, Picture
 from ncflow.figures.tables import panel_keys
-from ncflow.loggers import identity_of, mode_of_process
+from ncflow.loggers import IDENTITY, identity_of, mode_of_process
+from ncflow.results import read_json
 from ncflow.wandb_server import import_wandb
 
 # What varies inside a panel of a figure, and so is not among its keys.
@@ -33,8 +34,12 @@ def upload(out: Path, runs: pd.DataFrame, verdicts: Sequence[Verdict], pictures:
 
     Returns:
         Where the run is, in one line.
+
+    Raises:
+        OSError: If another file is in the place of the run's id.
     """
     load_environment()
+    _refuse_foreign_identity(out / IDENTITY)
     run = _start(out, ", ".join(sorted(set(_values(runs, "experiment")) - {None})))
     with run:
         run.log(
@@ -48,6 +53,11 @@ def upload(out: Path, runs: pd.DataFrame, verdicts: Sequence[Verdict], pictures:
         folder = Path(run.dir).parent
         return f"offline in {folder}; `wandb sync {folder}` sends it"
     return run.url or "disabled by WANDB_MODE"
+
+
+def _refuse_foreign_identity(path: Path) -> None:
+    if os.path.lexists(path) and not isinstance((read_json(path) or {}).get("id"), str):
+        raise FileExistsError(f"{path} exists and was not written by ncflow: move it, or choose another --out")
 
 
 def _start(out: Path, group: str) -> Any:

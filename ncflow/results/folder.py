@@ -75,10 +75,6 @@ class RunFolder:
         """Its lock."""
         return lock(self.path)
 
-    def make(self) -> None:
-        """Make the folder where there is none."""
-        self.path.mkdir(parents=True, exist_ok=True)
-
     def begin(self) -> None:
         """Say whose the folder is, before anything else is written to it; the caller holds the lock."""
         write_json(self.path / RUN, {**self.described, "status": RUNNING})

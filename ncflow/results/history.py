@@ -92,8 +92,7 @@ class History:
 
     def agrees(self, mark: Mapping[str, Any] | None) -> bool:
         """Whether the file begins with the table that had a mark, under this version's columns."""
-        content = self._until(mark)
-        return content is not None and content.startswith(self._header.encode())
+        return self._until(mark) is not None
 
     def go_back(self, mark: Mapping[str, Any] | None) -> None:
         """Drop what came after a mark.
@@ -103,7 +102,7 @@ class History:
         """
         content = self._until(mark)
         rule = "the file, as it was, with which the checkpoint was saved"
-        require(content is not None and self.agrees(mark), "history", rule, str(self.path))
+        require(content is not None, "history", rule, str(self.path))
         assert content is not None
         if self.path.stat().st_size > len(content):
             os.truncate(self.path, len(content))
@@ -163,12 +162,13 @@ class History:
         return OSError(f"somebody else changed {self.path} while the run wrote it")
 
     def _until(self, mark: Mapping[str, Any] | None) -> bytes | None:
-        """What the file begins with, where that has the mark."""
+        """What the file begins with, where that has the mark and is such a table."""
         if mark is None or not self.path.is_file():
             return None
         with self.path.open("rb") as file:
             content = file.read(mark["bytes"])
-        return content if hashlib.sha256(content).hexdigest() == mark["sha256"] else None
+        whole = content.startswith(self._header.encode()) and hashlib.sha256(content).hexdigest() == mark["sha256"]
+        return content if whole else None
 
     def _is_table(self) -> bool:
         """Whether there is nothing to lose: no file, an empty one, or a table with the same first columns."""
