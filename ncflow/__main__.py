@@ -7,7 +7,7 @@ import sys
 def main() -> None:
     """Entry point of both: Ctrl-C ends it with one line at any moment, also while libraries are being imported."""
     try:
-        from ncflow.train import main as train
+        from ncflow.cli.train import main as train
 
         train()
     except KeyboardInterrupt:

@@ -18,7 +18,7 @@ from functools import partial
 import torch
 
 from ncflow.data.batches import Batches, Split
-from ncflow.measurement import measure_split
+from ncflow.measuring.split import measure_split
 from ncflow.models import MLP
 
 

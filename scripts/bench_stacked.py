@@ -30,7 +30,7 @@ def configs(cells: int, width: int, epochs: int, device: str) -> list:
     """Configs of a grid of seeds and weight decays."""
     from hydra import compose, initialize_config_dir
 
-    from ncflow.config import CONF_DIR, register
+    from ncflow.config.schema import CONF_DIR, register
 
     register()
     trainer = "gpu" if device == "cuda" else "cpu"
@@ -52,12 +52,12 @@ def seconds(kind: str, cells: int, width: int, epochs: int, device: str) -> floa
     """Seconds a run."""
     import torch
 
-    from ncflow.config import describe
-    from ncflow.fit import fit
+    from ncflow.config.identity import describe
     from ncflow.results import RunFolder
-    from ncflow.stacked import group
-    from ncflow.stacked.launcher import plan_runs
-    from ncflow.stacked.plan import MAY_DIFFER
+    from ncflow.training.fit import fit
+    from ncflow.training.stacked import group
+    from ncflow.training.stacked.launcher import plan_runs
+    from ncflow.training.stacked.plan import MAY_DIFFER
 
     torch.set_num_threads(1)
     number = min(cells, MOST_ALONE) if kind == "alone" else cells

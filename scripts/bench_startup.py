@@ -21,7 +21,7 @@ import sys, os
 from ncflow.models.classifier import Classifier
 Classifier.on_train_batch_end = lambda *a: os._exit(0)
 sys.argv = ["ncflow", *sys.argv[1:]]
-from ncflow.train import main
+from ncflow.cli.train import main
 main()
 """
 

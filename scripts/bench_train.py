@@ -19,10 +19,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning import Callback
 
-import ncflow.assembly
-import ncflow.fit
-from ncflow.config import CONF_DIR, register
-from ncflow.lifecycle import SaveForResume
+import ncflow.training.assembly
+import ncflow.training.fit
+from ncflow.callbacks.resume import SaveForResume
+from ncflow.config.schema import CONF_DIR, register
 from ncflow.seeding import derive_seed, epoch_order
 
 OVERRIDES = ["model.depth=4", "model.width=300", "model.norm=last", "weight_decay=5e-3", "trainer=cpu"]
@@ -38,7 +38,7 @@ def configuration(epochs: int, *more: str):
 def bare(epochs: int) -> list[float]:
     """Seconds of each epoch of a plain loop."""
     cfg = configuration(epochs)
-    data, classifier = ncflow.assembly.prepare(cfg)
+    data, classifier = ncflow.training.assembly.prepare(cfg)
     network, split = classifier.network, data.train
     optimizer = classifier.make_optimizer(classifier.parameter_groups())
     schedule = classifier.make_scheduler(optimizer)
@@ -78,11 +78,11 @@ def through_ncflow(epochs: int, every: int) -> tuple[float, list[float]]:
     cfg = configuration(epochs, f"measure.every_n_epochs={every}")
     clock = Clock()
     # The clock takes the place of the progress bar that somebody at a terminal sees.
-    ncflow.fit.EpochProgress, ncflow.fit.is_interactive = lambda name: clock, lambda: True
+    ncflow.training.fit.EpochProgress, ncflow.training.fit.is_interactive = lambda name: clock, lambda: True
     # Checkpoints every 5 epochs either way: what they cost is no cost of measuring.
-    ncflow.fit.SaveForResume = lambda path, _: SaveForResume(path, 5)
+    ncflow.training.fit.SaveForResume = lambda path, _: SaveForResume(path, 5)
     with tempfile.TemporaryDirectory() as folder:
-        outcome = ncflow.fit.fit(cfg, Path(folder), {"name": "bench"})
+        outcome = ncflow.training.fit.fit(cfg, Path(folder), {"name": "bench"})
     return outcome.seconds, clock.seconds
 
 

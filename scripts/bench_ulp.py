@@ -17,9 +17,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from ncflow.assembly import prepare
-from ncflow.config import CONF_DIR, describe, register
-from ncflow.fit import fit
+from ncflow.config.identity import describe
+from ncflow.config.schema import CONF_DIR, register
+from ncflow.training.assembly import prepare
+from ncflow.training.fit import fit
 
 RECIPE = ["experiment=pan_cao/fig2_small", "trainer=cpu", "logger.name=none"]
 RUN = ["data=teacher_mlp_small", "model.norm=last", "weight_decay=5e-3"]

@@ -29,9 +29,9 @@ from omegaconf import DictConfig, open_dict
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-import ncflow.assembly
-import ncflow.fit
-from ncflow.config import CONF_DIR, register
+import ncflow.training.assembly
+import ncflow.training.fit
+from ncflow.config.schema import CONF_DIR, register
 from ncflow.data.batches import Split
 from ncflow.data.vision import ByteImages
 
@@ -105,7 +105,7 @@ def now(device: str) -> float:
 def bare(arguments: argparse.Namespace) -> float:
     """Seconds an epoch of the usual loop."""
     cfg = configuration(arguments, arguments.epochs)
-    _, classifier = ncflow.assembly.prepare(cfg)
+    _, classifier = ncflow.training.assembly.prepare(cfg)
     layout = torch.channels_last if arguments.channels_last else torch.contiguous_format
     device, network = torch.device(arguments.device), classifier.network
     network.to(device, memory_format=layout).train()
@@ -148,19 +148,19 @@ class Clock(Callback):
 @contextmanager
 def clocked(device: str) -> Iterator[Clock]:
     """A clock in the place of the progress bar that somebody at a terminal sees."""
-    clock, before = Clock(device), (ncflow.fit.EpochProgress, ncflow.fit.is_interactive)
-    ncflow.fit.EpochProgress, ncflow.fit.is_interactive = lambda name: clock, lambda: True
+    clock, before = Clock(device), (ncflow.training.fit.EpochProgress, ncflow.training.fit.is_interactive)
+    ncflow.training.fit.EpochProgress, ncflow.training.fit.is_interactive = lambda name: clock, lambda: True
     try:
         yield clock
     finally:
-        ncflow.fit.EpochProgress, ncflow.fit.is_interactive = before
+        ncflow.training.fit.EpochProgress, ncflow.training.fit.is_interactive = before
 
 
 def through_ncflow(arguments: argparse.Namespace) -> float:
     """Seconds an epoch of a run as the command line makes it."""
     epochs = arguments.epochs + 2  # the first warms up; the last one's lap would hold the measurement at the end
     with tempfile.TemporaryDirectory() as folder, clocked(arguments.device) as clock:
-        ncflow.fit.fit(configuration(arguments, epochs), Path(folder), {"name": "bench"})
+        ncflow.training.fit.fit(configuration(arguments, epochs), Path(folder), {"name": "bench"})
     return (clock.laps[-2] - clock.laps[0]) / arguments.epochs
 
 

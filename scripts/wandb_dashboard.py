@@ -12,7 +12,7 @@ import re
 import sys
 from typing import NoReturn
 
-from ncflow.environment import load_environment
+from ncflow.runtime.environment import load_environment
 
 # What runs log: the metrics that the workspace names, and those that it names once more for each layer.
 METRICS = INTRA, INTER, NC1, LOSS, ACCURACY, TEST_ACCURACY, GAMMA_NORM, STATUS = (

@@ -9,8 +9,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from ncflow.assembly import prepare
-from ncflow.config import CONF_DIR, ConfigError, register
+from ncflow.config.schema import CONF_DIR, ConfigError, register
+from ncflow.training.assembly import prepare
 
 torch.set_num_threads(1)
 torch.set_flush_denormal(True)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ncflow.figures import style
-from ncflow.figures.claims.cbmm_117 import (
+from ncflow.figures.papers.cbmm_117.claims import (
     decay_concentrates_margins,
     decay_frees_margins_of_their_start,
     decay_frees_rho_of_its_start,
@@ -18,9 +18,15 @@ from ncflow.figures.claims.cbmm_117 import (
     random_labels_raise_rho,
     square_loss_collapses,
 )
-from ncflow.figures.claims.verdict import FAILS, HOLDS, TOO_FEW
-from ncflow.figures.dynamics import COLLAPSE, norm_against_accuracy, norms_and_errors, over_epochs, with_test_error
-from ncflow.figures.recipes import drawings
+from ncflow.figures.papers.figures import drawings
+from ncflow.figures.papers.verdict import FAILS, HOLDS, TOO_FEW
+from ncflow.figures.plots.dynamics import (
+    COLLAPSE,
+    norm_against_accuracy,
+    norms_and_errors,
+    over_epochs,
+    with_test_error,
+)
 from ncflow.results import COLUMNS, MARGIN_QUANTILES, load_history, load_runs, write_json
 
 INITS, EPOCHS = (1.0, 3.0, 5.0), np.arange(0, 101, 10)

@@ -9,11 +9,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ncflow.assembly import prepare
-from ncflow.config import CONF_DIR, ConfigError, build, flat_config, folder_name, run_id, slug
+from ncflow.config.build import build
+from ncflow.config.explain import explain
+from ncflow.config.identity import flat_config, folder_name, run_id, slug
+from ncflow.config.schema import CONF_DIR, ConfigError
 from ncflow.data.synthetic import SampleIndex, TeacherMLP
 from ncflow.data.vision import Digits
-from ncflow.explain import explain
+from ncflow.training.assembly import prepare
 from tests.conftest import TINY
 from tests.image_files import write_cifar, write_imagenet32, write_mnist
 

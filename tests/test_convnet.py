@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from ncflow.assembly import prepare
 from ncflow.checks import ArgumentError
-from ncflow.config import ConfigError
+from ncflow.config.schema import ConfigError
 from ncflow.data.batches import Batches, Split
-from ncflow.features import extract, resolve_layers
-from ncflow.fit import fit
+from ncflow.measuring.features import extract, resolve_layers
 from ncflow.metrics.margins import weight_norm_product
 from ncflow.models import MLP
 from ncflow.models.classifier import parameter_groups
 from ncflow.models.convnet import ConvNet
 from ncflow.models.init import weight_layers
 from ncflow.results import HISTORY
+from ncflow.training.assembly import prepare
+from ncflow.training.fit import fit
 
 ON_DIGITS = ["data=digits", "data.classes=[1,2]", "data.num_samples=60", "model=convnet", "trainer=cpu"]
 

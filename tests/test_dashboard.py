@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ncflow.config import flat_config
+from ncflow.config.identity import flat_config
 from tests.conftest import TINY, run_folder
 from tests.wandb_files import read_all
 from tests.wandb_server import serving

@@ -8,9 +8,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from ncflow import memory
 from ncflow.checks import ArgumentError
-from ncflow.data import arrays
+from ncflow.data import arrays, memory
 from ncflow.data.arrays import Arrays
 from ncflow.data.batches import Batches, Split, batch_bounds
 from ncflow.data.labels import randomize_labels

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from ncflow import environment
-from ncflow.environment import NAMES, load_environment
+from ncflow.runtime import environment
+from ncflow.runtime.environment import NAMES, load_environment
 
 
 @pytest.fixture

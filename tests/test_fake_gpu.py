@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from ncflow.assembly import prepare
 from ncflow.metrics import NeuralCollapse
 from ncflow.metrics.margins import margins
-from ncflow.stacked import measure
-from ncflow.stacked.data import StackedBatches
-from ncflow.stacked.modules import StackedNetwork, cell_losses
-from ncflow.stacked.optimizer import CellOptimizer
+from ncflow.training.assembly import prepare
+from ncflow.training.stacked import measure
+from ncflow.training.stacked.data import StackedBatches
+from ncflow.training.stacked.modules import StackedNetwork, cell_losses
+from ncflow.training.stacked.optimizer import CellOptimizer
 from tests.conftest import TINY
 
 CELLS, SAMPLES, CLASSES, WIDTH = 3, 300, 4, 16

@@ -4,7 +4,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ncflow.checks import ArgumentError
-from ncflow.features import extract, frozen, resolve_layers
+from ncflow.measuring.features import extract, frozen, resolve_layers
 from ncflow.models.mlp import MLP
 
 X, Y = torch.randn(37, 4), torch.randint(3, (37,))

@@ -15,19 +15,19 @@ import scipy.stats
 import wandb
 from PIL import Image
 
-from ncflow import loggers
+from ncflow.cli.figures import main, render
 from ncflow.figures import style
-from ncflow.figures.claims.pan_cao import CLAIMS
-from ncflow.figures.claims.verdict import FAILS, HOLDS, TOO_FEW, rank_trend
-from ncflow.figures.cli import main, render
-from ncflow.figures.optimality import collapse_against_gap
-from ncflow.figures.plots import MEAN, QUANTILE, collapse_against
-from ncflow.figures.recipes import FIGURES, drawings
-from ncflow.figures.recipes.pan_cao import published
-from ncflow.figures.report import Picture
+from ncflow.figures.papers.figures import FIGURES, drawings
+from ncflow.figures.papers.pan_cao.claims import CLAIMS
+from ncflow.figures.papers.pan_cao.figures import published
+from ncflow.figures.papers.verdict import FAILS, HOLDS, TOO_FEW, rank_trend
+from ncflow.figures.plots.collapse import MEAN, QUANTILE, collapse_against
+from ncflow.figures.plots.optimality import collapse_against_gap
+from ncflow.figures.report.page import Picture
+from ncflow.figures.report.upload import table_of_runs, upload
 from ncflow.figures.tables import over_seeds, panel_keys, panels
-from ncflow.figures.upload import table_of_runs, upload
 from ncflow.results import COLUMNS, load_history, load_runs, write_json
+from ncflow.runtime import wandb_logger as loggers
 from ncflow.theory.bounds import bounds_from_norms, proof_kappa
 from ncflow.theory.layer_peeled import minimum_regularized_loss
 from tests.wandb_files import read_all

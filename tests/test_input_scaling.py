@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from ncflow.assembly import prepare
 from ncflow.data.base import _ROWS, InMemoryData
 from ncflow.data.batches import Split
 from ncflow.data.vision import ByteImages, Digits
-from ncflow.fit import fit
+from ncflow.training.assembly import prepare
+from ncflow.training.fit import fit
 
 SAMPLES = _ROWS + 300  # more than one chunk
 

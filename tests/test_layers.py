@@ -1,7 +1,9 @@
 """The import rule: a module imports only from its left, so that a reader follows one direction."""
 
 import ast
+import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,32 +12,25 @@ import ncflow
 
 ROOT = Path(ncflow.__file__).parent
 ORDER = [
-    {"checks", "seeding", "environment", "memory"},
-    {"cells", "config", "theory"},
-    {"data"},
-    {"models"},
-    {"features"},
-    {"metrics"},
-    {"measurement"},
-    {"results", "squeue", "wandb_server"},
-    {"progress", "loggers", "reports", "status", "signals"},
-    {"processes", "status_cli"},
-    {"callbacks", "explain"},
-    {"lifecycle", "snapshots", "margin_log"},
-    {"checkpoints", "entry"},
-    {"assembly"},
-    {"fit"},
-    {"train", "stacked"},
-    {"slurm"},
-    {"figures"},
+    {"checks", "seeding"},
+    {"results"},
+    {"theory", "data", "models", "metrics", "config", "runtime"},
+    {"measuring", "figures"},
+    {"callbacks"},
+    {"training"},
+    {"sweeps"},
+    {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-FIGURES_MAY_READ = {"environment", "results", "theory", "config", "checks", "loggers", "wandb_server", "figures"}
-FILES = sorted(file for file in ROOT.rglob("*.py") if "plugin" not in file.parts)
+FILES = sorted(ROOT.rglob("*.py"))
 
 
 def part(file: Path) -> str:
     return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def module_of(file: Path) -> str:
+    return ".".join(("ncflow", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
 
 def imports(file: Path):
@@ -56,12 +51,45 @@ def test_imports_only_from_its_left(file):
         other = module.split(".")[1]
         if other != own:
             assert RANK[other] < RANK[own], f"{file} imports {module}"
-        if own == "figures":
-            assert other in FIGURES_MAY_READ, f"{file} imports {module}"
 
 
-def test_every_module_has_a_rank():
-    assert {part(file) for file in FILES} - {"__init__", "__main__"} <= set(RANK)
+def test_no_two_modules_import_each_other_by_any_way():
+    known = {module_of(file): file for file in FILES}
+    uses = {}
+    for name, file in known.items():
+        tree = ast.parse(file.read_text())
+        named = {
+            f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in known else node.module
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        uses[name] = {other for other in named if other in known and other != "ncflow"}
+    list(TopologicalSorter(uses).static_order())  # raises CycleError
+
+
+def test_the_listing_is_the_architecture():
+    """In the package itself lie two small modules that everything may use; all else is in folders that have a rank."""
+    assert {part(file) for file in FILES} - {"__init__", "__main__"} == set(RANK)
+    assert {file.stem for file in FILES if file.parent == ROOT} == {"__init__", "__main__", "checks", "seeding"}
+
+
+def test_only_plots_and_what_writes_their_files_know_matplotlib():
+    allowed = {"plots", "style.py", "files.py", "papers", "figures.py", "theory.py"}
+    for file in FILES:
+        if "matplotlib" in file.read_text():
+            assert allowed & set(file.relative_to(ROOT).parts), file
+
+
+def test_verdicts_and_results_need_nothing_heavy():
+    code = "import sys, {}; print(*(name for name in {!r} if name in sys.modules))"
+    for module, heavy in (
+        ("ncflow.results", ("pandas", "torch", "matplotlib")),
+        ("ncflow.config.identity", ("torch", "pandas")),
+        ("ncflow.figures.papers.claims", ("torch", "matplotlib")),
+    ):
+        found = subprocess.check_output([sys.executable, "-c", code.format(module, heavy)], text=True)
+        assert found.split() == [], module
 
 
 def test_the_measures_need_torch_alone():
@@ -76,9 +104,8 @@ def test_the_measures_need_torch_alone():
             assert {name.split(".")[0] for name in foreign} - sys.stdlib_module_names <= {"torch"}, file
 
 
-def test_only_the_assembling_modules_see_the_config():
-    allowed = {"assembly", "cells", "checkpoints", "entry", "config", "fit", "train", "explain", "slurm", "stacked"}
+def test_only_what_trains_and_what_commands_see_the_config():
     for file in FILES:
-        if part(file) not in allowed:
+        if part(file) not in {"config", "training", "sweeps", "cli"}:
             assert "omegaconf" not in file.read_text(), file
-            assert "ncflow.config" not in list(imports(file)), file
+            assert not [module for module in imports(file) if module.startswith("ncflow.config")], file

@@ -22,14 +22,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ncflow import loggers, wandb_server
-from ncflow.assembly import make_logger
 from ncflow.callbacks import NeuralCollapseCallback
-from ncflow.config import ConfigError, flat_config
-from ncflow.fit import fit
-from ncflow.loggers import WandbRunLogger, _histogram, _tags, log_finished, wandb_logger
+from ncflow.config.identity import flat_config
+from ncflow.config.schema import ConfigError
 from ncflow.results import load_history, write_json
-from ncflow.wandb_server import _ask, _key
+from ncflow.runtime import wandb_logger as loggers
+from ncflow.runtime import wandb_server
+from ncflow.runtime.wandb_logger import WandbRunLogger, _histogram, _tags, log_finished, wandb_logger
+from ncflow.runtime.wandb_server import _ask, _key
+from ncflow.training.assembly import make_logger
+from ncflow.training.fit import fit
 from tests.conftest import TINY, environment, run_folder
 from tests.wandb_files import files, read_all
 from tests.wandb_server import listening, nowhere, serving
@@ -166,7 +168,7 @@ def test_runs_of_one_process_are_runs_of_their_own_also_where_they_diverge(wandb
 
 def test_wandb_is_imported_for_no_other_logger(ncflow):
     code = (
-        "import sys; from ncflow.train import main\n"
+        "import sys; from ncflow.cli.train import main\n"
         "try: main()\nexcept SystemExit as e: assert not e.code\nassert 'wandb' not in sys.modules"
     )
     done = ncflow(*TINY, program=(sys.executable, "-c", code))
@@ -195,7 +197,7 @@ def test_histograms_leave_out_what_is_not_finite(values):
 
 # Right after the measures of an epoch: ends as a kill would, or as a batch system asks for it.
 ENDING = (
-    "import os, signal; from ncflow.callbacks import NeuralCollapseCallback; from ncflow.train import main\n"
+    "import os, signal; from ncflow.callbacks import NeuralCollapseCallback; from ncflow.cli.train import main\n"
     "measure = NeuralCollapseCallback.measure\n"
     "def ending(self, trainer, module, epoch):\n"
     "    measure(self, trainer, module, epoch)\n"
@@ -409,7 +411,7 @@ def test_runs_that_are_open_together_wait_together_for_a_server_that_went_away(p
 
 # Waits in epoch 5 until the server has rows and is gone.
 WAITING = (
-    "import os, time; from ncflow.callbacks import NeuralCollapseCallback; from ncflow.train import main\n"
+    "import os, time; from ncflow.callbacks import NeuralCollapseCallback; from ncflow.cli.train import main\n"
     "measure = NeuralCollapseCallback.measure\n"
     "def waiting(self, trainer, module, epoch):\n"
     "    while epoch == 6 and not os.path.exists(os.environ['GONE']): time.sleep(0.05)\n"

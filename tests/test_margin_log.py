@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from ncflow.config import flat_config, run_id
-from ncflow.margin_log import LogMargins, _quantiles, _spread
+from ncflow.callbacks.margins import LogMargins, _quantiles, _spread
+from ncflow.config.identity import flat_config, run_id
 from ncflow.results import MARGIN_COLUMNS, MARGIN_QUANTILES, MARGINS, History, load_margins, write_json
 from tests.conftest import TINY, run_folder
 
@@ -20,7 +20,7 @@ STEPS = [*EVERY, "measure.first_steps=14"]
 
 
 def test_rows_are_the_quantiles_of_the_margins_of_all_samples(ncflow, tmp_path, config):
-    from ncflow.assembly import prepare
+    from ncflow.training.assembly import prepare
 
     done = ncflow(*EVERY, "model.norm=all", "measure.batch_size=70")
     assert done.returncode == 0, done.stderr
@@ -108,7 +108,7 @@ def test_measuring_changes_nothing_in_training(ncflow, tmp_path):
 def crash_at(step):
     """A program that dies, with a row half written, once it has written the row of a step."""
     return (
-        "import os; from ncflow.results import History; from ncflow.train import main; append = History.append\n"
+        "import os; from ncflow.results import History; from ncflow.cli.train import main; append = History.append\n"
         "def dying(self, rows):\n"
         "    append(self, rows)\n"
         f"    if rows[0].get('step') == {step}:\n"

@@ -7,11 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from ncflow.assembly import prepare
+from ncflow.callbacks.resume import SaveForResume
 from ncflow.checks import ArgumentError
-from ncflow.config import ConfigError
-from ncflow.fit import fit
-from ncflow.lifecycle import SaveForResume
+from ncflow.config.schema import ConfigError
 from ncflow.metrics.margins import weight_norm_product
 from ncflow.models import MLP, Classifier
 from ncflow.models.classifier import parameter_groups
@@ -20,6 +18,8 @@ from ncflow.models.init import weight_layers
 from ncflow.models.losses import SquareLoss
 from ncflow.models.normalization import directions, retract
 from ncflow.results import CHECKPOINT, HISTORY
+from ncflow.training.assembly import prepare
+from ncflow.training.fit import fit
 
 KINDS = ["weight", "lagrange"]
 ON_DIGITS = ["data=digits", "data.classes=[1,2]", "data.max_norm=1", "model=convnet", "loss=square", "trainer=cpu"]

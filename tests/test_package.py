@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ncflow.config import CONF_DIR
-from ncflow.environment import NAMES
+from ncflow.config.schema import CONF_DIR
+from ncflow.runtime.environment import NAMES
 from tests.conftest import TINY, environment, run_folder
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +34,7 @@ def test_wheel_holds_configs_and_plugin_and_nothing_else(wheel):
     for file in (ROOT / "conf").rglob("*.yaml"):
         assert f"ncflow/conf/{file.relative_to(ROOT / 'conf')}" in names
     assert {"hydra_plugins/ncflow_sweeper.py", "hydra_plugins/ncflow_slurm.py"} <= set(names)
-    assert not [name for name in names if name.startswith(("tests", "scripts", "conf/", "ncflow/plugin"))]
+    assert not [name for name in names if name.startswith(("tests", "scripts", "conf/", "ncflow/sweeps/plugin"))]
 
 
 def test_wheel_works_outside_the_checkout(wheel, tmp_path):
@@ -52,7 +52,7 @@ def test_wheel_works_outside_the_checkout(wheel, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "2 runs: 2 done"
-    code = "from ncflow.figures.cli import main; main(['runs'])"
+    code = "from ncflow.cli.figures import main; main(['runs'])"
     figures = subprocess.run([python, "-c", code], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert "trajectories" in figures.stdout, figures.stderr
 

@@ -12,12 +12,15 @@ from lightning import Trainer
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ncflow import assembly, processes
-from ncflow.assembly import prepare
-from ncflow.config import CONF_DIR, ConfigError, claim_folder, run_id
-from ncflow.explain import explain
+from ncflow.config.explain import explain
+from ncflow.config.identity import run_id
+from ncflow.config.schema import CONF_DIR, ConfigError
+from ncflow.config.validate import claim_folder
 from ncflow.models.mlp import MLP
-from ncflow.stacked.plan import _NEEDED, why_alone
+from ncflow.runtime import processes
+from ncflow.training import assembly
+from ncflow.training.assembly import prepare
+from ncflow.training.stacked.plan import _NEEDED, why_alone
 from tests.conftest import TINY
 
 ALONE = ["~optimizer.betas", "~optimizer.eps", "~optimizer.fused"]

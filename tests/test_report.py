@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ncflow.figures.claims.verdict import FAILS, HOLDS, TOO_FEW, Verdict
-from ncflow.figures.report import Picture, write_report
+from ncflow.figures.papers.verdict import FAILS, HOLDS, TOO_FEW, Verdict
+from ncflow.figures.report.page import Picture, write_report
 from ncflow.results import load_runs, write_json
 
 VERSIONS = {"version/torch": "2.6.0", "version/ncflow": "0.1.0"}

@@ -14,9 +14,9 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from ncflow.config import ConfigError
+from ncflow.config.schema import ConfigError
 from ncflow.results import load_runs, status_of
-from ncflow.slurm import check
+from ncflow.sweeps.slurm import check
 from tests.conftest import TINY, environment, run_folder
 
 LONG = ["epochs=200", "model.width=48", "data.num_samples=1200", "data.num_test=100", "trainer=cpu"]
@@ -142,7 +142,7 @@ def test_eager_submission_returns_at_once_and_is_not_repeated(ncflow, tmp_path):
         job = job_of_sweep(tmp_path)
         assert f"submitted 2 runs as SLURM job {job}" in first.stdout
         assert load_runs(tmp_path)["status"].tolist() == ["pending", "pending"]
-        status = [sys.executable, "-c", "from ncflow.status_cli import main; main()", "runs"]
+        status = [sys.executable, "-c", "from ncflow.cli.status import main; main()", "runs"]
         seen = subprocess.run(status, cwd=tmp_path, env=environment(), capture_output=True, text=True)
         assert "2 pending" in seen.stdout, seen.stderr
         second = ncflow(*eager)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from ncflow.figures.cli import main
-from ncflow.figures.geometry import _spread, collapse_in_space, views
+from ncflow.callbacks.snapshots import SnapshotFeatures, _rank_in_class
+from ncflow.cli.figures import main
+from ncflow.figures.plots.geometry import _spread, collapse_in_space, views
 from ncflow.results import Snapshot, load_snapshots
-from ncflow.snapshots import SnapshotFeatures, _rank_in_class
 from ncflow.theory.simplex import simplex_etf
 from tests.conftest import TINY, run_folder
 
@@ -17,7 +17,7 @@ SNAP = [*TINY, "data.num_classes=3", "measure.every_n_epochs=2", "measure.snapsh
 
 
 def test_snapshots_are_the_features_of_the_first_samples_and_the_means_of_all(ncflow, tmp_path, config):
-    from ncflow.assembly import prepare
+    from ncflow.training.assembly import prepare
 
     done = ncflow(*SNAP)
     assert done.returncode == 0, done.stderr

@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from ncflow.assembly import prepare
 from ncflow.checks import ArgumentError
-from ncflow.config import ConfigError, build
-from ncflow.fit import fit
-from ncflow.measurement import Outputs
+from ncflow.config.build import build
+from ncflow.config.schema import ConfigError
+from ncflow.measuring.split import Outputs
 from ncflow.metrics.margins import margins
 from ncflow.models.classifier import Classifier
 from ncflow.models.losses import ExponentialLoss, SquareLoss
 from ncflow.results import CHECKPOINT
+from ncflow.training.assembly import prepare
+from ncflow.training.fit import fit
 
 ON_DIGITS = ["data=digits", "data.classes=[1,2]", "data.num_samples=60", "trainer=cpu", "epochs=3"]
 SMALL_MLP = ["model.width=8", "model.norm=none", "optimizer=sgd", "optimizer.lr=0.01", "scheduler=constant"]

@@ -15,22 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ncflow.cells import folder_of
-from ncflow.config import ConfigError, describe, run_id, without_hydra
+from ncflow.config.compose import folder_of
+from ncflow.config.identity import describe, run_id, without_hydra
+from ncflow.config.schema import ConfigError
 from ncflow.models import MLP, Classifier
 from ncflow.models.classifier import parameter_groups
 from ncflow.models.losses import ExponentialLoss, SquareLoss
 from ncflow.models.vgg import VGG
 from ncflow.results import RunFolder, load_runs, lock, run_folders
 from ncflow.seeding import epoch_order
-from ncflow.stacked import group, products
-from ncflow.stacked.data import StackedBatches
-from ncflow.stacked.homes import Home, homes
-from ncflow.stacked.launcher import plan_sweep, train_group
-from ncflow.stacked.modules import StackedNetwork, can_be_stacked, cell_losses
-from ncflow.stacked.optimizer import CellOptimizer
-from ncflow.stacked.plan import MAY_DIFFER
-from ncflow.status import look
+from ncflow.sweeps.status import look
+from ncflow.training.stacked import group, products
+from ncflow.training.stacked.data import StackedBatches
+from ncflow.training.stacked.homes import Home, homes
+from ncflow.training.stacked.launcher import plan_sweep, train_group
+from ncflow.training.stacked.modules import StackedNetwork, can_be_stacked, cell_losses
+from ncflow.training.stacked.optimizer import CellOptimizer
+from ncflow.training.stacked.plan import MAY_DIFFER
 from tests.conftest import environment
 from tests.wandb_files import read_all
 
@@ -185,7 +186,7 @@ def test_minibatches_are_those_of_each_run_alone(monkeypatch):
     sources, seeds = torch.tensor([0, 1, 1]), [5, 5, 6]
     orders = torch.stack([epoch_order(seed, 2, 21) for seed in seeds])
     for at_once in (1, 200, 2**29):
-        monkeypatch.setattr("ncflow.stacked.data._BYTES_AT_ONCE", at_once)
+        monkeypatch.setattr("ncflow.training.stacked.data._BYTES_AT_ONCE", at_once)
         batches = list(StackedBatches(inputs, labels, sources, 5, lambda: orders))
         assert [batch.labels.shape[1] for batch in batches] == [5, 5, 5, 6]
         for cell, source in enumerate(sources):
@@ -419,7 +420,9 @@ def test_groups_are_cut_to_size_and_to_the_memory(config):
 
 def test_on_a_cpu_groups_fit_its_caches(config, monkeypatch):
     configs = sweep(config, cells=[[f"seed={seed}"] for seed in range(4)])
-    monkeypatch.setattr("ncflow.stacked.launcher._CPU_CACHE", 2 * 4 * 4 * (16 * 300 + 2 * 300 * 300 + 300 + 300 * 4))
+    monkeypatch.setattr(
+        "ncflow.training.stacked.launcher._CPU_CACHE", 2 * 4 * 4 * (16 * 300 + 2 * 300 * 300 + 300 + 300 * 4)
+    )
     assert [len(group.cells) for group in plan_sweep(configs, OPTIONS).groups] == [2, 2]
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from ncflow import status_cli
+from ncflow.cli import status as status_cli
+from ncflow.cli.status import duration, main
 from ncflow.results import DONE, FAILED, INTERRUPTED, PENDING, RUNNING, write_json
-from ncflow.squeue import Job, QueueError, ask_squeue, parse_squeue
-from ncflow.status import RunState, look, merge, survey, total_seconds_left
-from ncflow.status_cli import duration, main
+from ncflow.sweeps.squeue import Job, QueueError, ask_squeue, parse_squeue
+from ncflow.sweeps.status import RunState, look, merge, survey, total_seconds_left
 from tests.conftest import environment
 from tests.terminals import in_a_terminal
 
-PROGRAM = [sys.executable, "-c", "from ncflow.status_cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from ncflow.cli.status import main; main()"]
 
 
 @pytest.fixture(autouse=True)
@@ -566,7 +566,7 @@ def test_impossible_options_are_refused(tmp_path, capsys, options):
 
 def test_it_starts_without_the_heavy_libraries():
     heavy = ["torch", "lightning", "pandas", "numpy", "matplotlib", "hydra", "omegaconf", "wandb"]
-    code = f"import sys, ncflow.status_cli; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, ncflow.cli.status; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize, minimize_scalar
 
 from ncflow.checks import ArgumentError
-from ncflow.figures.theory_cli import main
+from ncflow.cli.theory import main
 from ncflow.theory.bounds import (
     batch_norm_rms,
     bounds_from_norms,
@@ -398,7 +398,7 @@ def test_flow_command_refuses_in_one_line(options, complaint, capsys):
 
 def test_numbers_alone_load_neither_torch_nor_pictures():
     lines = [
-        "import sys; from ncflow.figures.theory_cli import main",
+        "import sys; from ncflow.cli.theory import main",
         "main(['optimum', '--classes=4', '--weight-decay=0.01'])",
         "print({'torch', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules))",
     ]

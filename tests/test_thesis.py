@@ -8,17 +8,17 @@ import pytest
 
 from ncflow.checks import ArgumentError
 from ncflow.figures import style
-from ncflow.figures.claims.pan_thesis import (
+from ncflow.figures.papers.figures import drawings
+from ncflow.figures.papers.pan_thesis.claims import (
     CLAIMS,
     collapse_improves_with_decay,
     collapse_sharpens_with_depth,
     effective_depth_falls_with_decay,
     only_affine_bn_collapses,
 )
-from ncflow.figures.claims.verdict import FAILS, HOLDS, TOO_FEW
-from ncflow.figures.depth import SPREAD, last_rows
-from ncflow.figures.geometry import classes_in_the_plane
-from ncflow.figures.recipes import drawings
+from ncflow.figures.papers.verdict import FAILS, HOLDS, TOO_FEW
+from ncflow.figures.plots.geometry import classes_in_the_plane
+from ncflow.figures.tables import SPREAD, last_rows
 from ncflow.results import COLUMNS, Snapshot, load_history, load_runs, write_json
 from ncflow.theory.depth import effective_depth
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from torch import nn
 
-from ncflow.assembly import prepare
 from ncflow.models.mlp import MLP
 from ncflow.results import load_history, load_runs
 from ncflow.seeding import derive_seed, epoch_order
+from ncflow.training.assembly import prepare
 from tests.conftest import TINY, environment, heed_ctrl_c, run_folder
 
 MEASURES = ("train/", "test/")
@@ -66,7 +66,7 @@ def test_a_run_leaves_its_folder_and_is_skipped_the_second_time(ncflow, tmp_path
 def test_a_skipped_run_does_not_load_pytorch(ncflow, tmp_path):
     assert ncflow(*TINY).returncode == 0
     code = (
-        "import sys; from ncflow.train import main\n"
+        "import sys; from ncflow.cli.train import main\n"
         "try: main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
     )
     again = ncflow(*TINY, program=(sys.executable, "-c", code))
@@ -91,7 +91,7 @@ def test_output_is_plain_lines_where_nobody_watches(ncflow):
 
 def test_denormals_are_flushed(ncflow):
     code = (
-        "import sys, torch; from ncflow.train import main\n"
+        "import sys, torch; from ncflow.cli.train import main\n"
         "tiny = lambda: float(torch.tensor([1e-30]) * torch.tensor([1e-10]))\n"
         "assert tiny() != 0\ntry: main()\nexcept SystemExit as e: assert not e.code\nassert tiny() == 0"
     )
@@ -267,9 +267,9 @@ def test_a_signal_ends_a_sweep(tmp_path):
 )
 def test_a_stop_after_any_batch_changes_nothing(stop_after, precision, config, tmp_path, monkeypatch):
     """8 batches an epoch; after the last of an epoch, the stop is at the epoch's end."""
-    from ncflow.fit import fit
-    from ncflow.lifecycle import SaveForResume
-    from ncflow.signals import StoppedBySignalError
+    from ncflow.callbacks.resume import SaveForResume
+    from ncflow.runtime.signals import StoppedBySignalError
+    from ncflow.training.fit import fit
 
     options = ["epochs=4", "data.num_samples=60", "batch_size=8", "model.width=16", "data.num_test=20", "trainer=cpu"]
     cfg = config(
@@ -307,9 +307,9 @@ def test_a_stop_after_any_batch_changes_nothing(stop_after, precision, config, t
 @pytest.mark.parametrize(("stop_after", "at"), [(4, 6), (6, 6), (7, 8), (13, 14)])
 def test_a_stop_between_gradients_that_are_summed_waits_for_their_step(stop_after, at, config, tmp_path, monkeypatch):
     """8 batches an epoch in steps of 3, 3 and 2 batches."""
-    from ncflow.fit import fit
-    from ncflow.lifecycle import SaveForResume
-    from ncflow.signals import StoppedBySignalError
+    from ncflow.callbacks.resume import SaveForResume
+    from ncflow.runtime.signals import StoppedBySignalError
+    from ncflow.training.fit import fit
 
     cfg = config(
         *["epochs=3", "data.num_samples=60", "batch_size=8", "model.width=16", "data.num_test=20", "trainer=cpu"],

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from ncflow.assembly import prepare
 from ncflow.checks import ArgumentError
-from ncflow.config import ConfigError
+from ncflow.config.schema import ConfigError
 from ncflow.data.synthetic import SampleIndex
 from ncflow.models.classifier import parameter_groups
 from ncflow.models.unconstrained import Unconstrained
 from ncflow.theory.layer_peeled import minimum_regularized_loss
+from ncflow.training.assembly import prepare
 from tests.conftest import run_folder
 
 CASES = [

@@ -14,15 +14,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from ncflow.cli import theory
+from ncflow.cli.figures import main, summary
+from ncflow.cli.status import main as status
 from ncflow.figures import files, style
-from ncflow.figures import theory_cli as theory
-from ncflow.figures.claims import judge
-from ncflow.figures.claims.pan_cao import CLAIMS
-from ncflow.figures.cli import main, summary
-from ncflow.figures.geometry import animate
-from ncflow.figures.plots import collapse_against, norm_entries, panel_title
-from ncflow.figures.recipes import FIGURES, drawings
-from ncflow.figures.tables import panels
+from ncflow.figures.papers.claims import judge
+from ncflow.figures.papers.figures import FIGURES, drawings
+from ncflow.figures.papers.pan_cao.claims import CLAIMS
+from ncflow.figures.plots.collapse import collapse_against
+from ncflow.figures.plots.geometry import animate
+from ncflow.figures.plots.panels import norm_entries
+from ncflow.figures.tables import panel_title, panels
 from ncflow.results import (
     MARGIN_QUANTILES,
     UNREADABLE,
@@ -33,7 +35,6 @@ from ncflow.results import (
     load_snapshots,
     write_json,
 )
-from ncflow.status_cli import main as status
 from tests import damages
 from tests.test_cbmm import sweep as memo
 from tests.test_figures import sweep
@@ -248,7 +249,7 @@ def test_a_norm_of_a_users_own_has_a_look_of_its_own(runs, capsys, monkeypatch):
         edit(folder, model__norm=norm)
         if norm == "my norm $$":
             edit(folder, data__name="my $x^ data")
-    monkeypatch.setattr("ncflow.figures.cli.render", lambda figure, kind: b"")
+    monkeypatch.setattr("ncflow.cli.figures.render", lambda figure, kind: b"")
     main([str(root)])
     assert {file.name for file in (root / "figures").iterdir()} >= {"fig2.png", "gap.png"}
     assert capsys.readouterr().err == ""
@@ -301,7 +302,7 @@ def test_names_in_the_report_stay_text(runs):
 
 def test_long_and_like_names_give_each_panel_a_file(runs, monkeypatch):
     root, _ = runs
-    monkeypatch.setattr("ncflow.figures.cli.render", lambda figure, kind: b"")
+    monkeypatch.setattr("ncflow.cli.figures.render", lambda figure, kind: b"")
     named = ["漢" * 300, "字" * 300, "a b", "a$b"]
     for number, folder in enumerate(sorted(root.iterdir())):
         edit(folder, data__name=named[number % 4], model__kind="漢" * (9 + 99 * (number // 4 % 2)))
@@ -336,8 +337,8 @@ def test_a_figure_and_a_claim_that_fail_cost_a_line_each(runs, capsys, monkeypat
     def fail(*arguments):
         raise RuntimeError("no\nway")
 
-    monkeypatch.setattr("ncflow.figures.recipes.pan_cao.collapse_against", fail)
-    monkeypatch.setattr("ncflow.figures.claims.CLAIMS", {"pan_cao": (fail, *CLAIMS[1:])})
+    monkeypatch.setattr("ncflow.figures.papers.pan_cao.figures.collapse_against", fail)
+    monkeypatch.setattr("ncflow.figures.papers.claims.CLAIMS", {"pan_cao": (fail, *CLAIMS[1:])})
     with pytest.raises(SystemExit, match="1"):
         main([str(root), "--figure", "fig2", "--figure", "gap"])
     out, err = capsys.readouterr()
@@ -498,7 +499,7 @@ def test_damage_costs_a_line_and_nothing_else(whole, tmp_path, capsys, caplog, m
     assert shown.startswith(f"{len(table)} runs: ")
     if case in DRAWN:
         if case > 0:
-            monkeypatch.setattr("ncflow.figures.cli.render", lambda figure, kind: b"")
+            monkeypatch.setattr("ncflow.cli.figures.render", lambda figure, kind: b"")
         assert code_of(main, [str(root), "--html"]) == 0
         out, err = capsys.readouterr()
         lines = [line for line in [*out.splitlines(), *err.splitlines()] if "unreadable: " in line]

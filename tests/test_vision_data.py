@@ -17,7 +17,6 @@ import torch
 from lightning import Trainer
 
 import ncflow.data.base
-from ncflow.assembly import prepare
 from ncflow.callbacks import NeuralCollapseCallback
 from ncflow.checks import ArgumentError
 from ncflow.data import safe_pickle
@@ -25,6 +24,7 @@ from ncflow.data.batches import Batches, Split
 from ncflow.data.imagenet32 import TRAIN_FILES, ImageNet32
 from ncflow.data.torchvision_sets import CIFAR10, CIFAR100, MNIST
 from ncflow.seeding import epoch_order
+from ncflow.training.assembly import prepare
 from tests.image_files import expect_sums, python2, write_cifar, write_imagenet32, write_mnist
 
 KINDS = ("mnist", "cifar10", "cifar100", "imagenet32")

@@ -8,15 +8,15 @@ import torch
 import torchvision
 from torch import nn
 
-from ncflow.assembly import prepare
 from ncflow.checks import ArgumentError
-from ncflow.config import ConfigError
+from ncflow.config.schema import ConfigError
 from ncflow.data.batches import Batches, Split
-from ncflow.features import extract, resolve_layers
-from ncflow.fit import fit
+from ncflow.measuring.features import extract, resolve_layers
 from ncflow.models import VGG, ResNet
 from ncflow.models.classifier import parameter_groups
 from ncflow.results import HISTORY
+from ncflow.training.assembly import prepare
+from ncflow.training.fit import fit
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
 NORMS = ["none", "torchvision", "last", "all"]
@@ -306,8 +306,8 @@ def test_a_run_measures_every_layer(model, config, tmp_path):
 
 def test_mixed_precision_and_channels_last_train_and_measure_in_float32(config, tmp_path):
     """The measures of a bf16-mixed run are those of its float32 weights, whatever the memory layout."""
-    from ncflow.fit import fit
     from ncflow.metrics import neural_collapse
+    from ncflow.training.fit import fit
 
     options = ["data=digits32", "data.num_samples=200", "model=vgg11", "model.width=0.0625", "epochs=2", "trainer=cpu"]
     cfg = config(*options, "trainer.precision=bf16-mixed", "trainer.channels_last=true")

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from ncflow.checks import ArgumentError, require
 from ncflow.data.base import InMemoryData
 from ncflow.data.batches import Split
+from ncflow.data.memory import free_memory, in_words
 from ncflow.data.npz import read_arrays, read_headers
 from ncflow.data.splits import stratified
-from ncflow.memory import free_memory, in_words
 
 _NAMES = ("X", "y", "X_test", "y_test")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ncflow.checks import require
 from ncflow.data.base import InMemoryData
 from ncflow.data.batches import Split
-from ncflow.memory import free_memory, in_words
+from ncflow.data.memory import free_memory, in_words
 from ncflow.seeding import generator
 
 

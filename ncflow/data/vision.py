@@ -14,8 +14,8 @@ from ncflow.checks import require
 from ncflow.data.base import InMemoryData
 from ncflow.data.batches import Split
 from ncflow.data.labels import choose_classes
+from ncflow.data.memory import free_memory, in_words
 from ncflow.data.splits import stratified
-from ncflow.memory import free_memory, in_words
 
 
 def keep_classes(split: Split, classes: Sequence[int], available: int) -> Split:

@@ -3,8 +3,6 @@
 from typing import Any
 from zlib import crc32
 
-import matplotlib
-
 from ncflow.results import one_line
 
 # Okabe and Ito's palette, chosen so that every pair stays apart in the common kinds of colour blindness.
@@ -121,6 +119,8 @@ def label(column: str) -> str:
 
 def use() -> None:
     """Set matplotlib up: no window, readable sizes, text in SVG and PDF as text."""
+    import matplotlib
+
     matplotlib.use("Agg")
     matplotlib.rcParams.update(
         {

@@ -1,10 +1,12 @@
 """Rows and values of the tables of runs and histories, and their cut into panels and series."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from ncflow.figures.style import data_label, words
 from ncflow.results import COLUMNS, DONE, LAST_LAYER
 
 # What varies inside a panel, or is no part of the experiment's description.
@@ -27,6 +29,8 @@ _NOT_A_PANEL = (
 # Names, which a user's own config may also give as a number or a list; all else that is asked for is numbers.
 _NAMES = ("model.norm", "model.name", "data.name", "loss.name")
 _NOT_PREFIXES = ("train/", "test/", "version/", "sha256/", "trainer.", "logger.", "measure.")
+SPREAD = "spread"
+"""min intra - max inter, the D of the conjectures."""
 
 
 def finished(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
@@ -165,3 +169,30 @@ def over_seeds(runs: pd.DataFrame, by: str, measure: str) -> pd.DataFrame:
     """Mean, standard deviation (divisor n - 1, 0 for one run) and number of runs at each value of ``by``."""
     table = runs.groupby(by)[measure].agg(["mean", "std", "count"]).sort_index()
     return table.assign(std=table["std"].fillna(0.0))
+
+
+def panel_title(values: Mapping[str, Any]) -> str:
+    """What distinguishes a panel, in words; in a figure it must be made ``literal``."""
+    parts = []
+    for key, value in values.items():
+        if key == "data.name":
+            parts.append(data_label(value))
+        elif isinstance(value, tuple | list) or not pd.isna(value):
+            name = words(key.rsplit(".", 1)[-1].replace("_", " "))
+            text = f"{value:g}" if is_number(value) else words(value)
+            parts.append(text if name == "name" else f"{name} {text}")
+    return ", ".join(parts)
+
+
+def last_rows(history: pd.DataFrame, folder: str) -> pd.DataFrame:
+    """The final training rows of a run, a row a layer from the first to the last, with the column ``SPREAD``.
+
+    Args:
+        history: Table of :func:`ncflow.results.load_history`.
+        folder: The run's folder.
+    """
+    rows = with_every_measure(history[(history["folder"] == folder) & (history["split"] == "train")])
+    rows = rows[rows["epoch"] == rows["epoch"].max()]
+    # Layers are written in the order of the network; "last", the classifier's input, is the last of them.
+    rows = pd.concat([rows[rows["layer"] != LAST_LAYER], rows[rows["layer"] == LAST_LAYER]])
+    return rows.assign(**{SPREAD: rows["intra_min"] - rows["inter_max"]})

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Snapshot(NamedTuple):
-    """Last-layer features of some training samples at an epoch (see :class:`ncflow.snapshots.SnapshotFeatures`)."""
+    """Last-layer features of some training samples at an epoch, as ``SnapshotFeatures`` keeps them."""
 
     epoch: int
     features: "NDArray[np.float32]"  # (n, d)

@@ -47,7 +47,7 @@ def _child(trial: dict[str, Any]) -> None:
 
 def _call_main() -> int:
     """The exit code, as Python finds it."""
-    from ncflow.train import main
+    from ncflow.cli.train import main
 
     code = 0
     try:
@@ -113,9 +113,7 @@ def main() -> None:
     import torch
     from hydra.core.plugins import Plugins
 
-    import ncflow.fit
-    import ncflow.stacked.launcher
-    import ncflow.train  # noqa: F401
+    import ncflow.cli.train  # noqa: F401
 
     torch.set_num_threads(1)
     trials = (json.loads(line) for line in sys.stdin)

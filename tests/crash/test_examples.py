@@ -180,7 +180,7 @@ def start(tmp_path):
     started = []
 
     def begin(*arguments):
-        path = os.pathsep.join([str(ROOT), str(ROOT / "ncflow/plugin")])
+        path = os.pathsep.join([str(ROOT), str(ROOT / "ncflow/sweeps/plugin")])
         command = [sys.executable, "-m", "ncflow", *arguments, *SMALL, "epochs=20000"]
         pipe = subprocess.PIPE
         more = {"stdout": pipe, "stderr": pipe, "text": True, "start_new_session": True, "preexec_fn": heed_ctrl_c}

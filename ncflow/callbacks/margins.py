@@ -1,0 +1,106 @@
+"""A callback that keeps the distribution of the training margins over the epochs and the first steps."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ncflow.callbacks.schedule import begin_table, is_due
+from ncflow.checks import require
+from ncflow.measuring.features import extract
+from ncflow.metrics.margins import margins, weight_norm_product
+from ncflow.results import MARGIN_COLUMNS, MARGIN_QUANTILES, History
+
+# Powers of first_steps, evenly spaced in their exponent; the small ones round to the same steps.
+_FIRST_STEPS = 24
+
+
+class LogMargins(Callback):
+    """Write quantiles of the margins of all training samples before training, at chosen epochs and steps, at the end.
+
+    A row a measurement (CBMM Memo 117, figures 3 to 5): the finished epochs and steps, rho and the number of samples,
+    by which the margins can be normalised, and the quantiles. A logger that has a method ``log_histograms`` gets the
+    margins and the normalised ones. The model is frozen while it is measured, and training draws the same random
+    numbers as without. It needs one device, and a data module with ``measure_dataloaders()``.
+
+    Args:
+        path: The file, which training that starts anew, rather than from a checkpoint, starts anew.
+        every_n_epochs: Epochs between measurements, besides before training and at the end.
+        first_steps: Measure also after about 25 optimiser steps up to this one, evenly spaced in their logarithm; None
+            for epochs alone.
+        batch_size: Batch size of the pass over the data.
+    """
+
+    def __init__(self, path: Path, every_n_epochs: int, first_steps: int | None = None, batch_size: int = 1000) -> None:
+        require(first_steps is None or first_steps >= 1, "first_steps", "null or at least 1", first_steps)
+        self.history = History(path, MARGIN_COLUMNS, owned=True)
+        self._saved_mark: dict[str, Any] | None = None
+        self.every_n_epochs, self.batch_size = every_n_epochs, batch_size
+        self.first_steps = [] if first_steps is None else _spread(first_steps)
+        self._awaited: set[int] = set()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what an interrupted run wrote after its checkpoint; measure the model as initialised."""
+        starts = trainer.global_step == 0
+        self._awaited = {step for step in self.first_steps if step > trainer.global_step}
+        begin_table(self.history, starts, self._saved_mark)
+        if starts:
+            self._log(trainer, pl_module, 0)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure after an awaited step, but leave an epoch's last one to its end: a step has one row."""
+        # Asked after every batch of the run: the set comes first, as it is empty after the first steps.
+        if self._awaited and trainer.global_step in self._awaited and batch_idx + 1 < trainer.num_training_batches:
+            self._log(trainer, pl_module, trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure after every n-th epoch and after the last, and where an awaited step was an epoch's last."""
+        if is_due(trainer, self.every_n_epochs) or trainer.global_step in self._awaited:
+            self._log(trainer, pl_module, trainer.current_epoch + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is written."""
+        return {"history": self.history.mark}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take how far the table was from a checkpoint."""
+        self._saved_mark = state_dict["history"]
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        # At once, as several batches can make up one step.
+        self._awaited.discard(trainer.global_step)
+        network: Any = pl_module.network
+        loader = trainer.datamodule.measure_dataloaders(self.batch_size)["train"]  # type: ignore[attr-defined]
+        values = torch.cat([margins(batch.logits, batch.labels) for batch in extract(network, loader)])
+        rho = weight_norm_product(network).item()
+        row = {"epoch": epoch, "step": trainer.global_step, "rho": rho, "samples": len(values)}
+        quantiles = zip(MARGIN_QUANTILES, _quantiles(values, len(MARGIN_QUANTILES) - 1).tolist(), strict=True)
+        self.history.append([{**row, **dict(quantiles)}])
+        histograms = {"train/margins": values, "train/normalized_margins": values / rho}
+        for logger in trainer.loggers:
+            log_histograms = getattr(logger, "log_histograms", None)
+            if log_histograms is not None:
+                log_histograms(histograms, epoch=epoch, step=trainer.global_step)
+
+
+def _spread(last: int) -> list[int]:
+    """Steps 1, 2, 3, 5, ... up to the last one."""
+    return sorted({round(last ** (power / (_FIRST_STEPS - 1))) for power in range(_FIRST_STEPS)})
+
+
+def _quantiles(values: Tensor, intervals: int) -> Tensor:
+    """Quantiles 0, 1/intervals, ..., 1 of any number of values, interpolated linearly; NaN where a value is NaN.
+
+    ``torch.quantile`` takes at most 2^24 values.
+    """
+    ordered = values.sort().values  # NaN comes last
+    if bool(ordered[-1].isnan()):
+        return ordered.new_full((intervals + 1,), torch.nan)
+    # In whole numbers: a product of fractions can round past the index that it should hit.
+    places = torch.arange(intervals + 1, device=values.device) * (len(values) - 1)
+    below, above = places // intervals, (places + intervals - 1) // intervals
+    return ordered[below].lerp(ordered[above], (places % intervals).to(ordered.dtype) / intervals)

@@ -1,0 +1,220 @@
+"""``ncflow-figures DIR ...``: figures and verdicts from the runs below some folders."""
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pandas as pd
+
+from ncflow.figures.files import refuse_foreign, render, write_own
+from ncflow.results import DONE, UNREADABLE, describe, load_history, load_runs, one_line
+
+if TYPE_CHECKING:
+    from ncflow.figures.papers.drawing import Drawing
+    from ncflow.figures.papers.verdict import Verdict
+    from ncflow.figures.report.page import Picture
+
+FORMATS = ("png", "pdf", "svg")
+Kind = Literal["svg", "png"]
+_LONGEST_PATH, _LONGEST_ERROR = 4096, 500
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``ncflow-figures``."""
+    parsed = _parse(arguments)
+    kinds: list[Kind] = ["svg"] if parsed.html else []
+    if parsed.wandb:
+        kinds.append("png")
+    failed: list[str] = []
+    try:
+        with _warnings_as_lines():
+            written = _draw_and_judge(parsed, kinds, failed)
+    except OSError as error:
+        print(f"ncflow-figures: error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    for line in failed:
+        print(f"ncflow-figures: {line}", file=sys.stderr)
+    if not written and not failed:
+        print("no figure: these runs vary neither weight decay nor gamma, and have no history", file=sys.stderr)
+    if failed or not written:
+        raise SystemExit(1)
+
+
+def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: list[str]) -> list[Path]:
+    """Do what was asked for; return the files written."""
+    from ncflow.figures.papers.claims import judge
+    from ncflow.figures.report.page import write_report
+
+    runs = load_runs(*parsed.folders)
+    if runs.empty:
+        raise FileNotFoundError(f"no runs below {', '.join(parsed.folders)}")
+    # What is wrong with the others is told once, in the summary.
+    history = load_history(*runs.loc[runs["status"] != UNREADABLE, "folder"])
+    print(summary(runs))
+    out = parsed.out or Path(parsed.folders[0]) / "figures"
+    page = [out / "report.html"] if parsed.html else []
+    written, pictures = draw(runs, history, out, parsed.figure, parsed.format or ["png"], kinds, failed, page)
+    found = judge(runs, history, failed)
+    print("\n".join(str(verdict) for verdict in found))
+    if parsed.html:
+        title = ", ".join(Path(folder).resolve().name for folder in parsed.folders)
+        shown = [picture for picture in pictures if picture.kind != "png"]
+        write_report(out / "report.html", runs, found, shown, title)
+        written.append(out / "report.html")
+    for path in written:
+        print(path)
+    if parsed.wandb:
+        _upload(out, runs, found, [picture for picture in pictures if picture.kind != "svg"])
+    return written
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print what the readers warn of on stderr, each line once: several figures may read one file."""
+    seen: set[str] = set()
+
+    class Once(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            line = record.getMessage()
+            if line not in seen:
+                seen.add(line)
+                print(f"ncflow-figures: {line}", file=sys.stderr)
+
+    log, handler = logging.getLogger("ncflow.results"), Once(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            # Names of runs may be in any script; a letter that the font lacks is drawn as a box.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            yield
+    finally:
+        log.removeHandler(handler)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    from ncflow.figures.papers.figures import FIGURES
+
+    parser = argparse.ArgumentParser(prog="ncflow-figures", description="Draw the figures that these runs allow.")
+    parser.add_argument("folders", nargs="+", metavar="DIR", help="folder with runs at any depth")
+    parser.add_argument(
+        "--figure", choices=list(FIGURES), action="append", help="this figure, from all the runs; repeatable"
+    )
+    parser.add_argument("--format", choices=FORMATS, action="append", help="file format, png by default; repeatable")
+    parser.add_argument("--html", action="store_true", help="also write report.html: figures, verdicts, table of runs")
+    parser.add_argument("--wandb", action="store_true", help="also log figures, verdicts and table of runs to W&B")
+    parser.add_argument("--out", type=Path, help="where the files go; DIR/figures by default")
+    return parser.parse_args(arguments)
+
+
+def summary(runs: pd.DataFrame) -> str:
+    """How many runs there are of each status, and which did not finish."""
+    counts = runs["status"].value_counts()
+    lines = [f"{len(runs)} runs: " + ", ".join(f"{count} {status}" for status, count in counts.items())]
+    for _, run in runs[runs["status"] != DONE].iterrows():
+        reason = run.get("error")
+        place = f"  {run['status']}: {one_line(run['folder'], _LONGEST_PATH)}"
+        lines.append(place + (f": {one_line(reason, _LONGEST_ERROR)}" if isinstance(reason, str) else ""))
+    return "\n".join(lines)
+
+
+def draw(
+    runs: pd.DataFrame,
+    history: pd.DataFrame,
+    out: Path,
+    names: list[str] | None,
+    formats: Sequence[str],
+    kinds: Sequence[Kind],
+    failed: list[str],
+    others: Sequence[Path] = (),
+) -> "tuple[list[Path], list[Picture]]":
+    """Draw figures; return the files written and a picture of each figure and kind asked for.
+
+    Args:
+        runs: Table of :func:`ncflow.results.load_runs`.
+        history: Table of :func:`ncflow.results.load_history`.
+        out: Folder of the files.
+        names: Figures to draw from all runs; None draws those that the runs were made for.
+        formats: Suffixes of the files of figures; animations are GIF.
+        kinds: Kinds of the pictures to return; animations are GIF, once, where any is asked for.
+        failed: Takes a line for each figure that could not be drawn, so that one does not stop the others.
+        others: Files that are to be written later.
+
+    Raises:
+        OSError: If the folder cannot be written, or a file in it is not of ours.
+    """
+    import matplotlib.pyplot as plt
+
+    from ncflow.figures import style
+
+    style.use()
+    planned = _plan(runs, history, names, failed)
+    refuse_foreign(
+        [*others, *(out / f"{name}.{kind}" for name, drawing in planned.items() for kind in drawing.kinds(formats))]
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    written, pictures = [], []
+    for name, drawing in planned.items():
+        try:
+            files = _files(drawing, formats)
+            pictures += _pictures(name, drawing, files, kinds) if kinds else []
+        except Exception as error:  # whatever matplotlib makes of runs of strangers
+            failed.append(f"not drawn: {name}: {describe(error)}")
+            continue
+        finally:
+            plt.close("all")
+        for kind, content in files.items():
+            write_own(out / f"{name}.{kind}", content)
+            written.append(out / f"{name}.{kind}")
+    return written, pictures
+
+
+def _plan(
+    runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None, failed: list[str]
+) -> "dict[str, Drawing]":
+    """The drawings by the stems of their files; no two have the same."""
+    from ncflow.figures.papers.figures import choose
+
+    planned: dict[str, Drawing] = {}
+    for name, recipe, suited in choose(runs, names):
+        try:
+            for drawing in recipe(suited, history):
+                again = (f"{drawing.name}_{number}" for number in count(2))
+                stem = next(stem for stem in chain([drawing.name], again) if stem not in planned)
+                planned[stem] = drawing
+        except Exception as error:
+            failed.append(f"not drawn: {name}: {describe(error)}")
+    return planned
+
+
+def _files(drawing: "Drawing", formats: Sequence[str]) -> dict[str, bytes]:
+    """The drawing as a file of each format; a GIF is a GIF."""
+    if isinstance(drawing.content, bytes):
+        return {"gif": drawing.content}
+    return {kind: render(drawing.content, kind) for kind in formats}
+
+
+def _pictures(name: str, drawing: "Drawing", files: dict[str, bytes], kinds: Sequence[Kind]) -> "list[Picture]":
+    """The drawing as a picture of each kind; a GIF is one, of its own kind."""
+    from ncflow.figures.report.page import Picture
+
+    words = f"{name}: {drawing.caption}"
+    if isinstance(drawing.content, bytes):
+        return [Picture(name, drawing.caption, drawing.content, "gif", words)]
+    figure = drawing.content
+    return [Picture(name, drawing.caption, files.get(kind) or render(figure, kind), kind, words) for kind in kinds]
+
+
+def _upload(out: Path, runs: pd.DataFrame, verdicts: "Sequence[Verdict]", pictures: "Sequence[Picture]") -> None:
+    """Log to W&B and say where; whatever fails there is one line, as the figures are drawn already."""
+    try:
+        from ncflow.figures.report.upload import upload
+
+        print(f"W&B: {upload(out, runs, verdicts, pictures)}")
+    except Exception as error:  # W&B's errors share no class
+        print(f"ncflow-figures: W&B: {' '.join(f'{type(error).__name__}: {error}'.split())}", file=sys.stderr)

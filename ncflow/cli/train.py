@@ -1,0 +1,238 @@
+"""``ncflow``: one run or a sweep from a config. Finished runs are skipped, others go on from their checkpoint."""
+
+import logging
+import os
+import sys
+import traceback
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from ncflow.config.explain import explain, one_line
+from ncflow.config.identity import describe, experiment_name, without_hydra
+from ncflow.config.schema import CONF_DIR, ConfigError, register
+from ncflow.config.validate import check_fields, check_hydra
+from ncflow.results import FAILED, RunFolder
+from ncflow.results.report import ELSEWHERE, REFUSED, SKIPPED, Report, finish, line_of, say
+from ncflow.runtime import processes
+from ncflow.runtime.environment import load_environment
+from ncflow.runtime.signals import StoppedBySignalError
+from ncflow.training.entry import enter, load_config, look
+
+log = logging.getLogger(__name__)
+register()  # also in the processes of a sweep, which import this module for its task function
+
+_FULL_ERROR = "NCFLOW_FULL_ERROR"
+_prepared: dict[str, Any] = {}  # what the check of a single run built, by its id: data can be large
+_MAIN_PROCESS = "NCFLOW_MAIN_PROCESS"
+
+
+class _SettledError(BaseException):
+    """A run is settled before Hydra makes its folder; no Exception, which Hydra would take for a callback's fault."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__()
+        self.report = report
+
+
+class SettleBeforehand(Callback):
+    """Hydra's callback before a single run: what is finished or refused is so before a file or a folder is made."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Look and check; keep what was built for it."""
+        HydraConfig.instance().set_config(config)  # what ${hydra:...} refers to
+        folder = Path()
+        try:
+            folder = Path(str(config.hydra.run.dir)).absolute()
+            cfg = without_hydra(config)
+            described = describe(cfg, experiment_name(config))
+            report = look(RunFolder(folder, described))
+            if report is None:
+                _prepared[described["run_id"]] = _check(config, cfg)
+            elif report.status == SKIPPED:
+                _send_finished(cfg, folder, described)
+        except Exception as error:
+            if asked_for_traceback():
+                raise _SettledError(Report(REFUSED, str(folder), traceback.format_exc())) from error
+            report = Report(REFUSED, str(folder), explain(error))
+        if report is not None:
+            raise _SettledError(report)
+
+
+def _check(config: DictConfig, cfg: DictConfig) -> Any:
+    if "slurm" in str(config.hydra.launcher.get("_target_")):
+        raise ConfigError("hydra/launcher=slurm submits sweeps, and this is a single run: add -m")
+    check_hydra(config)
+    check_fields(cfg)
+    from ncflow.training.assembly import check
+
+    return check(cfg)
+
+
+def _send_finished(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> None:
+    """A ``wandb agent`` may ask for a run that is finished."""
+    if cfg.logger.name == "wandb" and os.environ.get("WANDB_SWEEP_ID"):
+        from ncflow.runtime.wandb_logger import log_finished
+
+        log_finished(folder, described, cfg.logger.project, cfg.logger.entity)
+
+
+def run_task(cfg: DictConfig) -> Report:
+    """Bring the run of a composed config to its end, in Hydra's output folder.
+
+    A failure is reported, not raised: Hydra would print a traceback, and it is in the run's log already. Of several
+    processes of one run the first does this; the others train with it, write nothing and raise what goes wrong.
+
+    Raises:
+        KeyboardInterrupt: By Ctrl-C.
+        SystemExit: If a signal stopped training, which saved a checkpoint first.
+    """
+    path = Path(HydraConfig.get().runtime.output_dir)
+    folder = RunFolder(path, describe(cfg, experiment_name(OmegaConf.create({"hydra": HydraConfig.get()}))))
+    if processes.rank() > 0:
+        return look(folder) or _follow(cfg, folder)
+    try:
+        with ExitStack() as held:
+            report = enter(folder, cfg, held)
+            if report is not None:
+                return report
+            if processes.launched() > 1 or processes.wanted(cfg.trainer) == 1:
+                return _run(cfg, folder)
+        return _run_in_processes(cfg, folder)  # which take the lock themselves
+    except Exception as error:  # of this run's folder or config: in a sweep the others go on
+        log.debug("%s", traceback.format_exc())
+        return Report(FAILED, str(path), f"the run could not be begun: {one_line(error)}")
+
+
+def _run(cfg: DictConfig, folder: RunFolder) -> Report:
+    with folder.logged():
+        try:
+            from ncflow.training.fit import fit
+
+            outcome = fit(cfg, folder.path, folder.described, _prepared.pop(folder.run_id, None))
+            result = outcome.result(folder.described)
+            folder.finish(result)
+            report = Report(outcome.status, str(folder.path), values=result)
+            log.debug("%s", line_of(report))  # for the log: the console gets it from the task
+            return report
+        except StoppedBySignalError as stop:
+            log.info("interrupted: %s: %s", folder.path.name, stop)
+            raise SystemExit(128 + stop.signum) from None
+        except (Exception, SystemExit) as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes an exit of Ctrl-C
+                raise KeyboardInterrupt from None
+            log.debug("%s", traceback.format_exc())
+            line = one_line(error)
+            folder.fail(line)
+            return Report(FAILED, str(folder.path), line)
+
+
+def _follow(cfg: DictConfig, folder: RunFolder) -> Report:
+    from ncflow.training.fit import fit
+
+    try:
+        return Report(fit(cfg, folder.path, folder.described).status, str(folder.path))
+    except StoppedBySignalError:
+        raise SystemExit(0) from None  # the first process says so; an error here would end it before it can
+
+
+def _run_in_processes(cfg: DictConfig, folder: RunFolder) -> Report:
+    path = str(folder.path)
+    _prepared.clear()  # each process prepares its own
+    reported = processes.start(folder.path, processes.wanted(cfg.trainer))
+    result = folder.finished()
+    if result is not None:
+        return Report(str(result["status"]), path, values=result)
+    see = f"a process ended early, see {folder.path / processes.LOG}"
+    if not reported:
+        return Report(FAILED, path, see)
+    failed = reported["status"] == FAILED  # perhaps for no other reason than the end of another process
+    return Report(reported["status"], path, f"{reported['error']}; {see}" if failed else reported["error"])
+
+
+def task(cfg: DictConfig) -> Report:
+    """Hydra's task function: a run, and its line."""
+    if is_worker():
+        processes.end_with_parent(int(os.environ[_MAIN_PROCESS]))
+    try:
+        report = run_task(cfg)
+    finally:
+        processes.end_if_orphaned()
+    if processes.rank() > 0:
+        return report
+    single = HydraConfig.get().mode == RunMode.RUN
+    # What failed is listed at the end; the workers of a sweep with a live line must not write across it.
+    hidden = (single and bool(report.error)) or (is_worker() and sys.stderr.isatty())
+    say(report, hidden)
+    return report
+
+
+def is_worker() -> bool:
+    """Whether this process works for an ``ncflow`` in another process."""
+    return os.environ.get(_MAIN_PROCESS, str(os.getpid())) != str(os.getpid())
+
+
+def asked_for_traceback() -> bool:
+    """Whether ``HYDRA_FULL_ERROR=1`` asks to see where an error comes from."""
+    return os.environ.get(_FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR")) == "1"
+
+
+def main() -> None:
+    """What the command ``ncflow`` does."""
+    load_environment()
+    logging.raiseExceptions = False  # a log on a full disk must not cost a page for each line
+    os.environ[_MAIN_PROCESS] = str(os.getpid())
+    os.environ[_FULL_ERROR] = os.environ.get("HYDRA_FULL_ERROR", "")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands its errors to us instead of printing many lines
+    reports: list[Report] = []
+
+    def collect(cfg: DictConfig) -> Report:
+        report = task(cfg)
+        if HydraConfig.get().mode == RunMode.RUN:  # a sweep sums up its own
+            reports.append(report)
+        return report
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(collect)()
+    except _SettledError as settled:
+        if settled.report.status == SKIPPED:
+            print(line_of(settled.report))
+        reports.append(settled.report)
+    except Exception as error:  # what a run raises is in its report; this is from before the first run
+        if asked_for_traceback():
+            raise
+        print(f"ncflow: error: {explain(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    if reports:
+        raise SystemExit(finish(reports))
+
+
+def main_of_process() -> None:
+    """Entry point of the processes that :func:`ncflow.runtime.processes.start` starts: the run of the folder named."""
+    logging.raiseExceptions = False
+    folder = Path(sys.argv[1])
+    cfg, own = load_config(folder)
+    hydra_config = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
+    OmegaConf.set_struct(hydra_config.hydra, False)
+    hydra_config.merge_with(own)
+    HydraConfig.instance().set_config(hydra_config)
+    if processes.rank() > 0:
+        run_task(cfg)
+        return
+    configure_log(HydraConfig.get().job_logging)  # type: ignore[arg-type]
+    report = run_task(cfg)
+    processes.hand_over(folder, {"status": report.status, "error": report.error})
+    # Not success: the other processes wait for this one, and torchrun ends them.
+    raise SystemExit(1 if report.status in (FAILED, REFUSED, ELSEWHERE) else 0)
+
+
+if __name__ == "__main__":
+    main_of_process()

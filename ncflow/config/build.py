@@ -1,0 +1,156 @@
+"""The one place that turns a config group into an object, its options checked first."""
+
+import importlib
+import inspect
+import json
+import typing
+from collections.abc import Callable, Mapping
+from itertools import takewhile
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ncflow.config.schema import ConfigError
+
+# Options of PyTorch's optimisers and losses that do nothing here, or fail in training alone, and what to use instead.
+_LEFT_OUT = {
+    "optimizer": {
+        "params": "the model has them",
+        "weight_decay": "the run's own weight_decay is what sets it",
+        "differentiable": "no step is differentiated",
+        "capturable": "no step is captured",
+    },
+    "loss": dict.fromkeys(("reduction", "reduce", "size_average", "ignore_index"), "it is the mean over a minibatch"),
+}
+BUILD_ERRORS = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RuntimeError)
+"""What a constructor raises for options that it refuses, or that are too large to be allocated."""
+
+
+def build(cfg: DictConfig, group: str, **given: Any) -> Any:
+    """Call the ``_target_`` of a config group with its options and the ``given`` arguments.
+
+    Args:
+        cfg: The run's config.
+        group: Name of the group, for example ``"model"``.
+        given: Arguments that come from the program rather than from the config. Those that the target does not
+            take are left out, so that a target asks for what it needs by naming it.
+
+    Raises:
+        ConfigError: For an unknown option, a wrong type, or a value that the target refuses with ValueError.
+    """
+    node = OmegaConf.to_container(cfg[group], resolve=True)
+    if not isinstance(node, dict):
+        raise ConfigError(f"{group} must be a group of options, found {node!r}")
+    options = {str(key): value for key, value in node.items() if key not in ("name", "_target_")}
+    target = locate(group, node.get("_target_"))
+    parameters = _parameters(target)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if target.__module__.startswith("torch."):
+        for name, instead in _LEFT_OUT.get(group, {}).items():
+            if name in options:
+                raise ConfigError(f"{group}.{name} must be left out: {instead}")
+    accepted = {name: value for name, value in given.items() if name in parameters or open_ended}
+    for name in options:
+        if name in given or (name not in parameters and not open_ended):
+            known = ", ".join(n for n in parameters if n not in given)
+            raise ConfigError(f"{group}.{name} must be one of the options of {target.__name__}: {known}")
+    check_types(group, target, options)
+    try:
+        return target(**options, **accepted)
+    except BUILD_ERRORS as error:
+        raise ConfigError(_one_line(group, error)) from error
+
+
+def locate(group: str, path: Any) -> Callable[..., Any]:
+    """Import the object that ``_target_`` names."""
+    module, _, name = str(path).rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ConfigError(f"{group}._target_ must be an importable object, found {path!r} ({error})") from error
+    if not callable(found):
+        raise ConfigError(f"{group}._target_ must be a class or a function, found {path!r}")
+    return found
+
+
+def _parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Parameters of a function or class, their hints evaluated.
+
+    A class whose ``__init__`` takes ``**common``, but no ``*``, is read as handing it to the next ``__init__`` of its
+    MRO: that one's parameters follow its own, and so on up to the first that takes neither. A target without such an
+    end stays open ended.
+    """
+    if not inspect.isclass(target):
+        return _evaluated(inspect.signature(target), target)
+    inits = [init for owner in target.__mro__ if inspect.isfunction(init := vars(owner).get("__init__"))]
+    passing = list(takewhile(lambda init: _open_kinds(init) == {inspect.Parameter.VAR_KEYWORD}, inits))
+    chain = inits[: len(passing) + 1]
+    if not passing or _open_kinds(chain[-1]):
+        return _evaluated(inspect.signature(target), target.__init__)
+    merged: dict[str, inspect.Parameter] = {}
+    for init in chain:
+        _, *own = _evaluated(inspect.signature(init), init).values()  # without self
+        merged |= {p.name: p for p in own if p.name not in merged and p.kind is not p.VAR_KEYWORD}
+    return merged
+
+
+def _open_kinds(function: Callable[..., Any]) -> set[Any]:
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {p.kind for p in inspect.signature(function).parameters.values()}.intersection(open_ended)
+
+
+def _evaluated(signature: inspect.Signature, hinted: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    try:
+        hints = typing.get_type_hints(hinted)
+    except NameError:  # another library's hints that exist for its type checker alone
+        hints = {}
+    return {name: p.replace(annotation=hints.get(name, p.empty)) for name, p in signature.parameters.items()}
+
+
+def _one_line(group: str, error: Exception) -> str:
+    from ncflow.checks import ArgumentError
+
+    text = " ".join(str(error).split())
+    return f"{group}.{text}" if isinstance(error, ArgumentError) else f"{group}: {text}"
+
+
+def check_types(group: str, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Check options of a group against the type hints of what takes them.
+
+    Raises:
+        ConfigError: Naming the option, its type and the value found.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic.errors import PydanticUserError
+
+    hints = {name: p.annotation for name, p in _parameters(target).items() if p.annotation is not p.empty}
+    for name, value in options.items():
+        if name not in hints:
+            continue
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
+            # The JSON mode is strict about numbers, flags and strings, and takes a list for a tuple.
+            adapter.validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            raise ConfigError(f"{group}.{name} must be {_describe(hints[name])}, found {value!r}") from error
+        except PydanticUserError:
+            continue
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
+    parts = typing.get_args(hint) if _is_union(hint) else (hint,)
+    names = ["null" if part is type(None) else _type_name(part) for part in parts]
+    return " or ".join(names)
+
+
+def _is_union(hint: Any) -> bool:
+    import types
+
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _type_name(hint: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return words.get(hint) or str(hint).removeprefix("typing.")

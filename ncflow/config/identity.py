@@ -1,0 +1,111 @@
+"""What a run is: its flat config, the id by which it is known, and its name.
+
+Nothing heavy is imported here: a finished run is recognised without loading PyTorch.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+LARGEST_WHOLE = 2**53  # identities and result files hold numbers as float64, which knows no larger ones apart
+# What changes where or how fast a run is computed, or where it is written, but not its numbers.
+_NOT_IDENTITY = (
+    "runs_dir",
+    "logger",
+    "measure.batch_size",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.sync_batchnorm",
+    "trainer.threads",
+    "trainer.channels_last",
+    "data.data_dir",
+    "data.download",
+)
+
+
+def experiment_name(root: DictConfig) -> str:
+    """Name of the chosen experiment option, ``"single"`` where there is none."""
+    return OmegaConf.select(root, "hydra.runtime.choices.experiment") or "single"
+
+
+def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, value) of a nested mapping; lists are values."""
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """The run's own config, as Hydra hands it to a task function."""
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+
+def flat_config(cfg: DictConfig) -> dict[str, Any]:
+    """The run's config without Hydra's own, resolved, under dotted names."""
+    container = OmegaConf.to_container(without_hydra(cfg), resolve=True)
+    assert isinstance(container, dict)
+    return dict(flatten({str(key): value for key, value in container.items()}))
+
+
+def _canonical(value: Any) -> Any:
+    """1 and 1.0 are the same number to a run."""
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) <= LARGEST_WHOLE else value
+
+
+def _file_digest(path: Any) -> str:
+    file = Path(str(path)).expanduser()
+    if not file.is_file():
+        return "missing"
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def run_id(cfg: DictConfig) -> str:
+    """Eight hex digits that are equal exactly for configs with equal numbers.
+
+    Left out are paths, logger, device, threads and launcher, and every option that is null, so that a new option
+    whose default is null keeps old runs. ``data.path`` counts by the file's content, not by its place.
+    """
+    flat = {key: _canonical(value) for key, value in flat_config(cfg).items() if value is not None}
+    kept = {
+        key: value
+        for key, value in flat.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in _NOT_IDENTITY)
+    }
+    if "data.path" in kept:
+        kept["data.path"] = _file_digest(kept["data.path"])
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def slug(cfg: DictConfig) -> str:
+    """What tells a run from its neighbours at a glance, for example ``conic_hull-mlp4-last-wd0.005-seed0``."""
+    data, model = cfg.data, cfg.model
+    network, depth = str(model.get("name", "model")), str(model.get("depth", ""))
+    parts = [str(data.get("name", "data")), network if network.endswith(depth) else network + depth]
+    if model.get("norm") is not None:
+        parts.append(str(model.norm))
+    if model.get("gamma") is not None:
+        parts.append(f"gamma{model.gamma}")
+    parts += [f"wd{cfg.weight_decay:g}", f"seed{cfg.seed}"]
+    return "-".join("".join(c if c.isalnum() or c in "._+" else "_" for c in part) for part in parts)
+
+
+def folder_name(cfg: DictConfig) -> str:
+    """Name of a run's folder, ``<slug>-<run id>``: the same for the same config."""
+    return f"{slug(cfg)}-{run_id(cfg)}"
+
+
+def describe(cfg: DictConfig, experiment: str) -> dict[str, Any]:
+    """What a run's files say of it: ``run_id``, ``name``, ``experiment`` and the config under its dotted names."""
+    return {"run_id": run_id(cfg), "name": slug(cfg), "experiment": experiment, **flat_config(cfg)}

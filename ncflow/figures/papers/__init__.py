@@ -1,0 +1,1 @@
+"""A folder a paper: its figures and its claims."""

@@ -1,0 +1,38 @@
+"""The papers' claims, judged on runs. A new paper is a module and an entry of ``CLAIMS``."""
+
+import pandas as pd
+
+from ncflow.figures.papers.cbmm_117 import claims as cbmm_117
+from ncflow.figures.papers.pan_cao import claims as pan_cao
+from ncflow.figures.papers.pan_thesis import claims as pan_thesis
+from ncflow.figures.papers.verdict import Claim, Verdict
+from ncflow.results import describe
+
+CLAIMS: dict[str, tuple[Claim, ...]] = {
+    "pan_cao": pan_cao.CLAIMS,
+    "pan_thesis": pan_thesis.CLAIMS,
+    "cbmm_117": cbmm_117.CLAIMS,
+}
+_DEFAULT = "pan_cao"
+
+
+def judge(runs: pd.DataFrame, history: pd.DataFrame, failed: list[str] | None = None) -> list[Verdict]:
+    """The verdict on each claim of the papers whose experiments are among the runs; of other runs on Pan and Cao's.
+
+    Args:
+        runs: Table of :func:`ncflow.results.load_runs`.
+        history: Table of :func:`ncflow.results.load_history`.
+        failed: Takes a line for each claim that could not be judged, so that one does not stop the others.
+    """
+    experiments = list(runs["experiment"].dropna().unique()) if "experiment" in runs else []
+    papers = {str(experiment).rpartition("/")[0] for experiment in experiments}
+    chosen = [paper for paper in CLAIMS if paper in papers] or [_DEFAULT]
+    verdicts = []
+    for claim in (claim for paper in chosen for claim in CLAIMS[paper]):
+        try:
+            verdicts.append(claim(runs, history))
+        except Exception as error:  # whatever runs of strangers bring about
+            if failed is None:
+                raise
+            failed.append(f"not judged: {claim.__name__.replace('_', ' ')}: {describe(error)}")
+    return verdicts

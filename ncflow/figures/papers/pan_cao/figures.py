@@ -1,0 +1,161 @@
+"""Figures of Pan and Cao."""
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from importlib import resources
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ncflow.figures.papers.drawing import Drawing, Recipe, measured, over_decay
+from ncflow.figures.plots.collapse import MEAN, QUANTILE, WORST, collapse_against, collapse_against_gamma, trajectories
+from ncflow.figures.plots.geometry import animate, collapse_in_space
+from ncflow.figures.plots.optimality import collapse_against_gap, has_theory
+from ncflow.figures.style import literal, norm_label
+from ncflow.figures.tables import finished, last_layer, panel_title, panels, trained_gamma
+from ncflow.results import load_snapshots
+
+_LONGEST_STEM = 180  # bytes
+
+
+def fig1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Features, class means and classifier rows of three classes in 3-D over epochs (Pan, Cao, figure 1)."""
+    count = 0
+    for _, run in measured(runs).iterrows():
+        snapshots = load_snapshots(run["folder"])
+        if len(snapshots) < 2 or any(len(snapshot.means) != 3 for snapshot in snapshots):
+            continue
+        count += 1
+        name = "fig1" if count == 1 else f"fig1_{count}"
+        caption = (
+            f"Features of three classes after {snapshots[0].epoch} to {snapshots[-1].epoch} epochs, projected to the "
+            "plane of the final class means and the direction of most spread outside of it, relative to their size."
+        )
+        yield Drawing(name, partial(collapse_in_space, snapshots), caption)
+        words = f"The epochs of {name}, one after the other."
+        yield Drawing(f"{name}_animation", partial(animate, snapshots), words, is_animation=True)
+
+
+def fig2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Min intra and max inter against weight decay, with and without BN (Pan, Cao, figure 2)."""
+    suited = over_decay(runs)
+    if not suited.empty:
+        caption = (
+            "Min intra-class (solid) and max inter-class cosine (dashed) against weight decay; mean and standard "
+            "deviation over seeds; dotted: the limits at collapse."
+        )
+        yield Drawing("fig2", partial(collapse_against, suited, "weight_decay"), caption)
+
+
+def fig4(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Min intra and max inter against the norm of a fixed gamma, a curve a weight decay (Pan, Cao, figure 4)."""
+    yield from _against_gamma("fig4", runs)
+
+
+def fig9(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Figure 4 at several weight decays (Pan, Cao, figure 9)."""
+    yield from _against_gamma("fig9", runs)
+
+
+def _against_gamma(name: str, runs: pd.DataFrame) -> Iterator[Drawing]:
+    suited = finished(measured(runs), "model.gamma", "train/gamma_norm")
+    if not suited.empty and suited["model.gamma"].nunique() > 1:
+        caption = (
+            "Min intra- and max inter-class cosine against |gamma|, fixed; mean and standard deviation over seeds."
+        )
+        yield Drawing(name, partial(collapse_against_gamma, suited), caption)
+
+
+def fig5(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Worst and mean intra and inter against weight decay (Pan, Cao, figure 5)."""
+    suited = over_decay(runs, *MEAN)
+    if not suited.empty:
+        caption = "Worst class and pair (above) and mean over classes and pairs (below) against weight decay."
+        yield Drawing("fig5", partial(collapse_against, suited, "weight_decay", (WORST, MEAN)), caption)
+
+
+def fig6(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Quantiles and means against weight decay, the published results beside ours (Pan, Cao, figure 6)."""
+    suited = over_decay(runs, *QUANTILE, *MEAN)
+    if not suited.empty:
+        comparable = (suited["train/classes_present"] == 1000).any()
+        theirs = published() if comparable else None
+        draw = partial(collapse_against, suited, "weight_decay", (QUANTILE, MEAN), theirs)
+        beside = "; grey: the published results" if comparable else "; the published results are of 1000 classes"
+        yield Drawing("fig6", draw, f"5 % quantile (above) and mean (below) against weight decay{beside}.")
+
+
+def published() -> pd.DataFrame:
+    """The authors' published ImageNet32 results, the pairs i = j left out of intra as in ours."""
+    with resources.files("ncflow.figures.papers.pan_cao").joinpath("imagenet32_published.csv").open() as file:
+        return pd.read_csv(file)
+
+
+def trajectory_recipe(name: str) -> Recipe:
+    """The recipe that figures 3, 7 and 8 are, under a name."""
+
+    def draw(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+        """Measures and loss over epochs, a figure a setting (Pan, Cao, figures 3, 7 and 8).
+
+        Of each BN placement the lowest seed is drawn, at the smallest, the middle and the largest weight decay.
+        """
+        suited = trained_gamma(measured(runs))
+        rows = last_layer(history).dropna(subset=["intra_min"])
+        cut = panels(suited[suited["folder"].isin(rows["folder"])])
+        for values, part in cut:
+            title = panel_title(values)
+            stem = _stem(name, title) if len(cut) > 1 or name == "trajectories" else name
+            caption = f"Collapse and training loss over epochs{f': {title}' if title else ''}; the lowest seed."
+            yield Drawing(stem, partial(_titled_trajectories, rows, part, title), caption)
+
+    return draw
+
+
+def _stem(name: str, title: str) -> str:
+    """Stem of a panel's file; file systems take some 255 bytes, which a user's own names may exceed."""
+    whole = "_".join([name, *re.findall(r"[\w.+-]+", title)])
+    return whole.encode()[:_LONGEST_STEM].decode(errors="ignore")
+
+
+def _titled_trajectories(rows: pd.DataFrame, part: pd.DataFrame, title: str) -> Figure:
+    figure = trajectories(rows, _chosen_runs(part))
+    figure.suptitle(literal(title))
+    return figure
+
+
+def _chosen_runs(part: pd.DataFrame) -> list[tuple[str, str]]:
+    part = part[part["seed"] == part["seed"].min()]
+    decays = sorted(part["weight_decay"].unique())
+    chosen = [decays[i] for i in sorted({0, len(decays) // 2, len(decays) - 1})]
+    shown = part[part["weight_decay"].isin(chosen)].sort_values(["weight_decay", "model.norm"])
+    return [
+        (run["folder"], f"{literal(norm_label(run['model.norm']))}, $\\lambda$ = {run['weight_decay']:g}")
+        for _, run in shown.iterrows()
+    ]
+
+
+def gap(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """Collapse against the measured gap to the theory's optimum, over all runs; no paper has it."""
+    suited = has_theory(measured(runs))
+    if len(suited) >= 3:
+        caption = (
+            "Left: regularised loss beside its least value; middle and right: distance from collapse against the gap "
+            "to that value. Every point is a run."
+        )
+        yield Drawing("gap", partial(collapse_against_gap, suited), caption)
+
+
+FIGURES: dict[str, Recipe] = {
+    "fig1": fig1,
+    "fig2": fig2,
+    "fig3": trajectory_recipe("fig3"),
+    "fig4": fig4,
+    "fig5": fig5,
+    "fig6": fig6,
+    "fig7": trajectory_recipe("fig7"),
+    "fig8": trajectory_recipe("fig8"),
+    "fig9": fig9,
+    "trajectories": trajectory_recipe("trajectories"),
+    "gap": gap,
+}

@@ -1,0 +1,1 @@
+"""The thesis of Pan on neural collapse and batch normalisation."""

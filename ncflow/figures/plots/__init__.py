@@ -1,0 +1,1 @@
+"""One kind of picture a file. matplotlib is known here alone."""

@@ -1,0 +1,200 @@
+"""Collapse against weight decay, against gamma, and over the epochs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ncflow.figures.plots.panels import (
+    bottom_legend,
+    draw_inter_limits,
+    grid,
+    mark_values,
+    missed_entry,
+    norm_entries,
+    series_colours,
+    series_entries,
+)
+from ncflow.figures.style import (
+    COLOURS,
+    LABELS,
+    LOSS_COLOUR,
+    PUBLISHED_COLOUR,
+    label,
+    literal,
+    norm_colour,
+    norm_marker,
+    norm_order,
+)
+from ncflow.figures.tables import over_seeds, panel_title, panels
+
+INTRA_STYLE, INTER_STYLE = "-", "--"
+WORST, MEAN, QUANTILE = ("intra_min", "inter_max"), ("intra_mean", "inter_mean"), ("intra_quantile", "inter_quantile")
+
+
+def collapse_against(
+    runs: pd.DataFrame,
+    by: str,
+    pairs: Sequence[tuple[str, str]] = (WORST,),
+    published: pd.DataFrame | None = None,
+) -> Figure:
+    """Intra- and inter-class cosine against a config column: a panel a setting, a colour a BN placement.
+
+    Points are means over seeds, bars one standard deviation; the dotted line is the limit -1/(C-1) of inter, and
+    hollow points mark settings where a run does not reach training accuracy 1. (Pan, Cao, figures 2, 5 and 6.)
+
+    Args:
+        runs: Finished runs with the columns ``train/<measure>`` and ``model.norm``.
+        by: Column of the horizontal axis, drawn on a logarithmic scale.
+        pairs: An intra and an inter measure for each row of panels.
+        published: Results of others, drawn in grey beside the runs of the same model: the columns ``model``, ``by``
+            and the measures.
+    """
+    cut = panels(runs, by)
+    if len(pairs) == 1:
+        figure, flat = grid(len(cut), columns=3, width=4.4, height=3.6)
+        table = [flat]
+    else:
+        size = (4.2 * len(cut), 3.3 * len(pairs))
+        figure, axes = plt.subplots(len(pairs), len(cut), figsize=size, squeeze=False, sharex="col")
+        table = [list(row) for row in axes]
+    for (intra, inter), row in zip(pairs, table, strict=True):
+        for axis, (values, part) in zip(row, cut, strict=True):
+            for norm in sorted(part["model.norm"].unique(), key=norm_order):
+                of_norm = part[part["model.norm"] == norm]
+                for measure, style in ((intra, INTRA_STYLE), (inter, INTER_STYLE)):
+                    _series(axis, of_norm, by, measure, norm_colour(norm), norm_marker(norm), style)
+            if published is not None:
+                _draw_published(axis, published[published["model"].isin(part["model.name"])], by, (intra, inter))
+            axis.axhline(1, color="0.5", lw=1, ls=":")
+            _limit_line(axis, part)
+            _log_scale(axis, part[by])
+            mark_values(axis, sorted(part[by].unique()))
+            axis.set(title=literal(panel_title(values)) if row is table[0] else "", ylabel="cosine (training split)")
+            axis.set_xlabel(label(by) if row is table[-1] else "")
+    _legend(figure, runs, pairs, published is not None)
+    return figure
+
+
+def _series(
+    axis: Axes, runs: pd.DataFrame, by: str, measure: str, colour: str, marker: str = "o", style: str = "-"
+) -> None:
+    """Means with bars over seeds; a point is hollow where a run does not reach training accuracy 1."""
+    table = over_seeds(runs, by, f"train/{measure}")
+    axis.errorbar(table.index, table["mean"], yerr=table["std"], color=colour, ls=style, capsize=2, zorder=2)
+    full = runs.groupby(by)["train/interpolated"].min().reindex(table.index) == 1
+    for chosen, face in ((full, colour), (~full, "white")):
+        shown = table[chosen.to_numpy()]
+        axis.plot(shown.index, shown["mean"], marker, color=colour, mfc=face, ls="none", zorder=3)
+
+
+def _draw_published(axis: Axes, published: pd.DataFrame, by: str, measures: tuple[str, str]) -> None:
+    for _, of_model in published.groupby("model"):
+        table = of_model.sort_values(by)
+        for measure, style in zip(measures, (INTRA_STYLE, INTER_STYLE), strict=True):
+            axis.plot(table[by], table[measure], style, color=PUBLISHED_COLOUR, marker="x", lw=1.2, zorder=1)
+
+
+def _limit_line(axis: Axes, runs: pd.DataFrame) -> None:
+    """The limit of inter at collapse, its label below the line, where no curve can be."""
+    limits = draw_inter_limits(axis, runs["train/classes_present"])
+    for limit in limits:
+        axis.annotate(
+            f"limit $-1/(C-1) = {limit:.2g}$",
+            (0.99, limit),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -3),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8,
+            color="0.35",
+        )
+    if limits:
+        axis.set_ylim(min(axis.get_ylim()[0], limits[0]) - 0.15, 1.08)
+
+
+def _log_scale(axis: Axes, values: pd.Series) -> None:
+    """Logarithmic; where 0 is among the values it stands apart on the left."""
+    if values.min() > 0:
+        axis.set_xscale("log")
+    elif values.max() > 0:
+        axis.set_xscale("symlog", linthresh=values[values > 0].min())
+
+
+def _legend(figure: Figure, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], published: bool) -> None:
+    labels = [LABELS[measure] for measure in pairs[0]]
+    if len(pairs) > 1:
+        rows = ", ".join({WORST: "worst", MEAN: "mean", QUANTILE: "{} % quantile"}[pair] for pair in pairs)
+        labels = [f"{kind}-class cosine (rows: {rows.format(level)})" for kind, level in (("intra", 5), ("inter", 95))]
+    entries = norm_entries(runs)
+    for text, style in zip(labels, (INTRA_STYLE, INTER_STYLE), strict=True):
+        entries.append(plt.Line2D([], [], color="0.3", ls=style, label=text))
+    entries += missed_entry(runs)
+    if published:
+        entries.append(plt.Line2D([], [], color=PUBLISHED_COLOUR, marker="x", lw=1.2, label="published"))
+    bottom_legend(figure, entries, inches=2.3 if len(pairs) == 1 else 4.1)
+
+
+def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
+    """Min intra (upper row) and max inter (lower row) against the norm of a fixed gamma, a colour a weight decay.
+
+    Means and standard deviations over seeds; hollow points mark settings where a run does not reach training accuracy
+    1. (Pan, Cao, figures 4 and 9.)
+
+    Args:
+        runs: Finished runs with a fixed ``model.gamma``.
+    """
+    cut = panels(runs, "model.gamma")
+    colours = series_colours(sorted(runs["weight_decay"].unique()))
+    size = (4.0 * len(cut), 5.6)
+    figure, axes = plt.subplots(2, len(cut), figsize=size, squeeze=False, sharex="col")
+    for column, (values, part) in enumerate(cut):
+        for row, measure in enumerate(WORST):
+            axis = axes[row][column]
+            for decay, of_decay in part.groupby("weight_decay"):
+                _series(axis, of_decay, "train/gamma_norm", measure, colours[decay])
+            axis.set_xscale("log")
+            if column == 0:
+                axis.set_ylabel(LABELS[measure])
+        draw_inter_limits(axes[1][column], part["train/classes_present"])
+        axes[0][column].set_title(literal(panel_title(values)))
+        axes[1][column].set_xlabel(LABELS["gamma_norm"])
+        mark_values(axes[1][column], sorted(part["train/gamma_norm"].unique()))
+    bottom_legend(figure, [*series_entries("weight_decay", colours, marker="o"), *missed_entry(runs)])
+    return figure
+
+
+def trajectories(history: pd.DataFrame, titles: Sequence[tuple[str, str]]) -> Figure:
+    """Min intra, max inter and NC3 over epochs, the training loss on a second, logarithmic axis.
+
+    (Pan, Cao, figures 3, 7 and 8.)
+
+    Args:
+        history: Rows of :func:`ncflow.results.load_history` for the training split and the last layer.
+        titles: (folder, title in matplotlib's own notation) of the runs to draw, a panel each.
+    """
+    figure, axes = grid(len(titles), columns=2, width=5.6, height=3.4)
+    lines: list[Any] = []
+    for axis, (folder, title) in zip(axes, titles, strict=True):
+        rows = history[history["folder"] == folder].sort_values("epoch")
+        loss_axis = axis.twinx()
+        lines = [
+            *axis.plot(rows["epoch"], rows["intra_min"], color=COLOURS["last"], label=LABELS["intra_min"]),
+            *axis.plot(rows["epoch"], rows["inter_max"], color=COLOURS["none"], ls="--", label=LABELS["inter_max"]),
+            *axis.plot(
+                rows["epoch"], rows["nc3_cosine_min"], color=COLOURS["all"], ls="-.", label=LABELS["nc3_cosine_min"]
+            ),
+            *loss_axis.plot(rows["epoch"], rows["loss"], color=LOSS_COLOUR, ls=":", label="training loss (right axis)"),
+        ]
+        limits = draw_inter_limits(axis, rows["classes_present"])
+        low = min([-0.45, *(limit - 0.1 for limit in limits)])
+        axis.set(xlabel=LABELS["epoch"], ylabel="cosine", title=title, ylim=(low, 1.05))
+        loss_axis.set(yscale="log", ylabel=LABELS["loss"])
+        loss_axis.grid(False)
+        loss_axis.spines["right"].set_visible(True)
+    bottom_legend(figure, lines)
+    return figure

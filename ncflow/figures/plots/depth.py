@@ -1,0 +1,42 @@
+"""Measures layer by layer (Pan's thesis, figure 3.3)."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ncflow.figures.plots.panels import bottom_legend, draw_inter_limits, grid
+from ncflow.figures.style import COLOURS, LABELS
+from ncflow.figures.tables import last_rows
+
+
+def profiles(runs: pd.DataFrame, history: pd.DataFrame) -> Figure:
+    """NCC accuracy, min intra and max inter against the layer, a panel a weight decay; mean and range over seeds.
+
+    Args:
+        runs: Finished runs of one setting that differ in weight decay and seed.
+        history: Table of :func:`ncflow.results.load_history`.
+    """
+    decays = sorted(runs["weight_decay"].unique())
+    figure, axes = grid(len(decays), columns=4, width=3.6, height=3.0)
+    curves = {"ncc_accuracy": ("all", "-."), "intra_min": ("last", "-"), "inter_max": ("none", "--")}
+    for axis, decay in zip(axes, decays, strict=True):
+        part = runs[runs["weight_decay"] == decay]
+        tables = [last_rows(history, folder).reset_index(drop=True) for folder in part["folder"]]
+        for measure, (colour, style) in curves.items():
+            values = pd.concat([table[measure] for table in tables], axis=1)
+            layers = range(1, len(values) + 1)
+            axis.plot(layers, values.mean(axis=1), color=COLOURS[colour], ls=style, marker="o", ms=3)
+            axis.fill_between(layers, values.min(axis=1), values.max(axis=1), color=COLOURS[colour], alpha=0.2, lw=0)
+        missed = "" if (part["train/interpolated"] == 1).all() else " (training accuracy below 1)"
+        axis.set(title=f"$\\lambda$ = {decay:g}{missed}", xlabel="layer", ylim=(-0.55, 1.05))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        draw_inter_limits(axis, part["train/classes_present"])
+    entries: list[Any] = [
+        plt.Line2D([], [], color=COLOURS[colour], ls=style, marker="o", ms=3, label=LABELS[measure])
+        for measure, (colour, style) in curves.items()
+    ]
+    bottom_legend(figure, entries)
+    return figure

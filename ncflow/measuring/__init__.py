@@ -1,0 +1,1 @@
+"""A model and a loader in, rows of measures out."""

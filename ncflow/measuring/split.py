@@ -1,0 +1,227 @@
+"""Measure a model on a split: the collapse of its layers, and what its outputs and weights say beside it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite, isnan, nan, sqrt
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from ncflow.checks import require
+from ncflow.measuring.features import LAST, FeatureBatch, extract, resolve_layers
+from ncflow.metrics import NeuralCollapse
+from ncflow.metrics.margins import folded_weight_norm_product, predictions, weight_norm_product
+from ncflow.metrics.quasi_interpolation import classifier_residuals, fitted_gap, output_sums
+from ncflow.models.network import find_classifier
+from ncflow.theory.layer_peeled import minimum_loss, minimum_regularized_loss, regularized_loss
+
+# The targets of a loss whose outputs are compared with quasi-interpolation, and whether they are 1 and -1.
+_SIGNS = {"one_hot": False, "signs": True}
+
+
+def measure_split(
+    network: nn.Module,
+    loader: Iterable[Any],
+    layers: str | Sequence[str] = LAST,
+    *,
+    classifier: str | None = None,
+    norm: str | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    weight_decay: float = nan,
+    delta: float = 0.05,
+    self_pairs: bool = False,
+    max_cached_bytes: int | None = 2**31,
+) -> dict[str, dict[str, float]]:
+    """Measures by layer and name, the model frozen; under distributed training every rank has to call it.
+
+    Args:
+        network: From inputs to logits.
+        loader: Batches (inputs, labels), each sample once over all ranks, the same at every pass.
+        layers: As for :func:`ncflow.measuring.features.resolve_layers`.
+        classifier: Name of the classifier layer; None takes the last ``nn.Linear``.
+        norm: Name of the BN right before the classifier; None takes the network's ``last_norm``.
+        loss: From logits (N, C) and labels (N,) to the mean loss.
+        weight_decay: lambda of ``regularized_loss``, its gap and the residuals; NaN where there is none to speak of.
+        delta: Level of the quantiles.
+        self_pairs: Whether intra counts the pairs i = j.
+        max_cached_bytes: Bytes of features kept for each layer, on each rank; beyond, the loader is read twice.
+    """
+    _, head = find_classifier(network, classifier)
+    metrics: dict[str, NeuralCollapse] = {}
+    outputs = Outputs(loss, next(network.parameters()).device)
+    for batch in extract(network, loader, resolve_layers(network, layers), classifier):
+        for name, features in batch.features.items():
+            if name not in metrics:
+                # A hidden layer's features have another meaning, and often another size, than the rows of W.
+                reads = head if name == LAST else None
+                metrics[name] = NeuralCollapse(
+                    head.out_features, features.shape[1], reads, delta, self_pairs, max_cached_bytes=max_cached_bytes
+                ).to(_exact_device(features.device))
+        _update(metrics, batch)
+        outputs.update(batch.logits, batch.labels)
+    require(bool(metrics), "loaders", "loaders with at least one batch", "an empty one")
+    with torch.no_grad():
+        unfit = {name: metric for name, metric in metrics.items() if metric.second_pass()}
+        if unfit:
+            for batch in extract(network, loader, list(unfit), classifier):
+                _update(unfit, batch)
+        values = {name: metric.compute() for name, metric in metrics.items()}
+        means = metrics[LAST].centred_means() if LAST in metrics and outputs.signs is not None else None
+    return conclude(network, head, values, means, outputs, norm, weight_decay)
+
+
+def conclude(
+    network: nn.Module,
+    head: nn.Linear,
+    values: dict[str, dict[str, Tensor]],
+    means: Tensor | None,
+    outputs: "Outputs",
+    norm: str | None,
+    weight_decay: float,
+) -> dict[str, dict[str, float]]:
+    """Measures by layer and name from what was summed over the data.
+
+    Args:
+        network: The network, at the state in which it was read.
+        head: Its classifier.
+        values: Measures of each layer's features, by layer and name.
+        means: M, (K, d), of the last layer; only where the outputs are compared with quasi-interpolation.
+        outputs: What the logits say.
+        norm: As for :func:`measure_split`.
+        weight_decay: As for :func:`measure_split`.
+    """
+    with torch.no_grad():
+        if LAST in values:
+            last_norm = network.get_submodule(norm) if norm is not None else getattr(network, "last_norm", None)
+            values[LAST] |= outputs.compute()
+            values[LAST]["gamma_norm"] = _gamma_norm(last_norm)
+            values[LAST] |= _norms(network, values[LAST])
+            values[LAST] |= outputs.quasi_interpolation(head, means, weight_decay)
+    measured = {name: _floats(measures) for name, measures in values.items()}
+    if LAST in measured:
+        offset = getattr(last_norm, "bias", None) is not None
+        measured[LAST] |= _optimality(head.out_features, weight_decay, offset, measured[LAST])
+    return measured
+
+
+def rows_of(epoch: int, split: str, measured: Mapping[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """Rows of ``history.csv`` of what :func:`measure_split` gave; ``interpolated`` is there for the training split."""
+    rows = []
+    for layer, values in measured.items():
+        row = {"epoch": epoch, "split": split, "layer": layer, **values}
+        if split == "train" and "accuracy" in values:
+            row["interpolated"] = float(values["accuracy"] == 1)
+        rows.append(row)
+    return rows
+
+
+def _exact_device(device: torch.device) -> torch.device:
+    """Where sums in float64 can be made: Apple's GPUs have none, there it is the CPU."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def _update(metrics: Mapping[str, NeuralCollapse], batch: FeatureBatch) -> None:
+    for name, metric in metrics.items():
+        device = metric.sums.device
+        logits = batch.logits.to(device) if name == LAST else None
+        metric.update(batch.features[name].to(device), batch.labels.to(device), logits)
+
+
+def _gamma_norm(last_norm: nn.Module | None) -> Tensor:
+    weight = getattr(last_norm, "weight", None)
+    return torch.tensor(torch.nan) if weight is None else weight.double().norm()
+
+
+def _norms(network: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Products of weight norms, and the margins of the outputs divided by rho (CBMM Memo 117, section 3).
+
+    In the memo's letters ``normalized_margin_mean`` is mu, ``_std`` sigma and ``_square`` M, the mean square.
+    """
+    rho = weight_norm_product(network)
+    margins = {f"normalized_{name}": values[name] / rho for name in values if name.startswith("margin_")}
+    if margins:
+        mean, deviation = margins["normalized_margin_mean"], margins["normalized_margin_std"]
+        margins["normalized_margin_square"] = mean.square() + deviation.square()
+    return {"rho": rho, "rho_folded": folded_weight_norm_product(network), **margins}
+
+
+def _optimality(num_classes: int, decay: float, offset: bool, values: dict[str, float]) -> dict[str, float]:
+    """Regularised loss and the gaps to the least losses of the layer-peeled model, for balanced classes.
+
+    Where the theory does not apply they are NaN: a class is absent, or BN adds an offset, which nothing penalises.
+    """
+    cross_entropy, gamma = values.pop("cross_entropy"), values["gamma_norm"]
+    alpha, weight_norm = values["feature_rms_norm"], values["weight_norm"]
+    applies = values["classes_present"] == num_classes
+    finite = isfinite(alpha) and isfinite(weight_norm)
+    total = regularized_loss(cross_entropy, decay, alpha if isnan(gamma) else gamma, weight_norm)
+    least = minimum_loss(num_classes, alpha, weight_norm / sqrt(num_classes)) if finite else nan
+    least_total = nan if isnan(decay) else minimum_regularized_loss(num_classes, decay)
+    return {
+        "regularized_loss": total,
+        "loss_gap": cross_entropy - least if applies else nan,
+        "regularized_loss_gap": total - least_total if applies and not offset else nan,
+    }
+
+
+def _floats(measures: Mapping[str, Tensor]) -> dict[str, float]:
+    """All values in one transfer from the device."""
+    return dict(zip(measures, torch.stack([v.double() for v in measures.values()]).tolist(), strict=True))
+
+
+class Outputs:
+    """What the logits say, over all samples of all ranks.
+
+    Args:
+        loss: From logits (B, C) and labels (B,) to the mean loss.
+        device: The network's.
+
+    Attributes:
+        sums: Of loss, cross-entropy, correct samples and samples, (4,).
+        signs: Whether the targets that the outputs are compared with are 1 and -1; None: they are not compared.
+        quasi: Sums of :func:`ncflow.metrics.quasi_interpolation.output_sums`, (5,).
+    """
+
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> None:
+        self.loss = loss
+        self.device = _exact_device(device)
+        self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # loss, cross-entropy, correct, samples
+        self.signs = _SIGNS.get(getattr(loss, "targets", ""))
+        self.quasi = torch.zeros(5, dtype=torch.float64, device=self.device)
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Take in a batch of logits (B, C) and labels (B,)."""
+        logits, labels = logits.to(self.device), labels.to(self.device)
+        correct = (predictions(logits) == labels).sum()
+        count, exact = len(labels), logits.double()
+        losses = [self.loss(exact, labels) * count, F.cross_entropy(exact, labels) * count]
+        self.sums += torch.stack([*losses, correct, correct.new_tensor(count)])
+        if self.signs is not None:
+            self.quasi += output_sums(exact, labels, self.signs)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Loss, cross-entropy and accuracy."""
+        loss, cross_entropy, correct, count = _over_ranks(self.sums)
+        return {"loss": loss / count, "cross_entropy": cross_entropy / count, "accuracy": correct / count}
+
+    def quasi_interpolation(self, head: nn.Linear, means: Tensor | None, decay: float) -> dict[str, Tensor]:
+        """Under the square loss e, its spread, and the residuals of eq. 33 and 34 (CBMM Memo 117).
+
+        The residuals are NaN without decay or where a class is missing.
+        """
+        if self.signs is None or means is None:
+            return {}
+        gap, spread = fitted_gap(_over_ranks(self.quasi), head.out_features)
+        residuals = (gap.new_tensor(nan), gap.new_tensor(nan))
+        if decay > 0 and len(means) == head.out_features:
+            weight = head.weight.detach().to(means.device)
+            residuals = classifier_residuals(gap, weight, means, decay, self.signs)
+        names = ("quasi_gap", "quasi_spread", "quasi_residual_means", "quasi_residual_norms")
+        return dict(zip(names, (gap, spread, *residuals), strict=True))
+
+
+def _over_ranks(sums: Tensor) -> Tensor:
+    everywhere = gather_all_tensors(sums) if torch.distributed.is_initialized() else [sums]
+    return torch.stack(everywhere).sum(0)

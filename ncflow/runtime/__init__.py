@@ -1,0 +1,1 @@
+"""What surrounds a run: environment, processes, signals, progress, W&B."""

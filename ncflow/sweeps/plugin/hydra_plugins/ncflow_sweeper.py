@@ -1,0 +1,128 @@
+"""Hydra sweeper of ncflow. Every Hydra application imports this module at its start, so it imports little."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+
+class NcflowSweeper(BasicSweeper):
+    """Hydra's grid sweeper, with three differences.
+
+    Every cell is checked before the first run starts; finished cells are not launched; a failed cell does not end
+    the sweep, which closes with a list of the failed ones and exits with 1.
+    """
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Check, launch and sum up."""
+        from ncflow.results.files import remove_empty
+        from ncflow.results.report import SKIPPED, finish
+        from ncflow.runtime.progress import sweep_progress
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        assert self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        batches = self.split_arguments(overrides, self.max_batch_size)
+        self._claimed: dict[str, str] = {}
+        self._made: list[Path] = []
+        plans = [self._plan(batch) for batch in batches]
+        waiting = [folder for _, folders, _ in plans for folder in folders]
+        reports = [report for _, _, settled in plans for report in settled]
+        skipped = sum(report.status == SKIPPED for report in reports)
+        print(f"{len(reports) + len(waiting)} runs: {skipped} finished already, {len(waiting)} to do", flush=True)
+
+        returns, launched = [], 0
+        try:
+            with sweep_progress(waiting):
+                for cells, _, _ in plans:
+                    if cells:
+                        returns.append(self.launcher.launch(cells, initial_job_idx=launched))
+                        launched += len(cells)
+        finally:  # a launcher that refuses leaves nothing behind
+            remove_empty(sorted(self._made, reverse=True))
+        reports += [job.return_value for jobs in returns for job in jobs]
+        code = finish(reports)
+        if code != 0:
+            raise SystemExit(code)
+        return returns
+
+    def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[list[Sequence[str]], list[Path], list[Any]]:
+        """Cells of a batch that have work left, their folders, and reports of those that are settled."""
+        from ncflow.config.compose import compose, folder_of
+        from ncflow.config.identity import describe, experiment_name
+        from ncflow.config.validate import check_hydra, claim_folder
+        from ncflow.results import RunFolder
+        from ncflow.results.files import make_folder
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+
+        cells: dict[Path, tuple[Sequence[str], DictConfig]] = {}
+        settled: dict[Path, Any] = {}
+        for overrides in batch:
+            cfg = compose(self.hydra_context, self.config, overrides)
+            path = folder_of(cfg)
+            folder = RunFolder(path, describe(cfg, experiment_name(cfg)))
+            check_hydra(cfg)
+            claim_folder(self._claimed, path, folder.run_id)
+            report = _look(folder)
+            if report is None:
+                cells.setdefault(path, (overrides, cfg))
+            else:
+                settled[path] = report
+        self._check(list(cells.values()))
+        # Now, as a launcher that cannot make one of the folders would end the sweep.
+        for path in list(cells):
+            try:
+                self._made += make_folder(path)
+            except OSError as error:
+                settled[path] = _lost(path, error)
+                del cells[path]
+        return [overrides for overrides, _ in cells.values()], list(cells), list(settled.values())
+
+    def _check(self, cells: Sequence[tuple[Sequence[str], DictConfig]]) -> None:
+        """Build data and model once for each distinct config, seeds and weight decay aside."""
+        if not cells:
+            return
+        from ncflow.config.identity import flat_config, without_hydra
+        from ncflow.config.schema import ConfigError
+        from ncflow.config.validate import check_fields
+        from ncflow.training.assembly import check
+
+        seen = set()
+        for overrides, cfg in cells:
+            task_cfg = without_hydra(cfg)
+            try:
+                check_fields(task_cfg)
+                flat = {key: v for key, v in flat_config(task_cfg).items() if key not in ("seed", "weight_decay")}
+                if repr(flat) not in seen:
+                    seen.add(repr(flat))
+                    check(task_cfg)
+            except ConfigError as error:
+                raise ConfigError(f"{error} (in the cell {' '.join(overrides)})") from error
+
+
+def _look(folder: Any) -> Any:
+    """What is settled about a run before it starts; one whose folder is not its own fails, and stops no other."""
+    from ncflow.results import FAILED
+    from ncflow.results.report import REFUSED, Report
+    from ncflow.training.entry import look
+
+    try:
+        report = look(folder)
+    except OSError as error:
+        return _lost(folder.path, error)
+    return Report(FAILED, report.folder, report.error) if report is not None and report.status == REFUSED else report
+
+
+def _lost(path: Path, error: OSError) -> Any:
+    from ncflow.config.explain import one_line
+    from ncflow.results import FAILED
+    from ncflow.results.report import Report
+
+    return Report(FAILED, str(path), f"the run could not be begun: {one_line(error)}")

@@ -1,0 +1,1 @@
+"""Train a run, or many as one."""

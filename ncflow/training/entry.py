@@ -1,0 +1,73 @@
+"""The way into a run's folder, the same alone, in a sweep and in a stacked group."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from ncflow.results import RunFolder
+from ncflow.results.files import write_atomically
+from ncflow.results.report import ELSEWHERE, REFUSED, SKIPPED, Report
+
+HYDRA = ".hydra"
+
+
+def look(folder: RunFolder) -> Report | None:
+    """What can be said of a run by a look at its folder: that it is finished, damaged, or may not be there; else None.
+
+    Raises:
+        OSError: If the folder cannot be looked at.
+    """
+    path, complaint, result = str(folder.path), folder.complaint(), None
+    if complaint is None:
+        result = folder.finished()
+        complaint = None if result is None else folder.damage(result)
+    if complaint is not None:
+        return Report(REFUSED, path, complaint)
+    return None if result is None else Report(SKIPPED, path)
+
+
+def enter(folder: RunFolder, cfg: DictConfig, held: ExitStack) -> Report | None:
+    """Look, take the lock, and write whose the folder is; a report where the run is not to be trained.
+
+    Args:
+        folder: The run's folder.
+        cfg: The run's config without Hydra's own; that one is taken from ``HydraConfig``, where it is known.
+        held: Keeps the lock.
+
+    Raises:
+        OSError: If something cannot be read or written.
+    """
+    report = look(folder)
+    if report is not None:
+        return report
+    folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        held.enter_context(folder.lock.acquire(timeout=1))  # a look at the folder takes the lock for an instant
+    except Timeout:
+        return Report(ELSEWHERE, str(folder.path))
+    report = look(folder)  # it may have ended between the look and the lock
+    if report is None:
+        folder.begin()
+        _leave_config(folder.path / HYDRA, cfg)
+    return report
+
+
+def _leave_config(folder: Path, cfg: DictConfig) -> None:
+    """The three files that Hydra leaves. It would write them before anybody could look whose the folder is."""
+    parts: dict[str, Any] = {"config": cfg}
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        parts |= {"hydra": OmegaConf.create({"hydra": hydra}), "overrides": hydra.overrides.task}
+    for name, part in parts.items():
+        write_atomically(folder / f"{name}.yaml", OmegaConf.to_yaml(part))
+
+
+def load_config(folder: Path) -> tuple[DictConfig, DictConfig]:
+    """The config that :func:`enter` left in a run's folder, and Hydra's own."""
+    found = [OmegaConf.load(folder / HYDRA / f"{name}.yaml") for name in ("config", "hydra")]
+    task, hydra = (part for part in found if isinstance(part, DictConfig))
+    return task, hydra

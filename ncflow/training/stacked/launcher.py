@@ -1,0 +1,159 @@
+"""What the stacked launcher in ``ncflow/sweeps/plugin`` does: plan a sweep, and bring its groups to their end."""
+
+import logging
+import os
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from ncflow.config.build import check_types
+from ncflow.config.compose import folder_of
+from ncflow.config.explain import one_line
+from ncflow.config.identity import describe, experiment_name, flat_config, run_id, without_hydra
+from ncflow.config.schema import ConfigError
+from ncflow.results import FAILED, RunFolder
+from ncflow.results.report import Report
+from ncflow.runtime.signals import StoppedBySignalError
+from ncflow.training.stacked import group
+from ncflow.training.stacked.homes import homes
+from ncflow.training.stacked.plan import MAY_DIFFER, Group, Plan, Size, plan, summary, why_alone
+
+log = logging.getLogger(__name__)
+
+_SHARE_OF_MEMORY = 0.7
+# On a CPU, groups whose parameters are far larger than its caches were measured slower than runs alone.
+_CPU_CACHE = 2**27
+_IRRELEVANT_TO_SIZE = ("seed", "weight_decay", "weight_decay_scope", "optimizer.lr", "optimizer.momentum")
+
+
+@dataclass
+class Options:
+    """The options of ``conf/hydra/launcher/stacked.yaml``.
+
+    Args:
+        max_group: Most cells that are trained as one.
+        memory_gb: Memory that a group may take; None for 70 % of what the device has free.
+        may_differ: Options, or groups of them, in which the cells of a group may differ.
+    """
+
+    max_group: int
+    memory_gb: float | None
+    may_differ: list[str]
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """Groups of a sweep, the places of the runs that are trained alone, and both in words."""
+
+    groups: list[Group]
+    alone: list[int]
+    text: str
+
+
+def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> SweepPlan:
+    """Plan the runs of a sweep.
+
+    Args:
+        configs: Of the runs, with Hydra's own part.
+        options: As :class:`Options` has them.
+
+    Raises:
+        ConfigError: Naming the option, the rule and the value found.
+    """
+    check_types("hydra.launcher", Options, options)
+    for name in ("max_group", "memory_gb"):
+        if options[name] is not None and options[name] <= 0:
+            raise ConfigError(f"hydra.launcher.{name} must be greater than 0, found {options[name]!r}")
+    for name in options["may_differ"]:
+        if name not in MAY_DIFFER:
+            raise ConfigError(f"hydra.launcher.may_differ must be of {', '.join(MAY_DIFFER)}, found {name!r}")
+    tasks = [without_hydra(cfg) for cfg in configs]
+    stopped = homes(Path(str(configs[0].hydra.sweep.dir)))
+    of_runs = [str(stopped[name].path) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
+    found = plan_runs(tasks, of_runs, options)
+    return SweepPlan(found.groups, list(found.alone), summary(found))
+
+
+def plan_runs(configs: Sequence[DictConfig], of_runs: Sequence[str | None], options: Mapping[str, Any]) -> Plan:
+    """Plan runs for the device that they ask for.
+
+    Args:
+        configs: Of the runs.
+        of_runs: As ``homes`` of :func:`ncflow.training.stacked.plan.plan`.
+        options: As :class:`Options` has them.
+    """
+    library, known = group.Library(), dict[str, Size | str]()
+    sizes = []
+    for cfg in configs:
+        kind = repr({name: value for name, value in flat_config(cfg).items() if name not in _IRRELEVANT_TO_SIZE})
+        if kind not in known:
+            known[kind] = why_alone(cfg) or group.size_of(cfg, library) or "its network has no stacked form"
+        sizes.append(known[kind])
+    on_gpu = configs[0].trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    gigabytes = options["memory_gb"]
+    memory = _free_memory(on_gpu) if gigabytes is None else int(gigabytes * 2**30)
+    cache = None if on_gpu else _CPU_CACHE
+    return plan(configs, sizes, of_runs, options["max_group"], memory, options["may_differ"], cache)
+
+
+def _free_memory(on_gpu: bool) -> int:
+    if on_gpu:
+        return int(_SHARE_OF_MEMORY * torch.cuda.mem_get_info()[0])
+    return int(_SHARE_OF_MEMORY * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+
+
+def train_group(configs: Sequence[DictConfig]) -> list[Report]:
+    """Train a group, leaving out runs that are finished, that another process is at work on, or that cannot be trained.
+
+    Args:
+        configs: Of the cells, with Hydra's own part.
+
+    Returns:
+        What became of each run; what fails is said in its own folder too.
+
+    Raises:
+        SystemExit: If a signal stopped training, which saved a checkpoint first.
+    """
+    library, reports, ready = group.Library(), dict[str, Report](), list[group.Ready]()
+    folders = [RunFolder(folder_of(cfg).absolute(), describe(cfg, experiment_name(cfg))) for cfg in configs]
+    with ExitStack() as held:
+        for folder, cfg in zip(folders, configs, strict=True):
+            HydraConfig.instance().set_config(cfg)
+            found = group.take(folder, without_hydra(cfg), held, library)
+            if isinstance(found, Report):
+                reports[folder.run_id] = found
+            else:
+                ready.append(found)
+        if ready:
+            reports |= _train(ready, folders[0].path.parent)
+    return [reports[folder.run_id] for folder in folders]
+
+
+def _train(ready: Sequence[group.Ready], sweep: Path) -> dict[str, Report]:
+    reports: dict[str, Report] = {}
+    try:
+        for home, saved, runs in group.parts(ready, sweep):
+            reports |= group.train(runs, sweep, home, saved)
+    except StoppedBySignalError as stop:
+        log.info("interrupted: %d cells as one: %s", len(ready), stop)
+        raise SystemExit(128 + stop.signum) from None
+    except (Exception, SystemExit) as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes an exit of Ctrl-C
+            raise KeyboardInterrupt from None
+        trace, line = traceback.format_exc(), one_line(error)
+        for run in ready:
+            path, result = str(run.folder.path), run.folder.finished()
+            if result is None:
+                run.folder.note(trace)
+                run.folder.fail(line)
+                reports[run.folder.run_id] = Report(FAILED, path, line)
+            else:
+                reports[run.folder.run_id] = Report(str(result["status"]), path, values=result)
+    return reports
