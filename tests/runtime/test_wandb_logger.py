@@ -37,7 +37,7 @@ from tests.wandb_files import files, read_all
 from tests.wandb_server import listening, nowhere, serving
 
 KEY = "k" * 40
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

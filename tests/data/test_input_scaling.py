@@ -83,7 +83,7 @@ def test_both_splits_are_scaled_by_one_factor(kind):
 def test_a_test_input_may_be_larger(monkeypatch):
     images, labels = raw_images()
     images[_ROWS + 7] = 0
-    monkeypatch.setattr("tests.test_input_scaling.raw_images", lambda: (images, labels))
+    monkeypatch.setattr("tests.data.test_input_scaling.raw_images", lambda: (images, labels))
     scaled = batches(made(Bytes, max_norm=1.0))
     assert largest_norm(scaled["train"]) == pytest.approx(1, rel=1e-6)
     assert largest_norm(scaled["test"]) > 1.01

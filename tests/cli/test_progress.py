@@ -1,4 +1,4 @@
-"""Bars for somebody who watches; tests/test_train.py shows that nobody else sees them."""
+"""Bars for somebody who watches; tests/training/test_runs.py shows that nobody else sees them."""
 
 import sys
 

@@ -11,7 +11,7 @@ from tests.conftest import TINY, run_folder
 from tests.wandb_files import read_all
 from tests.wandb_server import serving
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "wandb_dashboard.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "wandb_dashboard.py"
 GIVEN = ["--entity", "team", "--project", "collapse", "--experiment", "pan_cao/fig2"]
 OFFLINE = {"NETRC": "/nonexistent", "WANDB_ERROR_REPORTING": "false"}
 KEY = {"WANDB_API_KEY": "a" * 40}

@@ -36,9 +36,9 @@ from ncflow.results import (
     write_json,
 )
 from tests import damages
-from tests.test_cbmm import sweep as memo
-from tests.test_figures import sweep
-from tests.test_thesis import sweep as thesis
+from tests.figures.test_cbmm_117 import sweep as memo
+from tests.figures.test_figures import sweep
+from tests.figures.test_pan_thesis import sweep as thesis
 
 
 @pytest.fixture

@@ -164,7 +164,7 @@ def test_one_hot_targets_without_bias_cannot_quasi_interpolate(ncflow, tmp_path)
 
 
 def test_measures_of_a_module_that_is_not_ours():
-    from tests.test_callbacks import gap_rows
+    from tests.callbacks.test_collapse import gap_rows
 
     row, *_ = gap_rows(NeuralCollapseCallback(1))
     assert row["normalized_margin_mean"] == pytest.approx(row["margin_mean"] / row["rho"])
