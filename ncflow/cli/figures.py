@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from ncflow.figures.files import refuse_foreign, render, write_own
-from ncflow.results import DONE, UNREADABLE, describe, load_history, load_runs, one_line
+from ncflow.results import Status, describe, load_history, load_runs, one_line
 
 if TYPE_CHECKING:
     from ncflow.figures.papers.drawing import Drawing
@@ -55,7 +55,7 @@ def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: l
     if runs.empty:
         raise FileNotFoundError(f"no runs below {', '.join(parsed.folders)}")
     # What is wrong with the others is told once, in the summary.
-    history = load_history(*runs.loc[runs["status"] != UNREADABLE, "folder"])
+    history = load_history(*runs.loc[runs["status"] != Status.UNREADABLE, "folder"])
     print(summary(runs))
     out = parsed.out or Path(parsed.folders[0]) / "figures"
     page = [out / "report.html"] if parsed.html else []
@@ -116,7 +116,7 @@ def summary(runs: pd.DataFrame) -> str:
     """How many runs there are of each status, and which did not finish."""
     counts = runs["status"].value_counts()
     lines = [f"{len(runs)} runs: " + ", ".join(f"{count} {status}" for status, count in counts.items())]
-    for _, run in runs[runs["status"] != DONE].iterrows():
+    for _, run in runs[runs["status"] != Status.DONE].iterrows():
         reason = run.get("error")
         place = f"  {run['status']}: {one_line(run['folder'], _LONGEST_PATH)}"
         lines.append(place + (f": {one_line(reason, _LONGEST_ERROR)}" if isinstance(reason, str) else ""))

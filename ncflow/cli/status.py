@@ -14,17 +14,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ncflow.results import DIVERGED, DONE, FAILED, INTERRUPTED, PENDING, RUNNING, UNREADABLE
+from ncflow.results import Status
 from ncflow.sweeps.status import RunState, Survey, survey, total_seconds_left
 
-_STYLES = {
-    DONE: "green",
-    RUNNING: "cyan",
-    PENDING: "yellow",
-    INTERRUPTED: "magenta",
-    FAILED: "red",
-    DIVERGED: "red",
-    UNREADABLE: "red",
+_STYLES: dict[str, str] = {
+    Status.DONE: "green",
+    Status.RUNNING: "cyan",
+    Status.PENDING: "yellow",
+    Status.INTERRUPTED: "magenta",
+    Status.FAILED: "red",
+    Status.DIVERGED: "red",
+    Status.UNREADABLE: "red",
 }
 _MANY = 40  # above it only what is not done is listed
 _LONGEST_ERROR = 500  # some errors list every weight of a model; the whole message is in the log
@@ -55,8 +55,8 @@ def render(found: Survey, show_all: bool = False) -> Group:
         show_all: Whether runs that are done are listed however many runs there are.
     """
     runs = found.runs
-    hidden = len(runs) > _MANY and not show_all and any(run.status == DONE for run in runs)
-    listed = [run for run in runs if run.status != DONE] if hidden else runs
+    hidden = len(runs) > _MANY and not show_all and any(run.status == Status.DONE for run in runs)
+    listed = [run for run in runs if run.status != Status.DONE] if hidden else runs
     lines: list[Text | Table] = [Text(_headline(runs) + ("; done ones are not listed (--all)" if hidden else ""))]
     if found.complaint is not None:
         lines.append(Text(_plain(found.complaint), style="yellow"))
@@ -69,7 +69,7 @@ def render(found: Survey, show_all: bool = False) -> Group:
         rows = [run for run in listed if run.experiment == experiment]
         if rows:
             lines.append(_table(rows, labels))
-    troubled = [run for run in listed if run.error or (run.reason and run.status == INTERRUPTED)]
+    troubled = [run for run in listed if run.error or (run.reason and run.status == Status.INTERRUPTED)]
     troubles = [Text(_trouble(run, labels[run.folder])) for run in troubled]
     return Group(*lines, *([Text()] if troubles else []), *troubles)
 
@@ -102,7 +102,7 @@ def _table(runs: Sequence[RunState], labels: Mapping[str, str]) -> Table:
         "accuracy": [_measure(run.accuracy) for run in runs],
         "intra_min": [_measure(run.intra_min) for run in runs],
         "job": [_plain(run.job or "") for run in runs],
-        "slurm": [_plain(run.reason or "") if run.status in (RUNNING, PENDING) else "" for run in runs],
+        "slurm": [_plain(run.reason or "") if run.status in (Status.RUNNING, Status.PENDING) else "" for run in runs],
     }
     shown = {header: cells for header, cells in shown.items() if any(cells)}
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -151,7 +151,7 @@ def surveys(folders: Sequence[Path | str], seconds: float) -> Iterator[Survey]:
     while True:
         found = survey(folders)
         yield found
-        if not any(run.status in (RUNNING, PENDING) for run in found.runs):
+        if not any(run.status in (Status.RUNNING, Status.PENDING) for run in found.runs):
             return
         time.sleep(seconds)
 

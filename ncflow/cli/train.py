@@ -20,8 +20,8 @@ from ncflow.config.explain import explain, one_line
 from ncflow.config.identity import describe, experiment_name, without_hydra
 from ncflow.config.schema import CONF_DIR, ConfigError, register
 from ncflow.config.validate import check_fields, check_hydra
-from ncflow.results import FAILED, RunFolder
-from ncflow.results.report import ELSEWHERE, REFUSED, SKIPPED, Report, finish, line_of, say
+from ncflow.results import RunFolder, Status
+from ncflow.results.report import Report, finish, line_of, say
 from ncflow.runtime import processes
 from ncflow.runtime.environment import load_environment
 from ncflow.runtime.signals import StoppedBySignalError
@@ -57,12 +57,12 @@ class SettleBeforehand(Callback):
             report = look(RunFolder(folder, described))
             if report is None:
                 _prepared[described["run_id"]] = _check(config, cfg)
-            elif report.status == SKIPPED:
+            elif report.status == Status.SKIPPED:
                 _send_finished(cfg, folder, described)
         except Exception as error:
             if asked_for_traceback():
-                raise _SettledError(Report(REFUSED, str(folder), traceback.format_exc())) from error
-            report = Report(REFUSED, str(folder), explain(error))
+                raise _SettledError(Report(Status.REFUSED, str(folder), traceback.format_exc())) from error
+            report = Report(Status.REFUSED, str(folder), explain(error))
         if report is not None:
             raise _SettledError(report)
 
@@ -109,7 +109,7 @@ def run_task(cfg: DictConfig) -> Report:
         return _run_in_processes(cfg, folder)  # which take the lock themselves
     except Exception as error:  # of this run's folder or config: in a sweep the others go on
         log.debug("%s", traceback.format_exc())
-        return Report(FAILED, str(path), f"the run could not be begun: {one_line(error)}")
+        return Report(Status.FAILED, str(path), f"the run could not be begun: {one_line(error)}")
 
 
 def _run(cfg: DictConfig, folder: RunFolder) -> Report:
@@ -132,7 +132,7 @@ def _run(cfg: DictConfig, folder: RunFolder) -> Report:
             log.debug("%s", traceback.format_exc())
             line = one_line(error)
             folder.fail(line)
-            return Report(FAILED, str(folder.path), line)
+            return Report(Status.FAILED, str(folder.path), line)
 
 
 def _follow(cfg: DictConfig, folder: RunFolder) -> Report:
@@ -153,8 +153,8 @@ def _run_in_processes(cfg: DictConfig, folder: RunFolder) -> Report:
         return Report(str(result["status"]), path, values=result)
     see = f"a process ended early, see {folder.path / processes.LOG}"
     if not reported:
-        return Report(FAILED, path, see)
-    failed = reported["status"] == FAILED  # perhaps for no other reason than the end of another process
+        return Report(Status.FAILED, path, see)
+    failed = reported["status"] == Status.FAILED  # perhaps for no other reason than the end of another process
     return Report(reported["status"], path, f"{reported['error']}; {see}" if failed else reported["error"])
 
 
@@ -203,7 +203,7 @@ def main() -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(collect)()
     except _SettledError as settled:
-        if settled.report.status == SKIPPED:
+        if settled.report.status == Status.SKIPPED:
             print(line_of(settled.report))
         reports.append(settled.report)
     except Exception as error:  # what a run raises is in its report; this is from before the first run
@@ -231,7 +231,7 @@ def main_of_process() -> None:
     report = run_task(cfg)
     processes.hand_over(folder, {"status": report.status, "error": report.error})
     # Not success: the other processes wait for this one, and torchrun ends them.
-    raise SystemExit(1 if report.status in (FAILED, REFUSED, ELSEWHERE) else 0)
+    raise SystemExit(1 if report.status in (Status.FAILED, Status.REFUSED, Status.ELSEWHERE) else 0)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ncflow.figures.style import data_label, words
-from ncflow.results import COLUMNS, DONE, LAST_LAYER
+from ncflow.results import COLUMNS, LAST_LAYER, Status
 
 # What varies inside a panel, or is no part of the experiment's description.
 _NOT_A_PANEL = (
@@ -38,7 +38,7 @@ def finished(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
     A name is made text, and what should be a number and is none is no value.
     """
-    done = runs[runs["status"] == DONE] if "status" in runs else runs
+    done = runs[runs["status"] == Status.DONE] if "status" in runs else runs
     if not all(column in done for column in columns):
         return done.iloc[:0]
     typed = {column: numbers(done[column]) for column in columns if column not in (*_NAMES, "folder")}

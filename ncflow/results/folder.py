@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,30 @@ from filelock import FileLock, Timeout
 
 from ncflow.results.files import DIGEST, JOB, LOCK, LOG, RESULT, RUN, TEMPORARY, read_json, refuse_irregular, write_json
 
-DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED = "done", "diverged", "failed", "running", "interrupted"
-PENDING = "pending"
-UNREADABLE = "unreadable"  # somebody else's files that we may not read, or damaged ones
-FINAL = (DONE, DIVERGED)
+
+class Status(StrEnum):
+    """Where a run stands, or what a command made of it."""
+
+    DONE = "done"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    PENDING = "pending"
+    """Submitted, and not begun."""
+    UNREADABLE = "unreadable"
+    """Its files are somebody else's that we may not read, or damaged."""
+    SKIPPED = "skipped"
+    """Finished before the command was given."""
+    ELSEWHERE = "elsewhere"
+    """Another process is at work on it."""
+    REFUSED = "refused"
+    """Its config or its folder was refused before it began."""
+    SUBMITTED = "submitted"
+    """Handed to SLURM by this command."""
+
+
+FINAL = (Status.DONE, Status.DIVERGED)
 """With one of these in its result a run is finished; every other one is tried again."""
 
 
@@ -77,12 +98,12 @@ class RunFolder:
 
     def begin(self) -> None:
         """Say whose the folder is, before anything else is written to it; the caller holds the lock."""
-        write_json(self.path / RUN, {**self.described, "status": RUNNING})
+        write_json(self.path / RUN, {**self.described, "status": Status.RUNNING})
 
     def fail(self, line: str) -> None:
         """Say why the run failed, where that can be written: what is said on a full disk is on the console."""
         with suppress(OSError):
-            write_json(self.path / RUN, {**self.described, "status": FAILED, "error": line})
+            write_json(self.path / RUN, {**self.described, "status": Status.FAILED, "error": line})
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Say that the run is finished; the last file that it writes."""
@@ -174,11 +195,11 @@ def status_of(folder: Path) -> tuple[str, dict[str, Any]]:
         return result["status"], result
     started, submitted = read_json(folder / RUN), read_json(folder / JOB)
     if locked:
-        return RUNNING, started or submitted or {}
+        return Status.RUNNING, started or submitted or {}
     if started is None and submitted is not None:
-        return PENDING, submitted
+        return Status.PENDING, submitted
     started = started or {}
-    return (FAILED if started.get("status") == FAILED else INTERRUPTED), started
+    return (Status.FAILED if started.get("status") == Status.FAILED else Status.INTERRUPTED), started
 
 
 def _result(folder: Path) -> dict[str, Any] | None:

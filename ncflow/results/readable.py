@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ncflow.results.files import JOB, RESULT, RUN
-from ncflow.results.folder import DIVERGED, DONE, FAILED, INTERRUPTED, PENDING, RUNNING
+from ncflow.results.folder import Status
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger("ncflow.results")
 
-_STATUSES = {RESULT: (DONE, DIVERGED), RUN: (DONE, DIVERGED, FAILED, RUNNING, INTERRUPTED, PENDING)}
+_STATUSES = {
+    RESULT: (Status.DONE, Status.DIVERGED),
+    RUN: (Status.DONE, Status.DIVERGED, Status.FAILED, Status.RUNNING, Status.INTERRUPTED, Status.PENDING),
+}
 _MEASURES = ("train/", "test/")
 _NUMBERS = ("weight_decay", "batch_size", "epochs", "seconds", "steps_per_second")
 _WHOLE_NUMBERS = ("seed",)

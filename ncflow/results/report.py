@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ncflow.results import FAILED, LOG, RUN, RunFolder, read_json
+from ncflow.results import LOG, RUN, RunFolder, Status, read_json
 
 log = logging.getLogger(__name__)
-
-SKIPPED, ELSEWHERE, REFUSED, SUBMITTED = "skipped", "elsewhere", "refused", "submitted"
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,9 @@ class Report:
 def line_of(report: Report) -> str:
     """The line that a run leaves on the console."""
     place = Path(report.folder).name
-    if report.status == SKIPPED:
+    if report.status == Status.SKIPPED:
         return f"finished already: {place}"
-    if report.status == ELSEWHERE:
+    if report.status == Status.ELSEWHERE:
         return f"left alone, another process is at work on it: {place}"
     if report.error:
         return f"failed: {place}: {report.error}"
@@ -55,12 +53,12 @@ def ended(folder: RunFolder, since: float, killed: bool) -> Report | None:
     path, result, started = str(folder.path), folder.finished(), read_json(folder.path / RUN) or {}
     if result is not None:
         return Report(str(result["status"]), path, values=result)
-    if started.get("status") == FAILED and (folder.path / RUN).stat().st_mtime >= since:
-        return Report(FAILED, path, str(started.get("error")))
+    if started.get("status") == Status.FAILED and (folder.path / RUN).stat().st_mtime >= since:
+        return Report(Status.FAILED, path, str(started.get("error")))
     if killed:
         line = "its process was killed, as the system does when memory runs out"
         folder.fail(line)
-        return Report(FAILED, path, line)
+        return Report(Status.FAILED, path, line)
     return None
 
 
@@ -76,14 +74,14 @@ def finish(reports: Sequence[Report]) -> int:
         counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
         print(f"{len(reports)} runs: {counts}", flush=True)
     for report in reports:
-        if report.status == REFUSED:
+        if report.status == Status.REFUSED:
             print(f"ncflow: error: {report.error}", file=sys.stderr)
     failed: dict[str, list[Path]] = {}
     for report in reports:
-        if report.status == FAILED:
+        if report.status == Status.FAILED:
             failed.setdefault(report.error, []).append(Path(report.folder))
     for error, folders in failed.items():  # a full disk is one reason for all
         logs = ", ".join(str(folder / LOG) for folder in folders)
         print(f"ncflow: failed: {error}; log{'s' * (len(folders) > 1)}: {logs}", file=sys.stderr)
-    codes = {REFUSED: 2, FAILED: 1}
+    codes: dict[str, int] = {Status.REFUSED: 2, Status.FAILED: 1}
     return max((codes.get(report.status, 0) for report in reports), default=0)

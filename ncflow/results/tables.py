@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ncflow.results.files import HISTORY, MARGINS
-from ncflow.results.folder import UNREADABLE, run_folders, status_of
+from ncflow.results.folder import Status, run_folders, status_of
 from ncflow.results.history import COLUMNS, MARGIN_COLUMNS
 from ncflow.results.readable import UnreadableError, describe, leave_out, read_table, why_unreadable
 
@@ -44,7 +44,7 @@ def _row(folder: Path) -> dict[str, Any]:
         except OSError as error:
             why = describe(error)
     if why is not None:
-        return {"status": UNREADABLE, "folder": str(folder), "error": why}
+        return {"status": str(Status.UNREADABLE), "folder": str(folder), "error": why}
     config = {name: value for name, value in values.items() if name not in _OF_THE_JOB}
     return {**config, "status": status, "folder": str(folder)}
 

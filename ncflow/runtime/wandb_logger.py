@@ -16,7 +16,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from ncflow.results import INTERRUPTED, RESULT, read_json, write_json
+from ncflow.results import RESULT, Status, read_json, write_json
 from ncflow.runtime.wandb_server import import_wandb, server_problem
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class WandbRunLogger(Logger):
     def finalize(self, status: str) -> None:
         """End the run if training failed in the middle; after a success there is more to say."""
         if status == "failed" and self._run is not None:
-            self.finish({"status": INTERRUPTED}, failed=True)
+            self.finish({"status": str(Status.INTERRUPTED)}, failed=True)
 
     def _open(self) -> Any:
         if self._run is None and not self._closed:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from ncflow.config.build import check_types
 from ncflow.config.identity import describe, experiment_name
 from ncflow.config.schema import ConfigError
-from ncflow.results import DIVERGED, DONE, FAILED, JOB, status_of, write_json
+from ncflow.results import JOB, Status, status_of, write_json
 from ncflow.results.report import Report
 from ncflow.sweeps.squeue import QueueError, ask_squeue, is_alive
 from ncflow.sweeps.status import look
@@ -156,12 +156,14 @@ def outcome(folder: Path, job: Any) -> Report:
     status, values = status_of(folder)
     errors = [job.task(number).exception() for number, path in enumerate(_results(job)) if path.exists()]
     failed = [_last_error(str(error)) for error in errors if error is not None]
-    if status in (DONE, DIVERGED) and not failed and len(errors) == job.num_tasks:
+    if status in (Status.DONE, Status.DIVERGED) and not failed and len(errors) == job.num_tasks:
         return Report(status, str(folder), values=values)
-    if status == FAILED:
-        return Report(FAILED, str(folder), str(values.get("error")))
+    if status == Status.FAILED:
+        return Report(Status.FAILED, str(folder), str(values.get("error")))
     line = failed[0] if failed else "it was cancelled, killed or ran out of time or memory"
-    return Report(FAILED, str(folder), f"SLURM job {job.job_id} did not end well: {line}; its log: {job.paths.stderr}")
+    return Report(
+        Status.FAILED, str(folder), f"SLURM job {job.job_id} did not end well: {line}; its log: {job.paths.stderr}"
+    )
 
 
 def _last_error(text: str) -> str:

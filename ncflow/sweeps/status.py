@@ -10,26 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ncflow.results import (
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    JOB,
-    LOG,
-    PENDING,
-    PROGRESS,
-    RESULT,
-    RUN,
-    RUNNING,
-    UNREADABLE,
-    read_json,
-    run_folders,
-    status_of,
-    why_no_file,
-)
+from ncflow.results import JOB, LOG, PROGRESS, RESULT, RUN, Status, read_json, run_folders, status_of, why_no_file
 from ncflow.sweeps.squeue import WAITING_STATES, WORKING_STATES, Job, QueueError, ask_squeue
 
-_UNFINISHED = (FAILED, RUNNING, PENDING, INTERRUPTED, UNREADABLE)
+_UNFINISHED = (Status.FAILED, Status.RUNNING, Status.PENDING, Status.INTERRUPTED, Status.UNREADABLE)
 _NO_REASON = ("", "None", "(null)")
 _LARGEST_NUMBER = 2**53  # what is larger is not of ours, and could not be calculated with
 
@@ -83,7 +67,7 @@ class RunState:
     @property
     def seconds_left(self) -> float | None:
         """Of a running run: its mean time of an epoch so far, times the epochs that are left."""
-        if self.status != RUNNING or self.seconds_per_epoch is None or self.epochs_left is None:
+        if self.status != Status.RUNNING or self.seconds_per_epoch is None or self.epochs_left is None:
             return None
         return self.seconds_per_epoch * self.epochs_left
 
@@ -107,7 +91,7 @@ def look(folder: Path) -> RunState:
         has_own_log = (folder / LOG).exists()
     except OSError as error:
         return _unreadable(folder, f"{type(error).__name__}: {error}")
-    failed = status == FAILED
+    failed = status == Status.FAILED
     job_log = _word(submitted.get("log"))
     epochs = _count(progress.get("epochs")) or _count(values.get("epochs"))
     return RunState(
@@ -116,7 +100,9 @@ def look(folder: Path) -> RunState:
         name=_word(values.get("name")) or folder.name,
         experiment=_word(values.get("experiment")) or folder.absolute().parent.name,
         run_id=_word(values.get("run_id")),
-        epoch=epochs if status == DONE else _count(progress.get("epoch", 0 if status == PENDING else None)),
+        epoch=epochs
+        if status == Status.DONE
+        else _count(progress.get("epoch", 0 if status == Status.PENDING else None)),
         epochs=epochs,
         seconds=_number(values.get("seconds")) or _number(progress.get("seconds")),
         accuracy=_number(values.get("train/accuracy")),
@@ -128,7 +114,7 @@ def look(folder: Path) -> RunState:
 
 
 def _unreadable(folder: Path, why: str) -> RunState:
-    return RunState(str(folder), UNREADABLE, folder.name, folder.absolute().parent.name, error=why)
+    return RunState(str(folder), Status.UNREADABLE, folder.name, folder.absolute().parent.name, error=why)
 
 
 def _word(value: Any) -> str | None:
@@ -159,18 +145,18 @@ def merge(run: RunState, jobs: Mapping[str, Job]) -> RunState:
         run: The files' view.
         jobs: All jobs that SLURM knows, by their ids.
     """
-    if run.job is None or run.status not in (PENDING, INTERRUPTED, FAILED):
+    if run.job is None or run.status not in (Status.PENDING, Status.INTERRUPTED, Status.FAILED):
         return run
     job = jobs.get(run.job)
     if job is not None and job.state in WAITING_STATES:
-        return replace(run, status=PENDING, error=None, reason=None if job.reason in _NO_REASON else job.reason)
-    if run.status == FAILED:
+        return replace(run, status=Status.PENDING, error=None, reason=None if job.reason in _NO_REASON else job.reason)
+    if run.status == Status.FAILED:
         return run
     if job is not None and job.state in WORKING_STATES:
-        return replace(run, status=RUNNING, reason=None if job.state == "RUNNING" else job.state)
+        return replace(run, status=Status.RUNNING, reason=None if job.state == "RUNNING" else job.state)
     end = "" if job is None else f" ({job.state})"
     reason = f"job {run.job} is gone: the same ncflow command submits it again{end}"
-    return replace(run, status=INTERRUPTED, reason=reason)
+    return replace(run, status=Status.INTERRUPTED, reason=reason)
 
 
 def survey(folders: Sequence[Path | str]) -> Survey:
@@ -197,10 +183,10 @@ def survey(folders: Sequence[Path | str]) -> Survey:
 
 def _unless_it_ended(run: RunState) -> RunState:
     """A run whose job is gone may have ended after the look at its folder."""
-    if run.status != INTERRUPTED or run.reason is None:
+    if run.status != Status.INTERRUPTED or run.reason is None:
         return run
     again = look(Path(run.folder))
-    return run if again.status in (PENDING, INTERRUPTED) else again
+    return run if again.status in (Status.PENDING, Status.INTERRUPTED) else again
 
 
 def total_seconds_left(runs: Sequence[RunState]) -> float | None:
@@ -215,10 +201,10 @@ def total_seconds_left(runs: Sequence[RunState]) -> float | None:
     for run in runs:
         if run.seconds_per_epoch is not None:
             rates[run.experiment].append(run.seconds_per_epoch)
-    running = sum(run.status == RUNNING for run in runs)
+    running = sum(run.status == Status.RUNNING for run in runs)
     work = []
     for run in runs:
-        if run.status in (RUNNING, PENDING):
+        if run.status in (Status.RUNNING, Status.PENDING):
             known = rates[run.experiment]
             rate = run.seconds_per_epoch or (sum(known) / len(known) if known else None)
             if rate is None or run.epochs_left is None:

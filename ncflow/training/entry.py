@@ -8,9 +8,9 @@ from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ncflow.results import RunFolder
+from ncflow.results import RunFolder, Status
 from ncflow.results.files import write_atomically
-from ncflow.results.report import ELSEWHERE, REFUSED, SKIPPED, Report
+from ncflow.results.report import Report
 
 HYDRA = ".hydra"
 
@@ -26,8 +26,8 @@ def look(folder: RunFolder) -> Report | None:
         result = folder.finished()
         complaint = None if result is None else folder.damage(result)
     if complaint is not None:
-        return Report(REFUSED, path, complaint)
-    return None if result is None else Report(SKIPPED, path)
+        return Report(Status.REFUSED, path, complaint)
+    return None if result is None else Report(Status.SKIPPED, path)
 
 
 def enter(folder: RunFolder, cfg: DictConfig, held: ExitStack) -> Report | None:
@@ -48,7 +48,7 @@ def enter(folder: RunFolder, cfg: DictConfig, held: ExitStack) -> Report | None:
     try:
         held.enter_context(folder.lock.acquire(timeout=1))  # a look at the folder takes the lock for an instant
     except Timeout:
-        return Report(ELSEWHERE, str(folder.path))
+        return Report(Status.ELSEWHERE, str(folder.path))
     report = look(folder)  # it may have ended between the look and the lock
     if report is None:
         folder.begin()

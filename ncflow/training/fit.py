@@ -22,7 +22,7 @@ from ncflow.callbacks.snapshots import SnapshotFeatures
 from ncflow.config.identity import run_id
 from ncflow.data.base import InMemoryData
 from ncflow.models import Classifier
-from ncflow.results import CHECKPOINT, DIVERGED, DONE, HISTORY, INTERRUPTED, MARGINS, History, final_measures
+from ncflow.results import CHECKPOINT, HISTORY, MARGINS, History, Status, final_measures
 from ncflow.runtime import processes
 from ncflow.runtime.progress import is_interactive
 from ncflow.seeding import derive_seed
@@ -61,7 +61,7 @@ class Outcome:
         """What ``result.json`` says, of a run with this description."""
         rate = round(self.steps / self.seconds, 2) if self.seconds > 0 else None
         time = {"seconds": round(self.seconds, 3), "steps_per_second": rate}
-        return {**described, "status": self.status, **self.measures, **time, **versions(), **self.record}
+        return {**described, "status": str(self.status), **self.measures, **time, **versions(), **self.record}
 
 
 class InterruptedRunError(RuntimeError):
@@ -146,7 +146,7 @@ def fit(
     for _, table in tables if trainer.is_global_zero else []:
         record |= table.digest()
     interrupted = not divergence.diverged and trainer.current_epoch < cfg.epochs
-    status = INTERRUPTED if interrupted else DIVERGED if divergence.diverged else DONE
+    status = Status.INTERRUPTED if interrupted else Status.DIVERGED if divergence.diverged else Status.DONE
     outcome = Outcome(status, measure.rows, save.seconds, trainer.global_step, record)
     _end_logger(logger, outcome, described)
     if interrupted:
@@ -170,7 +170,7 @@ def outcome_of(saved: Mapping[str, Any], history: History | None) -> Outcome | N
 def _end_logger(logger: Any, outcome: Outcome, described: Mapping[str, Any]) -> None:
     if logger:
         row = {**outcome.result(described), "epoch": outcome.rows[0]["epoch"]}
-        logger.finish(row, failed=outcome.status == INTERRUPTED)
+        logger.finish(row, failed=outcome.status == Status.INTERRUPTED)
 
 
 def versions() -> dict[str, str]:

@@ -27,8 +27,8 @@ from ncflow.figures.plots.panels import norm_entries
 from ncflow.figures.tables import panel_title, panels
 from ncflow.results import (
     MARGIN_QUANTILES,
-    UNREADABLE,
     Snapshot,
+    Status,
     load_history,
     load_margins,
     load_runs,
@@ -55,7 +55,7 @@ def edit(folder, name="result.json", **values):
 
 def reason(folder):
     table = load_runs(folder)
-    (why,) = table.loc[table["status"] == UNREADABLE, "error"]
+    (why,) = table.loc[table["status"] == Status.UNREADABLE, "error"]
     assert len(table) == 12
     assert "\n" not in why
     return why
@@ -478,7 +478,7 @@ def test_damage_costs_a_line_and_nothing_else(whole, tmp_path, capsys, caplog, m
 
     table, history = load_runs(root), load_history(root)
     assert intact <= set(table["folder"])
-    assert set(table.loc[table["status"] == UNREADABLE, "folder"]) <= damaged
+    assert set(table.loc[table["status"] == Status.UNREADABLE, "folder"]) <= damaged
     for before, after, where in ((expected, table, ["folder"]), (kept, history, ["folder", "epoch", "split", "layer"])):
         before = before.assign(folder=before["folder"].str.replace(str(whole), str(tmp_path)))
         mine, theirs = (part[part["folder"].isin(intact)].set_index(where) for part in (after, before))

@@ -11,7 +11,7 @@ import pytest
 
 from ncflow.cli import status as status_cli
 from ncflow.cli.status import duration, main
-from ncflow.results import DONE, FAILED, INTERRUPTED, PENDING, RUNNING, write_json
+from ncflow.results import Status, write_json
 from ncflow.sweeps.squeue import Job, QueueError, ask_squeue, parse_squeue
 from ncflow.sweeps.status import RunState, look, merge, survey, total_seconds_left
 from tests.conftest import environment
@@ -48,9 +48,12 @@ def make(folder, state, *, name=None, experiment="exp", epochs=50, progress=None
     if progress is not None:
         epoch, seconds = progress
         write_json(folder / "progress.json", {"epoch": epoch, "epochs": epochs, "seconds": seconds})
-    if state != PENDING:
-        write_json(folder / "run.json", {**described, "status": FAILED if state == FAILED else RUNNING, **values})
-    if state in (DONE, "diverged"):
+    if state != Status.PENDING:
+        write_json(
+            folder / "run.json",
+            {**described, "status": Status.FAILED if state == Status.FAILED else Status.RUNNING, **values},
+        )
+    if state in (Status.DONE, "diverged"):
         write_json(folder / "result.json", {**described, "status": state, **values})
     return folder
 
@@ -94,7 +97,7 @@ def row_of(output, name):
 
 
 def state(**values):
-    return RunState(**{"folder": "f", "status": RUNNING, "name": "n", "experiment": "exp", **values})
+    return RunState(**{"folder": "f", "status": Status.RUNNING, "name": "n", "experiment": "exp", **values})
 
 
 # --- the folders' view
@@ -102,13 +105,13 @@ def state(**values):
 
 def test_a_sweep_of_every_kind(tmp_path, capsys):
     done = {"train/accuracy": 0.98765, "train/intra_min": 0.43219, "seconds": 100.0}
-    make(tmp_path / "finished", DONE, progress=(49, 90.0), **done)
+    make(tmp_path / "finished", Status.DONE, progress=(49, 90.0), **done)
     make(tmp_path / "diverging", "diverged", progress=(7, 7.0))
-    make(tmp_path / "broken", FAILED, error="OutOfMemoryError: no memory")
-    make(tmp_path / "stopped", INTERRUPTED, progress=(20, 40.0))
-    make(tmp_path / "queued", PENDING)
+    make(tmp_path / "broken", Status.FAILED, error="OutOfMemoryError: no memory")
+    make(tmp_path / "stopped", Status.INTERRUPTED, progress=(20, 40.0))
+    make(tmp_path / "queued", Status.PENDING)
     write_json(tmp_path / "queued" / "job.json", {"name": "queued", "experiment": "exp", "epochs": 50})
-    working = make(tmp_path / "working", RUNNING, progress=(10, 600.0))
+    working = make(tmp_path / "working", Status.RUNNING, progress=(10, 600.0))
     with at_work(working):
         lines = shown(capsys, tmp_path).splitlines()
     assert lines[0].startswith("6 runs: 1 done, 1 running, 1 pending, 1 interrupted, 1 failed, 1 diverged; about ")
@@ -126,8 +129,8 @@ def test_a_sweep_of_every_kind(tmp_path, capsys):
 
 def test_json_has_an_object_for_every_run(tmp_path, capsys):
     done = {"train/accuracy": 1.0, "train/intra_min": 0.5, "seconds": 100.0}
-    make(tmp_path / "a", DONE, experiment="pan_cao/fig2", **done)
-    working = make(tmp_path / "b", RUNNING, progress=(10, 600.0))
+    make(tmp_path / "a", Status.DONE, experiment="pan_cao/fig2", **done)
+    working = make(tmp_path / "b", Status.RUNNING, progress=(10, 600.0))
     with at_work(working):
         runs = json.loads(shown(capsys, tmp_path, "--json"))
     nothing = dict.fromkeys(("job", "log", "error", "reason", "seconds_left", "accuracy", "intra_min"))
@@ -140,17 +143,17 @@ def test_json_has_an_object_for_every_run(tmp_path, capsys):
 
 
 def test_a_failed_run_names_its_own_log_or_else_that_of_its_job(tmp_path):
-    folder = make(tmp_path / "a", FAILED, job="7", log="/logs/7.out", error="boom")
+    folder = make(tmp_path / "a", Status.FAILED, job="7", log="/logs/7.out", error="boom")
     assert look(folder).log == "/logs/7.out"
     (folder / "ncflow.log").write_text("Traceback")
     assert look(folder).log == str(folder / "ncflow.log")
-    assert look(make(tmp_path / "b", PENDING, job="8", log="/logs/8.out")).log == "/logs/8.out"
+    assert look(make(tmp_path / "b", Status.PENDING, job="8", log="/logs/8.out")).log == "/logs/8.out"
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path, capsys):
     for identity in ("0a", "0b"):
-        make(tmp_path / f"mlp-{identity}", INTERRUPTED, name="mlp")
-    make(tmp_path / "other-0c", INTERRUPTED, name="other")
+        make(tmp_path / f"mlp-{identity}", Status.INTERRUPTED, name="mlp")
+    make(tmp_path / "other-0c", Status.INTERRUPTED, name="other")
     output = shown(capsys, tmp_path)
     assert row_of(output, "mlp-0a")
     assert row_of(output, "mlp-0b")
@@ -158,8 +161,8 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path, capsys):
 
 
 def test_experiments_have_tables_of_their_own(tmp_path, capsys):
-    make(tmp_path / "a", INTERRUPTED, experiment="pan_cao/fig2")
-    make(tmp_path / "b", DONE, experiment="pan_cao/fig3")
+    make(tmp_path / "a", Status.INTERRUPTED, experiment="pan_cao/fig2")
+    make(tmp_path / "b", Status.DONE, experiment="pan_cao/fig3")
     lines = shown(capsys, tmp_path).splitlines()
     assert lines[0] == "2 runs: 1 done, 1 interrupted"
     assert lines[lines.index("pan_cao/fig2: 1 interrupted") + 2].split() == ["interrupted", "a", "-/50"]
@@ -168,8 +171,8 @@ def test_experiments_have_tables_of_their_own(tmp_path, capsys):
 
 def test_of_many_runs_the_done_ones_are_counted(tmp_path, capsys):
     for index in range(39):
-        make(tmp_path / f"done{index}", DONE)
-    make(tmp_path / "stopped", INTERRUPTED)
+        make(tmp_path / f"done{index}", Status.DONE)
+    make(tmp_path / "stopped", Status.INTERRUPTED)
     few = shown(capsys, tmp_path)
     assert row_of(few, "done38")
     assert "--all" not in few
@@ -186,7 +189,7 @@ def test_of_many_runs_the_done_ones_are_counted(tmp_path, capsys):
 
 
 def test_folders_that_overlap_count_once(tmp_path, capsys, monkeypatch):
-    make(tmp_path / "runs" / "a", DONE)
+    make(tmp_path / "runs" / "a", Status.DONE)
     monkeypatch.chdir(tmp_path)
     assert shown(capsys, "runs", tmp_path / "runs", "runs/a").startswith("1 run: 1 done\n")
 
@@ -197,7 +200,7 @@ def test_folders_that_overlap_count_once(tmp_path, capsys, monkeypatch):
 )
 def test_torn_and_foreign_files_do_no_harm(tmp_path, capsys, content):
     for name in ("result.json", "run.json", "job.json", "progress.json"):
-        make(tmp_path / name, INTERRUPTED, job="7")
+        make(tmp_path / name, Status.INTERRUPTED, job="7")
         (tmp_path / name / name).write_text(content)
     (tmp_path / "all").mkdir()
     for name in ("result.json", "run.json", "job.json", "progress.json"):
@@ -219,17 +222,17 @@ def test_torn_and_foreign_files_do_no_harm(tmp_path, capsys, content):
     ],
 )
 def test_impossible_progress_gives_no_time(tmp_path, epoch, epochs, seconds):
-    folder = make(tmp_path / "a", RUNNING, epochs="many")
+    folder = make(tmp_path / "a", Status.RUNNING, epochs="many")
     (folder / "progress.json").write_text(json.dumps({"epoch": epoch, "epochs": epochs, "seconds": seconds}))
     with at_work(folder):
         found = survey([tmp_path]).runs
-    assert [(run.status, run.seconds_left) for run in found] == [(RUNNING, None)]
+    assert [(run.status, run.seconds_left) for run in found] == [(Status.RUNNING, None)]
     assert total_seconds_left(found) is None
 
 
 def test_a_folder_that_may_not_be_read_is_a_row(tmp_path, capsys, monkeypatch):
-    make(tmp_path / "mine", DONE)
-    make(tmp_path / "theirs", DONE)
+    make(tmp_path / "mine", Status.DONE)
+    make(tmp_path / "theirs", Status.DONE)
     read_text = Path.read_text
 
     def refuse(path, *arguments, **options):
@@ -252,29 +255,29 @@ def test_time_left_is_the_mean_epoch_times_the_epochs_left():
     assert state(epoch=60, epochs=50, seconds=600.0).seconds_left == 0.0
     assert state(epoch=None, epochs=50, seconds=600.0).seconds_left is None
     assert state(epoch=10, epochs=None, seconds=600.0).seconds_left is None
-    assert state(status=PENDING, epoch=10, epochs=50, seconds=600.0).seconds_left is None
+    assert state(status=Status.PENDING, epoch=10, epochs=50, seconds=600.0).seconds_left is None
 
 
 def test_total_time_is_the_work_left_over_the_runs_that_go_on_at_a_time():
     half = state(epoch=5, epochs=10, seconds=50.0)  # 50 s left
-    ended = state(status=DONE, epoch=10, epochs=10, seconds=200.0)  # 20 s an epoch
-    waiting = state(status=PENDING, epoch=0, epochs=10)  # at 15 s, the mean of the two others
+    ended = state(status=Status.DONE, epoch=10, epochs=10, seconds=200.0)  # 20 s an epoch
+    waiting = state(status=Status.PENDING, epoch=0, epochs=10)  # at 15 s, the mean of the two others
     assert total_seconds_left([half]) == 50.0
     assert total_seconds_left([half, ended, waiting]) == 200.0
     assert total_seconds_left([half, half, ended, waiting, waiting]) == pytest.approx((100 + 2 * 400 / 3) / 2)
     assert total_seconds_left([half, half, half, ended, waiting]) == 125.0  # not before its longest run
-    assert total_seconds_left([half, state(status=PENDING, epoch=9, epochs=10, seconds=900.0)]) == 150.0
+    assert total_seconds_left([half, state(status=Status.PENDING, epoch=9, epochs=10, seconds=900.0)]) == 150.0
 
 
 def test_no_total_time_where_it_would_be_made_up():
     half = state(epoch=5, epochs=10, seconds=50.0)
-    waiting = state(status=PENDING, epoch=0, epochs=10)
+    waiting = state(status=Status.PENDING, epoch=0, epochs=10)
     assert total_seconds_left([]) is None
-    assert total_seconds_left([state(status=DONE, epoch=5, epochs=10, seconds=50.0)]) is None
-    assert total_seconds_left([state(status=DONE, epoch=5, epochs=10, seconds=50.0), waiting]) is None
-    assert total_seconds_left([half, state(status=PENDING, epoch=0, epochs=10, experiment="other")]) is None
-    assert total_seconds_left([half, state(status=PENDING, epoch=0, epochs=None)]) is None
-    assert total_seconds_left([half, state(status=INTERRUPTED, epoch=0, epochs=10, experiment="other")]) == 50.0
+    assert total_seconds_left([state(status=Status.DONE, epoch=5, epochs=10, seconds=50.0)]) is None
+    assert total_seconds_left([state(status=Status.DONE, epoch=5, epochs=10, seconds=50.0), waiting]) is None
+    assert total_seconds_left([half, state(status=Status.PENDING, epoch=0, epochs=10, experiment="other")]) is None
+    assert total_seconds_left([half, state(status=Status.PENDING, epoch=0, epochs=None)]) is None
+    assert total_seconds_left([half, state(status=Status.INTERRUPTED, epoch=0, epochs=10, experiment="other")]) == 50.0
 
 
 @pytest.mark.parametrize(
@@ -314,40 +317,45 @@ GONE = "job 7 is gone: the same ncflow command submits it again"
 @pytest.mark.parametrize(
     ("before", "job", "after", "reason"),
     [
-        (PENDING, Job("PENDING", "Priority"), PENDING, "Priority"),
-        (INTERRUPTED, Job("PENDING", "BeginTime"), PENDING, "BeginTime"),
-        (INTERRUPTED, Job("REQUEUED", "None"), PENDING, None),
-        (INTERRUPTED, Job("REQUEUE_HOLD", "job requeued in held state"), PENDING, "job requeued in held state"),
-        (FAILED, Job("PENDING", "Resources"), PENDING, "Resources"),
-        (PENDING, Job("RUNNING", "None"), RUNNING, None),
-        (INTERRUPTED, Job("RUNNING", "None"), RUNNING, None),
-        (PENDING, Job("CONFIGURING", "None"), RUNNING, "CONFIGURING"),
-        (INTERRUPTED, Job("COMPLETING", "None"), RUNNING, "COMPLETING"),
-        (INTERRUPTED, Job("SUSPENDED", "None"), RUNNING, "SUSPENDED"),
-        (PENDING, None, INTERRUPTED, GONE),
-        (INTERRUPTED, None, INTERRUPTED, GONE),
-        (PENDING, Job("CANCELLED", "None"), INTERRUPTED, f"{GONE} (CANCELLED)"),
-        (INTERRUPTED, Job("FAILED", "NonZeroExitCode"), INTERRUPTED, f"{GONE} (FAILED)"),
-        (INTERRUPTED, Job("TIMEOUT", "TimeLimit"), INTERRUPTED, f"{GONE} (TIMEOUT)"),
-        (INTERRUPTED, Job("NODE_FAIL", "None"), INTERRUPTED, f"{GONE} (NODE_FAIL)"),
-        (INTERRUPTED, Job("OUT_OF_MEMORY", "OutOfMemory"), INTERRUPTED, f"{GONE} (OUT_OF_MEMORY)"),
-        (INTERRUPTED, Job("COMPLETED", "None"), INTERRUPTED, f"{GONE} (COMPLETED)"),
-        (FAILED, Job("RUNNING", "None"), FAILED, None),
-        (FAILED, None, FAILED, None),
-        (RUNNING, None, RUNNING, None),
-        (DONE, Job("RUNNING", "None"), DONE, None),
+        (Status.PENDING, Job("PENDING", "Priority"), Status.PENDING, "Priority"),
+        (Status.INTERRUPTED, Job("PENDING", "BeginTime"), Status.PENDING, "BeginTime"),
+        (Status.INTERRUPTED, Job("REQUEUED", "None"), Status.PENDING, None),
+        (
+            Status.INTERRUPTED,
+            Job("REQUEUE_HOLD", "job requeued in held state"),
+            Status.PENDING,
+            "job requeued in held state",
+        ),
+        (Status.FAILED, Job("PENDING", "Resources"), Status.PENDING, "Resources"),
+        (Status.PENDING, Job("RUNNING", "None"), Status.RUNNING, None),
+        (Status.INTERRUPTED, Job("RUNNING", "None"), Status.RUNNING, None),
+        (Status.PENDING, Job("CONFIGURING", "None"), Status.RUNNING, "CONFIGURING"),
+        (Status.INTERRUPTED, Job("COMPLETING", "None"), Status.RUNNING, "COMPLETING"),
+        (Status.INTERRUPTED, Job("SUSPENDED", "None"), Status.RUNNING, "SUSPENDED"),
+        (Status.PENDING, None, Status.INTERRUPTED, GONE),
+        (Status.INTERRUPTED, None, Status.INTERRUPTED, GONE),
+        (Status.PENDING, Job("CANCELLED", "None"), Status.INTERRUPTED, f"{GONE} (CANCELLED)"),
+        (Status.INTERRUPTED, Job("FAILED", "NonZeroExitCode"), Status.INTERRUPTED, f"{GONE} (FAILED)"),
+        (Status.INTERRUPTED, Job("TIMEOUT", "TimeLimit"), Status.INTERRUPTED, f"{GONE} (TIMEOUT)"),
+        (Status.INTERRUPTED, Job("NODE_FAIL", "None"), Status.INTERRUPTED, f"{GONE} (NODE_FAIL)"),
+        (Status.INTERRUPTED, Job("OUT_OF_MEMORY", "OutOfMemory"), Status.INTERRUPTED, f"{GONE} (OUT_OF_MEMORY)"),
+        (Status.INTERRUPTED, Job("COMPLETED", "None"), Status.INTERRUPTED, f"{GONE} (COMPLETED)"),
+        (Status.FAILED, Job("RUNNING", "None"), Status.FAILED, None),
+        (Status.FAILED, None, Status.FAILED, None),
+        (Status.RUNNING, None, Status.RUNNING, None),
+        (Status.DONE, Job("RUNNING", "None"), Status.DONE, None),
     ],
 )
 def test_files_and_queue_together(before, job, after, reason):
     jobs = {"70": Job("RUNNING", "None"), "7_1": Job("RUNNING", "None")} | ({"7": job} if job else {})
-    error = "boom" if before == FAILED else None
+    error = "boom" if before == Status.FAILED else None
     found = merge(state(status=before, job="7", error=error), jobs)
     assert (found.status, found.reason) == (after, reason)
-    assert found.error == (error if after == FAILED else None)
+    assert found.error == (error if after == Status.FAILED else None)
 
 
 def test_a_run_without_a_job_is_none_of_slurms_business():
-    run = state(status=INTERRUPTED)
+    run = state(status=Status.INTERRUPTED)
     assert merge(run, {}) == run
 
 
@@ -359,13 +367,13 @@ def test_squeue_is_asked_once_for_all(tmp_path, capsys, squeue, monkeypatch):
     )
     monkeypatch.setenv("SQUEUE_PARTITION", "gpu")
     runs = tmp_path / "runs"
-    make(runs / "waiting", PENDING, job="345_0")
-    make(runs / "remote", INTERRUPTED, job="345_1", progress=(10, 600.0))
-    make(runs / "lost", PENDING, job="345_2", log="/logs/345_2.out")
-    make(runs / "slow", INTERRUPTED, job="345_3")
-    make(runs / "local", INTERRUPTED)
-    make(runs / "finished", DONE, job="345_4")
-    held = make(runs / "held", RUNNING, job="345_5")
+    make(runs / "waiting", Status.PENDING, job="345_0")
+    make(runs / "remote", Status.INTERRUPTED, job="345_1", progress=(10, 600.0))
+    make(runs / "lost", Status.PENDING, job="345_2", log="/logs/345_2.out")
+    make(runs / "slow", Status.INTERRUPTED, job="345_3")
+    make(runs / "local", Status.INTERRUPTED)
+    make(runs / "finished", Status.DONE, job="345_4")
+    held = make(runs / "held", Status.RUNNING, job="345_5")
     with at_work(held):
         output = shown(capsys, runs)
         objects = as_objects(capsys, runs)
@@ -394,17 +402,17 @@ def test_squeue_is_asked_once_for_all(tmp_path, capsys, squeue, monkeypatch):
 def test_squeue_is_not_asked_where_no_job_is_open(tmp_path, capsys, squeue):
     calls = tmp_path / "calls"
     squeue(f"echo call >> {calls}")
-    make(tmp_path / "finished", DONE, job="345_4")
-    make(tmp_path / "local", INTERRUPTED)
+    make(tmp_path / "finished", Status.DONE, job="345_4")
+    make(tmp_path / "local", Status.INTERRUPTED)
     assert "squeue" not in shown(capsys, tmp_path)
     assert not calls.exists()
-    make(tmp_path / "queued", PENDING, job="345_5")
+    make(tmp_path / "queued", Status.PENDING, job="345_5")
     shown(capsys, tmp_path)
     assert calls.read_text() == "call\n"
 
 
 def test_without_squeue_the_folders_alone_tell(tmp_path, capsys):
-    make(tmp_path / "queued", PENDING, job="345_5")
+    make(tmp_path / "queued", Status.PENDING, job="345_5")
     output = shown(capsys, tmp_path)
     assert output.splitlines()[:2] == [
         "1 run: 1 pending",
@@ -420,7 +428,7 @@ def test_a_squeue_that_fails_is_named_in_one_line(tmp_path, capsys, squeue):
     squeue(
         'echo "slurm_load_jobs error: one" >&2; echo "squeue: fatal: no controller" >&2; echo "7|RUNNING|None"; exit 1'
     )
-    make(tmp_path / "queued", PENDING, job="7")
+    make(tmp_path / "queued", Status.PENDING, job="7")
     lines = shown(capsys, tmp_path).splitlines()
     assert lines[:2] == [
         "1 run: 1 pending",
@@ -446,11 +454,11 @@ def test_a_slow_squeue_is_given_up(squeue):
 
 
 def test_a_run_that_ends_while_squeue_answers_is_done(tmp_path, squeue):
-    folder = make(tmp_path / "a", INTERRUPTED, job="7")
+    folder = make(tmp_path / "a", Status.INTERRUPTED, job="7")
     result = json.dumps({"name": "a", "status": "done", "epochs": 50})
     squeue(f"echo '{result}' > {folder}/result.json")
     (run,) = survey([tmp_path]).runs
-    assert (run.status, run.reason) == (DONE, None)
+    assert (run.status, run.reason) == (Status.DONE, None)
 
 
 # --- the output
@@ -462,8 +470,8 @@ HOSTILE = "[red]boom[/red] :smile: \x1b[31mred\x1b[0m\x07\r\n\ud800 end"
 def test_pipes_get_plain_text_and_whole_names(tmp_path, squeue):
     squeue('echo "7|PENDING|Priority"')
     name = "conic_hull-" + "x" * 200 + "-seed0"
-    make(tmp_path / "a", PENDING, name=name, job="7")
-    make(tmp_path / "b", FAILED, name="b" + HOSTILE, error=HOSTILE, experiment=HOSTILE)
+    make(tmp_path / "a", Status.PENDING, name=name, job="7")
+    make(tmp_path / "b", Status.FAILED, name="b" + HOSTILE, error=HOSTILE, experiment=HOSTILE)
     done = call(tmp_path, COLUMNS="20", FORCE_COLOR="1", TTY_COMPATIBLE="1", TERM="xterm-256color")
     assert (done.returncode, done.stderr) == (0, "")
     assert row_of(done.stdout, name) == ["pending", name, "0/50", "7", "Priority"]
@@ -472,21 +480,21 @@ def test_pipes_get_plain_text_and_whole_names(tmp_path, squeue):
 
 
 def test_json_keeps_every_letter(tmp_path, capsys):
-    make(tmp_path / "a", FAILED, error=HOSTILE + "x " * 2000)
+    make(tmp_path / "a", Status.FAILED, error=HOSTILE + "x " * 2000)
     assert as_objects(capsys, tmp_path)["a"]["error"] == HOSTILE + "x " * 2000
 
 
 def test_long_errors_are_cut_but_not_their_logs(tmp_path, capsys):
-    make(tmp_path / "a", FAILED, error="x" * 5000)
+    make(tmp_path / "a", Status.FAILED, error="x" * 5000)
     (line,) = [line for line in shown(capsys, tmp_path).splitlines() if line.startswith("failed: ")]
     assert line == f"failed: a: {'x' * 500} ...; log: {tmp_path}/a/ncflow.log"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a pseudo-terminal")
 def test_a_terminal_gets_colours_and_ctrl_c_ends_watching(tmp_path):
-    make(tmp_path / "queued", PENDING)
+    make(tmp_path / "queued", Status.PENDING)
     write_json(tmp_path / "queued" / "job.json", {"name": "queued"})
-    make(tmp_path / "broken", FAILED, error=HOSTILE)
+    make(tmp_path / "broken", Status.FAILED, error=HOSTILE)
     once, code = in_a_terminal([*PROGRAM, tmp_path])
     assert code == 0
     assert "\x1b[31mfailed" in once
@@ -499,14 +507,14 @@ def test_a_terminal_gets_colours_and_ctrl_c_ends_watching(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a pseudo-terminal")
 def test_a_narrow_terminal_folds_names(tmp_path):
-    make(tmp_path / "a", INTERRUPTED, name="abcdefghij" * 5)
+    make(tmp_path / "a", Status.INTERRUPTED, name="abcdefghij" * 5)
     narrow, code = in_a_terminal([*PROGRAM, tmp_path], columns=40)
     assert code == 0
     assert narrow.count("abcdefghij") == 5
 
 
 def test_watching_ends_when_nothing_is_running_or_pending(tmp_path):
-    working = make(tmp_path / "a", RUNNING, progress=(10, 600.0))
+    working = make(tmp_path / "a", Status.RUNNING, progress=(10, 600.0))
     command = [*PROGRAM, str(tmp_path), "--watch", "0.1"]
     with (
         at_work(working),
@@ -523,7 +531,7 @@ def test_watching_ends_when_nothing_is_running_or_pending(tmp_path):
 
 
 def test_watching_goes_on_while_there_is_work(tmp_path, capsys, monkeypatch):
-    queued = make(tmp_path / "a", PENDING)
+    queued = make(tmp_path / "a", Status.PENDING)
     write_json(queued / "job.json", {"name": "a", "epochs": 50})
     waited = []
 
@@ -544,7 +552,7 @@ def test_watching_goes_on_while_there_is_work(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("options", [[], ["--json"], ["--watch", "1"]])
 def test_a_folder_that_is_missing_or_empty_is_named_in_one_line(tmp_path, capsys, options):
-    make(tmp_path / "runs" / "a", DONE)
+    make(tmp_path / "runs" / "a", Status.DONE)
     (tmp_path / "empty").mkdir()
     for folder, words in (("missing", "no folder"), ("empty", "no runs below")):
         with pytest.raises(SystemExit) as ended:
@@ -572,7 +580,7 @@ def test_it_starts_without_the_heavy_libraries():
 
 def test_a_reader_that_stops_early_is_no_error(tmp_path):
     for index in range(300):
-        make(tmp_path / f"run{index}", INTERRUPTED)
+        make(tmp_path / f"run{index}", Status.INTERRUPTED)
     with subprocess.Popen(
         [*PROGRAM, str(tmp_path), "--json"],
         env=environment(),

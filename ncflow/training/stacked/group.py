@@ -22,9 +22,9 @@ from ncflow.config.schema import ConfigError
 from ncflow.data.base import InMemoryData
 from ncflow.models import Classifier
 from ncflow.models.network import find_classifier
-from ncflow.results import CHECKPOINT, FAILED, HISTORY, PROGRESS, History, RunFolder
+from ncflow.results import CHECKPOINT, HISTORY, PROGRESS, History, RunFolder, Status
 from ncflow.results.files import TEMPORARY
-from ncflow.results.report import REFUSED, Report, line_of
+from ncflow.results.report import Report, line_of
 from ncflow.runtime.progress import is_interactive
 from ncflow.training.assembly import make_logger, make_trainer, measured_layers, prepare, prepare_data, set_up_process
 from ncflow.training.checkpoints import OUTCOME, Checkpoints, read_checkpoint, write_checkpoint
@@ -117,7 +117,7 @@ def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, library: Library) 
     try:
         report = enter(folder, cfg, held)
         if report is not None:
-            return Report(FAILED, path, report.error) if report.status == REFUSED else report
+            return Report(Status.FAILED, path, report.error) if report.status == Status.REFUSED else report
         keeps_history = cfg.logger.name != "none" or (folder.path / HISTORY).exists()
         history = History(folder.path / HISTORY, owned=True) if keeps_history else None
         saved = read_checkpoint(folder.path / CHECKPOINT, [folder.run_id])
@@ -128,11 +128,11 @@ def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, library: Library) 
         data, classifier = prepare(cfg, library.get(cfg))
         return Ready(folder, cfg, data, classifier, history, logger)
     except OSError as error:
-        return Report(FAILED, path, f"the run could not be begun: {one_line(error)}")
+        return Report(Status.FAILED, path, f"the run could not be begun: {one_line(error)}")
     except Exception as error:
         folder.note(traceback.format_exc())
         folder.fail(one_line(error))
-        return Report(FAILED, path, one_line(error))
+        return Report(Status.FAILED, path, one_line(error))
 
 
 def parts(ready: Sequence[Ready], sweep: Path) -> list[tuple[Home | None, dict[str, Any] | None, list[Ready]]]:
@@ -234,7 +234,7 @@ def train(
         trainer.fit(module, datamodule=stacked_data, ckpt_path=place)
     finally:
         for cell in cells:
-            for logger in cell.loggers if cell.status in (None, FAILED) else []:
+            for logger in cell.loggers if cell.status in (None, Status.FAILED) else []:
                 logger.finalize("failed")
     return {cell.run_id: _report(cell) for cell in cells if cell.folder is not None}
 
@@ -263,7 +263,7 @@ def _report(cell: Cell) -> Report:
     if result is not None:
         return Report(str(result["status"]), path, values=result)
     cell.folder.fail(cell.error)
-    return Report(FAILED, path, cell.error)
+    return Report(Status.FAILED, path, cell.error)
 
 
 def _point(link: Path, target: Path) -> None:
@@ -308,7 +308,7 @@ def _finish(cell: Cell, status: str, measure: MeasureCells) -> None:
     record = hardware(device, cells) | ({} if cell.history is None else cell.history.digest())
     outcome = Outcome(status, cell.rows, measure.seconds / cells, cell.steps, record)
     kept = {
-        "status": status,
+        "status": str(status),
         "rows": cell.rows,
         "seconds": outcome.seconds,
         "record": record,

@@ -18,7 +18,7 @@ from ncflow.config.compose import folder_of
 from ncflow.config.explain import one_line
 from ncflow.config.identity import describe, experiment_name, flat_config, run_id, without_hydra
 from ncflow.config.schema import ConfigError
-from ncflow.results import FAILED, RunFolder
+from ncflow.results import RunFolder, Status
 from ncflow.results.report import Report
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.training.stacked import group
@@ -153,7 +153,7 @@ def _train(ready: Sequence[group.Ready], sweep: Path) -> dict[str, Report]:
             if result is None:
                 run.folder.note(trace)
                 run.folder.fail(line)
-                reports[run.folder.run_id] = Report(FAILED, path, line)
+                reports[run.folder.run_id] = Report(Status.FAILED, path, line)
             else:
                 reports[run.folder.run_id] = Report(str(result["status"]), path, values=result)
     return reports

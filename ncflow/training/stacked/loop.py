@@ -17,7 +17,7 @@ from ncflow.config.explain import one_line
 from ncflow.data.base import InMemoryData
 from ncflow.measuring.features import LAST
 from ncflow.measuring.split import measure_split, rows_of
-from ncflow.results import DIVERGED, DONE, FAILED, History, RunFolder, final_measures
+from ncflow.results import History, RunFolder, Status, final_measures
 from ncflow.training.stacked.measure import CellsMeasurer
 from ncflow.training.stacked.modules import StackedNetwork, cell_losses
 from ncflow.training.stacked.optimizer import CellOptimizer
@@ -144,7 +144,7 @@ class Cell:
 
     def fail(self, error: BaseException) -> None:
         """Leave it out from now on; the others go on."""
-        self.status, self.error = FAILED, one_line(error)
+        self.status, self.error = Status.FAILED, one_line(error)
 
 
 class MeasureCells(Callback):
@@ -201,7 +201,7 @@ class MeasureCells(Callback):
             if cell.is_going:
                 with losing(cell):
                     cell.steps = trainer.global_step
-                    self.finish(cell, DONE if going[cell] else DIVERGED)
+                    self.finish(cell, Status.DONE if going[cell] else Status.DIVERGED)
         if not self._going():
             trainer.should_stop = True
 

@@ -53,7 +53,8 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Check, submit what is not in the queue, and wait or not."""
         from ncflow.config.compose import compose, folder_of
-        from ncflow.results.report import ELSEWHERE, SUBMITTED, Report
+        from ncflow.results import Status
+        from ncflow.results.report import Report
         from ncflow.sweeps import slurm
 
         assert self.hydra_context is not None
@@ -68,13 +69,13 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
         submitted = {folders[index]: job for index, job in zip(new, jobs, strict=True)}
         for index in new:
             slurm.note_job(folders[index], configs[index], submitted[folders[index]])
-        reports = {folder: Report(ELSEWHERE, str(folder)) for folder in queued}
+        reports = {folder: Report(Status.ELSEWHERE, str(folder)) for folder in queued}
         print(slurm.summary(list(submitted.values()), len(queued), folders[0].parent), flush=True)
         if self.params["wait"]:
             slurm.wait(submitted)
             reports |= {folder: slurm.outcome(folder, job) for folder, job in submitted.items()}
         else:
-            reports |= {folder: Report(SUBMITTED, str(folder)) for folder in submitted}
+            reports |= {folder: Report(Status.SUBMITTED, str(folder)) for folder in submitted}
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=reports[folder]) for folder in folders]
 
     def _submit(self, cells: Sequence[Sequence[str]], first: int) -> list[Any]:
@@ -110,8 +111,7 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
 
         After a signal the run has saved a checkpoint; submitit's handler of that signal then requeues the job.
         """
-        from ncflow.results import FAILED
-        from ncflow.results.report import ELSEWHERE, REFUSED
+        from ncflow.results import Status
 
         for number in _ASKING:
             if callable(handler := signal.getsignal(number)):
@@ -124,9 +124,9 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
             for number in _ASKING:  # what comes from here on must not end the job in the middle of its last words
                 signal.signal(number, signal.SIG_IGN)
         report = returned.return_value
-        if report.status in (FAILED, REFUSED):
+        if report.status in (Status.FAILED, Status.REFUSED):
             raise RuntimeError(report.error)
-        if report.status == ELSEWHERE and self.params["nodes"] * self.params["tasks_per_node"] > 1:
+        if report.status == Status.ELSEWHERE and self.params["nodes"] * self.params["tasks_per_node"] > 1:
             raise RuntimeError("another process is at work on this run")  # the other tasks would wait for this one
         return returned
 

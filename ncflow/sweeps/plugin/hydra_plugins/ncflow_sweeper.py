@@ -18,8 +18,9 @@ class NcflowSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check, launch and sum up."""
+        from ncflow.results import Status
         from ncflow.results.files import remove_empty
-        from ncflow.results.report import SKIPPED, finish
+        from ncflow.results.report import finish
         from ncflow.runtime.progress import sweep_progress
 
         assert self.hydra_context is not None
@@ -33,7 +34,7 @@ class NcflowSweeper(BasicSweeper):
         plans = [self._plan(batch) for batch in batches]
         waiting = [folder for _, folders, _ in plans for folder in folders]
         reports = [report for _, _, settled in plans for report in settled]
-        skipped = sum(report.status == SKIPPED for report in reports)
+        skipped = sum(report.status == Status.SKIPPED for report in reports)
         print(f"{len(reports) + len(waiting)} runs: {skipped} finished already, {len(waiting)} to do", flush=True)
 
         returns, launched = [], 0
@@ -109,20 +110,24 @@ class NcflowSweeper(BasicSweeper):
 
 def _look(folder: Any) -> Any:
     """What is settled about a run before it starts; one whose folder is not its own fails, and stops no other."""
-    from ncflow.results import FAILED
-    from ncflow.results.report import REFUSED, Report
+    from ncflow.results import Status
+    from ncflow.results.report import Report
     from ncflow.training.entry import look
 
     try:
         report = look(folder)
     except OSError as error:
         return _lost(folder.path, error)
-    return Report(FAILED, report.folder, report.error) if report is not None and report.status == REFUSED else report
+    return (
+        Report(Status.FAILED, report.folder, report.error)
+        if report is not None and report.status == Status.REFUSED
+        else report
+    )
 
 
 def _lost(path: Path, error: OSError) -> Any:
     from ncflow.config.explain import one_line
-    from ncflow.results import FAILED
+    from ncflow.results import Status
     from ncflow.results.report import Report
 
-    return Report(FAILED, str(path), f"the run could not be begun: {one_line(error)}")
+    return Report(Status.FAILED, str(path), f"the run could not be begun: {one_line(error)}")
