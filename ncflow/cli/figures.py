@@ -178,8 +178,11 @@ def _plan(
     runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None, failed: list[str]
 ) -> "dict[str, Drawing]":
     """The drawings by the stems of their files; no two have the same."""
-    from ncflow.figures.papers.figures import choose
+    from ncflow.figures.papers.figures import FIGURES, choose, unknown
 
+    if names is None:
+        rule = f"figures must be of {', '.join(FIGURES)}"
+        failed += [f"not drawn: {rule}, found {one_line(name)} in these runs" for name in unknown(runs)]
     planned: dict[str, Drawing] = {}
     for name, recipe, suited in choose(runs, names):
         try:

@@ -15,6 +15,7 @@ LARGEST_WHOLE = 2**53  # identities and result files hold numbers as float64, wh
 # What changes where or how fast a run is computed, or where it is written, but not its numbers.
 _NOT_IDENTITY = (
     "runs_dir",
+    "figures",
     "logger",
     "measure.batch_size",
     "trainer.accelerator",

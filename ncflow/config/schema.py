@@ -42,6 +42,7 @@ class RunConfig:
     weight_decay: float = MISSING
     weight_decay_scope: str = MISSING
     measure: Measure = field(default_factory=Measure)
+    figures: list[str] | None = None
     runs_dir: str = MISSING
     data: Any = MISSING
     model: Any = MISSING

@@ -25,6 +25,7 @@ _NOT_A_PANEL = (
     "seconds",
     "steps_per_second",
     "experiment",
+    "figures",
 )
 # Names, which a user's own config may also give as a number or a list; all else that is asked for is numbers.
 _NAMES = ("model.norm", "model.name", "data.name", "loss.name")

@@ -93,7 +93,7 @@ def test_every_experiment_builds_each_of_its_cells(name, config, files, monkeypa
         prepare(config(f"experiment={name}", *cell, *SMALLER.get(name, [])))
 
 
-def test_every_figure_has_a_recipe_and_a_small_sibling_with_the_same_options():
+def test_every_figure_has_a_recipe_and_a_small_sibling_with_the_same_options(config):
     figures = {f"pan_cao/fig{number}" for number in range(1, 10)}
     figures |= {f"pan_thesis/fig3_{number}" for number in (1, 2, 3)}
     figures |= {f"cbmm_117/fig{number}" for number in (*range(2, 7), *range(11, 18))}
@@ -101,8 +101,19 @@ def test_every_figure_has_a_recipe_and_a_small_sibling_with_the_same_options():
     assert figures | {f"{name}_small" for name in figures} <= set(EXPERIMENTS)
     for name in figures:
         small = OmegaConf.load(CONF_DIR / "experiment" / f"{name}_small.yaml")
+        assert str(small.get("figures")) in ("None", str(config(f"experiment={name}").figures)), (
+            "drawn as the figure is"
+        )
         parents = [entry for entry in small.defaults if str(entry).startswith("/experiment/")]
         assert len(parents) == 1, "a sibling states only its difference"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_says_which_figures_are_drawn_of_it(name, config):
+    from ncflow.figures.papers.figures import FIGURES
+
+    assert config(f"experiment={name}").figures
+    assert set(config(f"experiment={name}").figures) <= set(FIGURES)
 
 
 BAD = [

@@ -149,13 +149,15 @@ def test_norms_and_errors_have_bars_over_seeds(tmp_path):
         ("cbmm_117/fig2_small", {"cbmm_fig2"}),
         ("cbmm_117/fig6", {"cbmm_fig6"}),
         ("cbmm_117/fig12", {"cbmm_fig12", "cbmm_fig12_scatter"}),
-        ("cbmm_117/fig16", {"cbmm_fig16"}),
+        ("cbmm_117/fig17", {"cbmm_fig15", "cbmm_fig17"}),
+        ("cbmm_117/fig16", {"cbmm_fig14", "cbmm_fig16"}),
+        ("cbmm_117/fig14_small", {"cbmm_fig14", "cbmm_fig16"}),
     ],
 )
-def test_each_experiment_gets_its_figure(tmp_path, experiment, names):
+def test_each_experiment_gets_its_figures(tmp_path, experiment, names, config):
     style.use()
     runs, history = sweep(tmp_path)
-    runs["experiment"] = experiment
+    runs["figures"] = [list(config(f"experiment={experiment}").figures)] * len(runs)
     assert {drawing.name for drawing in drawings(runs, history)} == names
 
 

@@ -51,6 +51,7 @@ def sweep(
     seeds=2,
     data=("conic_hull", "digits"),
     experiment="single",
+    figures=None,
 ):
     """Write runs as ``ncflow`` leaves them, with planted measures."""
     for name, norm, decay, gamma, seed in itertools.product(data, norms, decays, gammas, range(seeds)):
@@ -64,6 +65,7 @@ def sweep(
         measures |= {"inter_quantile": 0.45 - final, "regularized_loss": total, "regularized_loss_gap": gap}
         measures |= {"feature_rms_norm": 2.0, "weight_norm": 3.0, "gamma_norm": 8 * (gamma or 1)}
         values = {"run_id": identity, "experiment": experiment, "seed": seed, "weight_decay": decay, **config}
+        values["figures"] = figures
         folder = root / identity
         folder.mkdir(parents=True)
         write_json(folder / "run.json", values)
@@ -273,14 +275,27 @@ EXPERIMENT_FIGURES = {
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENT_FIGURES)
-def test_each_experiment_gets_its_figure(tmp_path, experiment):
+def test_each_experiment_gets_its_figures(tmp_path, experiment, config):
     runs, history = sweep(tmp_path, experiment=experiment)
+    asked = None if experiment == "single" else list(config(f"experiment={experiment}").figures)
+    runs["figures"] = [asked] * len(runs)
     assert {drawing.name for drawing in drawings(runs, history)} == EXPERIMENT_FIGURES[experiment]
+
+
+def test_a_figure_that_there_is_not_is_named_and_the_others_are_drawn(tmp_path, capsys):
+    sweep(tmp_path, data=["digits"], figures=["fig22", "fig2"])
+    with pytest.raises(SystemExit, match="1"):
+        main([str(tmp_path)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ncflow-figures: not drawn: figures must be of fig1, fig2, ")
+    assert line.endswith("found fig22 in these runs")
+    assert [file.name for file in (tmp_path / "figures").iterdir()] == ["fig2.png"]
 
 
 @pytest.mark.parametrize("figure", ["fig4", "fig9"])
 def test_runs_of_a_fixed_gamma_are_drawn_against_its_norm(tmp_path, figure):
-    runs, history = sweep(tmp_path, norms=["last"], gammas=(0.1, 0.3, 1.0), experiment=f"pan_cao/{figure}")
+    runs, history = sweep(tmp_path, norms=["last"], gammas=(0.1, 0.3, 1.0))
+    runs["figures"] = [[figure]] * len(runs)
     drawing = next(drawing for drawing in drawings(runs, history) if drawing.name == figure)
     upper, lower = drawing.content.axes[0], drawing.content.axes[2]
     curves = [line for line in upper.lines if line.get_color() == style.SERIES[0] and line.get_linestyle() == "-"]
@@ -394,7 +409,7 @@ def logged(folder, row, name):
 
 
 def test_wandb_gets_figures_and_tables_and_the_same_run_again(tmp_path, capsys, no_key):
-    sweep(tmp_path, data=["digits"], experiment="pan_cao/fig2")
+    sweep(tmp_path, data=["digits"], experiment="pan_cao/fig2", figures=["fig2", "gap"])
     (tmp_path / "named").write_text("WANDB_PROJECT=elsewhere\n")
     no_key.setenv("NCFLOW_ENV_FILE", str(tmp_path / "named"))
     main([str(tmp_path), "--wandb", "--html", "--format", "svg"])

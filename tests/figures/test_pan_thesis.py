@@ -129,7 +129,7 @@ def test_effective_depth_refuses(errors, epsilon):
 def test_figure_3_1_shows_three_kinds_and_interpolating_runs_alone(tmp_path):
     runs, history = sweep(tmp_path, kinds=KINDS, experiment="pan_thesis/fig3_1")
     runs.loc[(runs["model.norm"] == "none") & (runs["weight_decay"] == 1e-2), "train/interpolated"] = 0.0
-    (drawing,) = [drawing for drawing in drawings(runs, history) if drawing.name == "fig3_1"]
+    (drawing,) = drawings(runs, history, ["fig3_1"])
     (axis,) = drawing.content.axes
     drawn = {line.get_color(): list(line.get_xdata()) for line in axis.lines if line.get_linestyle() == "-"}
     assert drawn[style.COLOURS["all"]] == list(DECAYS)
@@ -140,7 +140,7 @@ def test_figure_3_1_shows_three_kinds_and_interpolating_runs_alone(tmp_path):
 
 def test_figure_3_3_has_a_panel_a_decay_and_a_point_a_layer(tmp_path):
     runs, history = sweep(tmp_path)
-    (drawing,) = [drawing for drawing in drawings(runs, history) if drawing.name == "fig3_3"]
+    (drawing,) = drawings(runs, history, ["fig3_3"])
     assert len(drawing.content.axes) == 3
     intra = next(line for line in drawing.content.axes[0].lines if line.get_color() == style.COLOURS["last"])
     assert list(intra.get_xdata()) == [1, 2, 3, 4, 5]

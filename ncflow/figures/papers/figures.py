@@ -12,8 +12,6 @@ from ncflow.figures.papers.pan_cao import figures as pan_cao
 from ncflow.figures.papers.pan_thesis import figures as pan_thesis
 
 FIGURES: dict[str, Recipe] = {**pan_cao.FIGURES, **pan_thesis.FIGURES, **cbmm_117.FIGURES}
-# Before the name of a paper's figure, where another paper has one of the same number.
-_PREFIX = {"pan_cao": "", "pan_thesis": "", "cbmm_117": "cbmm_"}
 
 _ANY_RUNS = ("fig1", "fig2", "fig4", "trajectories", "gap")
 _ANY_IMAGE_RUNS = ("fig1", "fig4", "fig5", "trajectories", "gap")
@@ -23,8 +21,7 @@ _ANY_1000_CLASS_RUNS = ("fig6", "trajectories", "gap")
 def choose(runs: pd.DataFrame, names: list[str] | None = None) -> Iterator[tuple[str, Recipe, pd.DataFrame]]:
     """(name, recipe, runs) of named figures, from all runs, or of those that the runs were made for.
 
-    Runs of ``experiment=pan_cao/fig5`` or ``fig5_small`` are drawn as figure 5; others by what they are. The gap to the
-    theory's optimum is drawn over all runs.
+    Runs of an experiment are drawn as its ``figures`` say; others by what they are.
     """
     if names is not None:
         yield from ((name, FIGURES[name], runs) for name in dict.fromkeys(names))
@@ -42,12 +39,22 @@ def drawings(runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None 
         yield from recipe(suited, history)
 
 
+def asked_for(run: "pd.Series[Any]") -> tuple[str, ...]:
+    """The names of figures that a run's experiment asks for; none where it names none."""
+    asked = run.get("figures")
+    return tuple(map(str, asked)) if isinstance(asked, list) else ()
+
+
+def unknown(runs: pd.DataFrame) -> list[str]:
+    """The figures that experiments ask for and that there are not."""
+    asked = {name for _, run in runs.iterrows() for name in asked_for(run)}
+    return sorted(asked - set(FIGURES))
+
+
 def _figures_of(run: "pd.Series[Any]") -> tuple[str, ...]:
-    experiment = re.sub(r"_small$", "", str(run.get("experiment")))
-    paper, _, figure = experiment.rpartition("/")
-    if paper in _PREFIX and _PREFIX[paper] + figure in FIGURES:
-        # The theory behind the gap is of the cross-entropy.
-        return (_PREFIX[paper] + figure, *(() if paper == "cbmm_117" else ("gap",)))
+    asked = asked_for(run)
+    if asked:
+        return asked
     if run.get("train/classes_present") == 1000:
         return _ANY_1000_CLASS_RUNS
     images = re.match(r"vgg|resnet", str(run.get("model.name")))

@@ -30,7 +30,10 @@ MEASURES = (
     "seconds",
 )
 # Neither configuration nor a measure. Where runs lie is left out: a page that is handed on names no one's folders.
-_NOT_CONFIG = ("seed", "run_id", "name", "runs_dir", "folder", "status", "error", "seconds", "steps_per_second")
+_NOT_CONFIG = (
+    *("seed", "run_id", "name", "runs_dir", "figures"),
+    *("folder", "status", "error", "seconds", "steps_per_second"),
+)
 _VERSION = "version/"
 _SIGNS = {HOLDS: ("yes", "✓"), FAILS: ("no", "✗")}
 _MEDIA = {"svg": "image/svg+xml", "png": "image/png", "gif": "image/gif"}
