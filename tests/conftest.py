@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,11 @@ os.environ["NCFLOW_ENV_FILE"] = os.devnull  # whatever a developer's own .env sa
 
 # A run of a second: real code paths, little work.
 TINY = ["epochs=6", "model.width=16", "model.depth=3", "data.num_samples=300", "data.num_test=50", "trainer=cpu"]
+
+
+def pytest_xdist_auto_num_workers(config):
+    """A worker a core, and one more for the tests on SLURM, which wait for its jobs nearly all of their time."""
+    return len(os.sched_getaffinity(0)) + bool(shutil.which("sbatch"))
 
 
 @pytest.fixture

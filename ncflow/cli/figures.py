@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from ncflow.figures.files import refuse_foreign, render, write_own
+from ncflow.figures.tables import once
 from ncflow.results import Status, describe, load_history, load_runs, one_line
 
 if TYPE_CHECKING:
@@ -54,9 +55,10 @@ def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: l
     runs = load_runs(*parsed.folders)
     if runs.empty:
         raise FileNotFoundError(f"no runs below {', '.join(parsed.folders)}")
+    runs, again = once(runs)
     # What is wrong with the others is told once, in the summary.
     history = load_history(*runs.loc[runs["status"] != Status.UNREADABLE, "folder"])
-    print(summary(runs))
+    print(summary(runs) + (f"\n{again} of them are in two folders, and count once" if again else ""))
     out = parsed.out or Path(parsed.folders[0]) / "figures"
     page = [out / "report.html"] if parsed.html else []
     written, pictures = draw(runs, history, out, parsed.figure, parsed.format or ["png"], kinds, failed, page)

@@ -20,12 +20,12 @@ from ncflow.config.explain import explain, one_line
 from ncflow.config.identity import describe, experiment_name, without_hydra
 from ncflow.config.schema import CONF_DIR, ConfigError, register
 from ncflow.config.validate import check_fields, check_hydra
-from ncflow.results import RunFolder, Status
+from ncflow.results import RunFolder, Status, stored
 from ncflow.results.report import Report, finish, line_of, say
 from ncflow.runtime import processes
 from ncflow.runtime.environment import load_environment
 from ncflow.runtime.signals import StoppedBySignalError
-from ncflow.training.entry import enter, load_config, look
+from ncflow.training.entry import enter, load_config, look, take_over
 
 log = logging.getLogger(__name__)
 register()  # also in the processes of a sweep, which import this module for its task function
@@ -57,7 +57,8 @@ class SettleBeforehand(Callback):
             report = look(RunFolder(folder, described))
             if report is None:
                 _prepared[described["run_id"]] = _check(config, cfg)
-            elif report.status == Status.SKIPPED:
+                report = take_over(RunFolder(folder, described), cfg, stored(Path(str(cfg.runs_dir))))
+            if report is not None and report.status == Status.SKIPPED:
                 _send_finished(cfg, folder, described)
         except Exception as error:
             if asked_for_traceback():

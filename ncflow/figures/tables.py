@@ -7,7 +7,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ncflow.figures.style import data_label, words
-from ncflow.results import COLUMNS, LAST_LAYER, Status
+from ncflow.results import COLUMNS, FINAL, LAST_LAYER, Status
 
 # What varies inside a panel, or is no part of the experiment's description.
 _NOT_A_PANEL = (
@@ -32,6 +32,31 @@ _NAMES = ("model.norm", "model.name", "data.name", "loss.name")
 _NOT_PREFIXES = ("train/", "test/", "version/", "sha256/", "trainer.", "logger.", "measure.")
 SPREAD = "spread"
 """min intra - max inter, the D of the conjectures."""
+
+
+def once(runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The runs, each once, and how many rows were left out: a run that two experiments share is in both folders.
+
+    Of two the finished one stays; it has the figures of both.
+
+    Args:
+        runs: Table of :func:`ncflow.results.load_runs`.
+    """
+    if "run_id" not in runs:
+        return runs, 0
+    known = runs[runs["run_id"].notna()]
+    ends = known["status"].isin([*FINAL]).sort_values(ascending=False, kind="stable").index
+    first = known.loc[ends].drop_duplicates("run_id").index
+    kept = runs.drop(index=known.index.difference(first)).copy()
+    if "figures" in runs:
+        asked = known.groupby("run_id")["figures"].agg(
+            lambda lists: list(dict.fromkeys(name for names in lists if isinstance(names, list) for name in names))
+        )
+        shared = known["run_id"].value_counts().loc[lambda counts: counts > 1].index
+        for index, identity in kept["run_id"].items():
+            if identity in shared and asked[identity]:
+                kept.at[index, "figures"] = asked[identity]
+    return kept.reset_index(drop=True), len(runs) - len(kept)
 
 
 def finished(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:

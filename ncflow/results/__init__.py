@@ -19,6 +19,7 @@ from ncflow.results.files import (
     write_json,
 )
 from ncflow.results.folder import (
+    FINAL,
     RunFolder,
     Status,
     is_final,
@@ -26,6 +27,7 @@ from ncflow.results.folder import (
     lock,
     run_folders,
     status_of,
+    stored,
 )
 from ncflow.results.history import (
     COLUMNS,
@@ -43,6 +45,7 @@ from ncflow.results.tables import load_history, load_margins, load_runs
 __all__ = [
     "CHECKPOINT",
     "COLUMNS",
+    "FINAL",
     "HISTORY",
     "JOB",
     "LAST_LAYER",
@@ -74,6 +77,7 @@ __all__ = [
     "run_folders",
     "snapshot_epoch",
     "status_of",
+    "stored",
     "why_no_file",
     "write_atomically",
     "write_json",

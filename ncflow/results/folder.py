@@ -3,7 +3,9 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +13,23 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ncflow.results.files import DIGEST, JOB, LOCK, LOG, RESULT, RUN, TEMPORARY, read_json, refuse_irregular, write_json
+from ncflow.results.files import (
+    CHECKPOINT,
+    DIGEST,
+    HISTORY,
+    JOB,
+    LOCK,
+    LOG,
+    MARGINS,
+    RESULT,
+    RUN,
+    SNAPSHOTS,
+    TEMPORARY,
+    read_json,
+    refuse_irregular,
+    write_atomically,
+    write_json,
+)
 
 
 class Status(StrEnum):
@@ -38,6 +56,9 @@ class Status(StrEnum):
 
 FINAL = (Status.DONE, Status.DIVERGED)
 """With one of these in its result a run is finished; every other one is tried again."""
+
+
+_RUN_NAME = re.compile("-([0-9a-f]{8})$")
 
 
 class RunFolder:
@@ -90,6 +111,39 @@ class RunFolder:
             more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
             return f"a run's folder must be new, empty or its own, found {foreign[0]}{more} in {self.path}"
         return None
+
+    def twin(self, candidates: Iterable[Path]) -> tuple[Path, dict[str, Any]] | None:
+        """Another folder that has this run, finished and whole, and its result; None if there is none.
+
+        A run is what changes its numbers, and so experiments may share it. One that was logged in another way is no
+        twin: it may lack what this one is to leave.
+
+        Args:
+            candidates: Folders of runs.
+        """
+        for other in candidates:
+            with suppress(OSError):  # somebody else's
+                found = RunFolder(other, self.described)
+                result = None if other.resolve() == self.path.resolve() else found.finished()
+                alike = result is not None and result.get("logger.name") == self.described.get("logger.name")
+                if result is not None and alike and found.damage(result) is None:
+                    return other, result
+        return None
+
+    def take_over(self, other: Path, result: Mapping[str, Any]) -> None:
+        """Copy what a twin left, its result last; the caller has begun the run and holds the lock.
+
+        Raises:
+            OSError: If a file cannot be read or written.
+        """
+        for path in [other / HISTORY, other / MARGINS, other / LOG, *sorted((other / SNAPSHOTS).glob("*.npz"))]:
+            if path.is_file():
+                write_atomically(self.path / path.relative_to(other), path.read_bytes())
+        if (other / CHECKPOINT).is_file():
+            write_atomically(self.path / CHECKPOINT, (other / CHECKPOINT).read_bytes())
+        own = {name: self.described.get(name) for name in ("experiment", "figures", "runs_dir")}
+        self.finish({**result, **own})
+        self.note(f"taken over from {other.absolute()}")
 
     @property
     def lock(self) -> FileLock:
@@ -183,6 +237,25 @@ def run_folders(*folders: Path | str) -> list[Path]:
             if not {RESULT, RUN, JOB}.isdisjoint(files):
                 found[Path(parent)] = None
     return sorted(found)
+
+
+def stored(store: Path, depth: int = 3) -> dict[str, list[Path]]:
+    """The folders of runs that are named as ncflow names them, below the folder of all experiments, by run id.
+
+    Args:
+        store: The folder of all experiments; it need not exist.
+        depth: Levels to look at: ``<paper>/<experiment>/<run>``.
+    """
+    found: dict[str, list[Path]] = defaultdict(list)
+    with suppress(OSError):
+        for entry in sorted(os.scandir(store), key=lambda entry: entry.name):
+            run = _RUN_NAME.search(entry.name)
+            if run is not None:
+                found[run[1]].append(Path(entry.path))
+            elif depth > 1 and not entry.name.startswith(".") and entry.is_dir():
+                for identity, folders in stored(Path(entry.path), depth - 1).items():
+                    found[identity] += folders
+    return dict(found)
 
 
 def status_of(folder: Path) -> tuple[str, dict[str, Any]]:

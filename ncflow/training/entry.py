@@ -1,5 +1,6 @@
 """The way into a run's folder, the same alone, in a sweep and in a stacked group."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ncflow.results import RunFolder, Status
+from ncflow.results import CHECKPOINT, RunFolder, Status
 from ncflow.results.files import write_atomically
 from ncflow.results.report import Report
 
@@ -54,6 +55,29 @@ def enter(folder: RunFolder, cfg: DictConfig, held: ExitStack) -> Report | None:
         folder.begin()
         _leave_config(folder.path / HYDRA, cfg)
     return report
+
+
+def take_over(folder: RunFolder, cfg: DictConfig, known: Mapping[str, Sequence[Path]]) -> Report | None:
+    """Take over the run from another experiment that has it finished; None where none has, or this one was begun.
+
+    Args:
+        folder: The run's folder, of which :func:`look` says nothing.
+        cfg: The run's config without Hydra's own.
+        known: Of :func:`ncflow.results.stored`.
+
+    Raises:
+        OSError: If something cannot be read or written.
+    """
+    if (folder.path / CHECKPOINT).exists():  # it goes on from there
+        return None
+    twin = folder.twin(known.get(folder.run_id, ()))
+    if twin is None:
+        return None
+    with ExitStack() as held:
+        report = enter(folder, cfg, held)
+        if report is None:
+            folder.take_over(*twin)
+        return report or Report(Status.SKIPPED, str(folder.path))
 
 
 def _leave_config(folder: Path, cfg: DictConfig) -> None:

@@ -1,1 +1,1 @@
-"""CBMM Memo 117: Xu, Rangamani, Liao, Galanti, Poggio, Dynamics in deep classifiers (2023)."""
+"""CBMM Memo 117 (2021): Rangamani, Xu, Banburski, Liao, Poggio, on deep classifiers and the square loss."""

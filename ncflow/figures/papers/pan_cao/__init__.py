@@ -1,1 +1,1 @@
-"""Pan and Cao, Towards understanding neural collapse: the effects of batch normalization and weight decay (2023)."""
+"""Pan, Cao: Towards understanding neural collapse: the effects of batch normalization and weight decay."""

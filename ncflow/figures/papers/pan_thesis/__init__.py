@@ -1,1 +1,1 @@
-"""The thesis of Pan on neural collapse and batch normalisation."""
+"""Pan's thesis on neural collapse."""

@@ -8,6 +8,9 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+Cells = dict[Path, tuple[Sequence[str], DictConfig]]
+"""Overrides and config of each cell, by its folder."""
+
 
 class NcflowSweeper(BasicSweeper):
     """Hydra's grid sweeper, with three differences.
@@ -32,17 +35,21 @@ class NcflowSweeper(BasicSweeper):
         self._claimed: dict[str, str] = {}
         self._made: list[Path] = []
         plans = [self._plan(batch) for batch in batches]
-        waiting = [folder for _, folders, _ in plans for folder in folders]
-        reports = [report for _, _, settled in plans for report in settled]
+        reports = [report for _, settled in plans for report in settled]
+        # Only now that every cell was checked: a sweep that is refused leaves nothing behind.
+        for cells, _ in plans:
+            reports += _take_over(cells) + self._make(cells)
+        waiting = [folder for cells, _ in plans for folder in cells]
         skipped = sum(report.status == Status.SKIPPED for report in reports)
         print(f"{len(reports) + len(waiting)} runs: {skipped} finished already, {len(waiting)} to do", flush=True)
 
         returns, launched = [], 0
         try:
             with sweep_progress(waiting):
-                for cells, _, _ in plans:
+                for cells, _ in plans:
                     if cells:
-                        returns.append(self.launcher.launch(cells, initial_job_idx=launched))
+                        todo = [overrides for overrides, _ in cells.values()]
+                        returns.append(self.launcher.launch(todo, initial_job_idx=launched))
                         launched += len(cells)
         finally:  # a launcher that refuses leaves nothing behind
             remove_empty(sorted(self._made, reverse=True))
@@ -52,18 +59,17 @@ class NcflowSweeper(BasicSweeper):
             raise SystemExit(code)
         return returns
 
-    def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[list[Sequence[str]], list[Path], list[Any]]:
-        """Cells of a batch that have work left, their folders, and reports of those that are settled."""
+    def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[Cells, list[Any]]:
+        """Cells of a batch that have work left, by their folders, and reports of those that are settled."""
         from ncflow.config.compose import compose, folder_of
         from ncflow.config.identity import describe, experiment_name
         from ncflow.config.validate import check_hydra, claim_folder
         from ncflow.results import RunFolder
-        from ncflow.results.files import make_folder
 
         assert self.hydra_context is not None
         assert self.config is not None
 
-        cells: dict[Path, tuple[Sequence[str], DictConfig]] = {}
+        cells: Cells = {}
         settled: dict[Path, Any] = {}
         for overrides in batch:
             cfg = compose(self.hydra_context, self.config, overrides)
@@ -77,14 +83,20 @@ class NcflowSweeper(BasicSweeper):
             else:
                 settled[path] = report
         self._check(list(cells.values()))
-        # Now, as a launcher that cannot make one of the folders would end the sweep.
+        return cells, list(settled.values())
+
+    def _make(self, cells: Cells) -> list[Any]:
+        """Make the folders now, as a launcher that cannot make one would end the sweep; reports of those that fail."""
+        from ncflow.results.files import make_folder
+
+        failed = []
         for path in list(cells):
             try:
                 self._made += make_folder(path)
             except OSError as error:
-                settled[path] = _lost(path, error)
+                failed.append(_lost(path, error))
                 del cells[path]
-        return [overrides for overrides, _ in cells.values()], list(cells), list(settled.values())
+        return failed
 
     def _check(self, cells: Sequence[tuple[Sequence[str], DictConfig]]) -> None:
         """Build data and model once for each distinct config, seeds and weight decay aside."""
@@ -123,6 +135,28 @@ def _look(folder: Any) -> Any:
         if report is not None and report.status == Status.REFUSED
         else report
     )
+
+
+def _take_over(cells: Cells) -> list[Any]:
+    """Reports of the cells that other experiments have finished, which are work no more."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from ncflow.config.identity import describe, experiment_name, without_hydra
+    from ncflow.results import RunFolder, stored
+    from ncflow.training.entry import take_over
+
+    reports, known = [], None
+    for path, (_, cfg) in list(cells.items()):
+        known = stored(Path(str(cfg.runs_dir))) if known is None else known
+        HydraConfig.instance().set_config(cfg)  # the cell's own, which is written beside the run
+        try:
+            report = take_over(RunFolder(path, describe(cfg, experiment_name(cfg))), without_hydra(cfg), known)
+        except OSError as error:
+            report = _lost(path, error)
+        if report is not None:
+            reports.append(report)
+            del cells[path]
+    return reports
 
 
 def _lost(path: Path, error: OSError) -> Any:
