@@ -1,6 +1,6 @@
 """Measure a model on a split: the collapse of its layers, and what its outputs and weights say beside it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite, isnan, nan, sqrt
 from typing import Any
 
@@ -19,6 +19,7 @@ from ncflow.theory.layer_peeled import minimum_loss, minimum_regularized_loss, r
 
 # The targets of a loss whose outputs are compared with quasi-interpolation, and whether they are 1 and -1.
 _SIGNS = {"one_hot": False, "signs": True}
+_CROSS_ENTROPY = nn.CrossEntropyLoss()
 
 
 def measure_split(
@@ -171,35 +172,58 @@ def _floats(measures: Mapping[str, Tensor]) -> dict[str, float]:
     return dict(zip(measures, torch.stack([v.double() for v in measures.values()]).tolist(), strict=True))
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From logits (B, C) and labels (B,) to the mean loss."""
+
+
+def _of_one(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    return loss(logits, labels)
+
+
 class Outputs:
-    """What the logits say, over all samples of all ranks.
+    """What the logits say, over all samples of all ranks: of one run, or of many with a leading axis.
 
     Args:
-        loss: From logits (B, C) and labels (B,) to the mean loss.
+        loss: The mean loss of a run.
         device: The network's.
+        runs: The leading shape.
+        each: From a loss, logits (..., B, C) and labels (..., B) to the mean losses (...).
 
     Attributes:
-        sums: Of loss, cross-entropy, correct samples and samples, (4,).
+        sums: Of loss, cross-entropy, correct samples and samples, (..., 4).
         signs: Whether the targets that the outputs are compared with are 1 and -1; None: they are not compared.
-        quasi: Sums of :func:`ncflow.metrics.quasi_interpolation.output_sums`, (5,).
+        quasi: Sums of :func:`ncflow.metrics.quasi_interpolation.output_sums`, (..., 5).
     """
 
-    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor], device: torch.device) -> None:
-        self.loss = loss
+    def __init__(
+        self,
+        loss: Loss,
+        device: torch.device,
+        runs: tuple[int, ...] = (),
+        each: Callable[[Loss, Tensor, Tensor], Tensor] = _of_one,
+    ) -> None:
+        self.loss, self.each = loss, each
         self.device = _exact_device(device)
-        self.sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # loss, cross-entropy, correct, samples
+        self.sums = torch.zeros(*runs, 4, dtype=torch.float64, device=self.device)
         self.signs = _SIGNS.get(getattr(loss, "targets", ""))
-        self.quasi = torch.zeros(5, dtype=torch.float64, device=self.device)
+        self.quasi = torch.zeros(*runs, 5, dtype=torch.float64, device=self.device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Take in a batch of logits (B, C) and labels (B,)."""
+        """Take in a batch of logits (..., B, C) and labels (..., B)."""
         logits, labels = logits.to(self.device), labels.to(self.device)
-        correct = (predictions(logits) == labels).sum()
-        count, exact = len(labels), logits.double()
-        losses = [self.loss(exact, labels) * count, F.cross_entropy(exact, labels) * count]
-        self.sums += torch.stack([*losses, correct, correct.new_tensor(count)])
+        correct = (predictions(logits) == labels).sum(-1)
+        count, exact = labels.shape[-1], logits.double()
+        losses = [self.each(loss, exact, labels) * count for loss in (self.loss, _CROSS_ENTROPY)]
+        self.sums += torch.stack([*losses, correct, torch.full_like(correct, count)], -1)
         if self.signs is not None:
             self.quasi += output_sums(exact, labels, self.signs)
+
+    def of_each(self) -> Iterator["Outputs"]:
+        """Those of each run, on the CPU."""
+        for sums, quasi in zip(self.sums.cpu(), self.quasi.cpu(), strict=True):
+            one = Outputs(self.loss, sums.device)
+            one.sums, one.quasi = sums, quasi
+            yield one
 
     def compute(self) -> dict[str, Tensor]:
         """Loss, cross-entropy and accuracy."""

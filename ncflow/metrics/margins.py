@@ -7,17 +7,18 @@ _ROWS = 1024  # at a time: a copy of the logits of 1000 classes would be larger 
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logit of the label minus the largest other logit, (B,), float64; > 0 exactly where the sample is classified.
+    """Logit of the label minus the largest other logit, (..., B), float64; > 0 exactly if the sample is classified.
 
     Args:
-        logits: (B, C); or (B, 1) for one output whose sign decides between two classes, where the margin is
+        logits: (..., B, C); or (..., B, 1) for one output whose sign decides between two classes, where the margin is
             (2 y - 1) f.
-        labels: (B,), 0..C-1.
+        labels: (..., B), 0..C-1.
     """
-    if logits.shape[1] == 1:
-        return (2 * labels.double() - 1) * logits[:, 0].double()
-    parts = zip(logits.split(_ROWS), labels.split(_ROWS), strict=True)
-    return torch.cat([_multiclass(rows, classes[:, None]) for rows, classes in parts])
+    rows, classes = logits.flatten(0, -2), labels.flatten()
+    if rows.shape[1] == 1:
+        return ((2 * classes.double() - 1) * rows[:, 0].double()).view(labels.shape)
+    parts = zip(rows.split(_ROWS), classes.split(_ROWS), strict=True)
+    return torch.cat([_multiclass(part, own[:, None]) for part, own in parts]).view(labels.shape)
 
 
 def _multiclass(logits: Tensor, labels: Tensor) -> Tensor:
@@ -27,8 +28,8 @@ def _multiclass(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def predictions(logits: Tensor) -> Tensor:
-    """The classifier's choice, (B,), from logits (B, C) or (B, 1); -1, no class, where a logit is not finite."""
-    return torch.cat([_choices(rows) for rows in logits.split(_ROWS)])
+    """The classifier's choice, (..., B), of logits (..., B, C) or (..., B, 1); -1, no class, if one is not finite."""
+    return torch.cat([_choices(rows) for rows in logits.flatten(0, -2).split(_ROWS)]).view(logits.shape[:-1])
 
 
 def _choices(logits: Tensor) -> Tensor:

@@ -19,20 +19,21 @@ def output_sums(logits: Tensor, labels: Tensor, signs: bool = False) -> Tensor:
     """What :func:`fitted_gap` needs of a batch; sums over batches and ranks add up.
 
     Args:
-        logits: Outputs f, (B, C).
-        labels: (B,), 0..C-1.
+        logits: Outputs f, (..., B, C).
+        labels: (..., B), 0..C-1.
         signs: Whether the targets are 1 and -1 rather than 1 and 0; then (1 + f)/2 takes the place of f.
 
     Returns:
-        (5,), float64: sums over the samples of 1 - f_y, (1 - f_y)^2, the other outputs' mean, their squares, and 1.
+        (..., 5), float64: sums over the samples of 1 - f_y, (1 - f_y)^2, the other outputs' mean, their squares, and 1.
     """
     exact = (1 + logits.double()) / 2 if signs else logits.double()
-    own = exact.gather(1, labels[:, None])[:, 0]
+    own = exact.gather(-1, labels[..., None])[..., 0]
     miss = 1 - own
-    others = exact.sum(1) - own
-    squares = exact.square().sum(1) - own.square()
-    count = miss.new_tensor(float(len(miss)))
-    return torch.stack([miss.sum(), miss.square().sum(), others.sum() / (exact.shape[1] - 1), squares.sum(), count])
+    others = exact.sum(-1) - own
+    squares = exact.square().sum(-1) - own.square()
+    count = miss.new_full(miss.shape[:-1], float(miss.shape[-1]))
+    parts = [miss.sum(-1), miss.square().sum(-1), others.sum(-1) / (exact.shape[-1] - 1), squares.sum(-1), count]
+    return torch.stack(parts, -1)
 
 
 def fitted_gap(sums: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torchmetrics import MetricCollection
 
 from ncflow.metrics import NeuralCollapse, neural_collapse
-from ncflow.metrics.margins import margins, weight_norm_product
+from ncflow.metrics.margins import margins, predictions, weight_norm_product
+from ncflow.metrics.quasi_interpolation import output_sums
+from ncflow.metrics.statistics import Around, FirstSums, SecondSums, geometry
 from ncflow.metrics.summary import quantile
 from tests.naive import naive
 
@@ -394,3 +396,33 @@ def test_metric_refuses_the_wrong_width_and_compute_before_update():
 def test_quantile_interpolates_as_numpy_does(n, level):
     values = torch.randn(n, dtype=torch.float64)
     assert quantile(values, level).item() == pytest.approx(np.quantile(values.numpy(), level), rel=1e-12)
+
+
+@pytest.mark.parametrize(("samples", "classes", "dim"), [(40, 2, 3), (600, 4, 16), (900, 20, 8)])
+def test_sums_of_many_runs_are_those_of_each(samples, classes, dim):
+    """The leading axis is no second implementation: each run's sums are what it has alone, but for rounding."""
+    runs = 3
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, classes, (runs, samples), generator=generator)
+    features = torch.randn(runs, samples, dim, generator=generator) + 3 * torch.randn(classes, dim)[labels]
+    logits = torch.randn(runs, samples, classes, generator=generator)
+    first = FirstSums.zeros(classes, dim, runs=(runs,))
+    alone = [FirstSums.zeros(classes, dim) for _ in range(runs)]
+    for part in (slice(0, samples // 3), slice(samples // 3, samples)):
+        first.add(features[:, part], labels[:, part])
+        for run, sums in enumerate(alone):
+            sums.add(features[run, part], labels[run, part])
+    around = [Around.of(geometry(sums, "samples")) for sums in alone]
+    second = SecondSums.zeros(classes, dim, runs=(runs,))
+    second.add(features, labels, predictions(logits), Around.stack(around, features.device))
+    quasi = output_sums(logits, labels)
+    assert torch.equal(
+        margins(logits, labels), torch.stack([margins(*one) for one in zip(logits, labels, strict=True)])
+    )
+    for run in range(runs):
+        own = SecondSums.zeros(classes, dim)
+        own.add(features[run], labels[run], predictions(logits[run]), around[run])
+        for many, one in ((first, alone[run]), (second, own)):
+            for name, value in vars(one).items():
+                torch.testing.assert_close(getattr(many, name)[run], value, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(quasi[run], output_sums(logits[run], labels[run]), rtol=1e-13, atol=0)

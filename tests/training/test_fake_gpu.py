@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from ncflow.measuring.split import Outputs
 from ncflow.metrics import NeuralCollapse
-from ncflow.metrics.margins import margins
+from ncflow.metrics.margins import margins, predictions
+from ncflow.metrics.statistics import Around, FirstSums, SecondSums
 from ncflow.training.assembly import prepare
 from ncflow.training.stacked import measure
 from ncflow.training.stacked.data import StackedBatches
@@ -103,22 +105,20 @@ def test_the_sums_over_all_cells_stay_on_the_gpu_and_wait_for_nothing(config, on
         inputs=on_gpu(torch.randn(CELLS, SAMPLES, 16)), labels=on_gpu(torch.zeros(CELLS, SAMPLES, dtype=torch.long))
     )
     with on_gpu.mode, torch.no_grad():
-        means = torch.empty(CLASSES, WIDTH, dtype=torch.float64)
-        square = torch.empty(CLASSES, CLASSES, dtype=torch.float64)
-        around = SimpleNamespace(
-            means=means,
-            centre=means[0],
-            centred=means,
-            whitening=(True, square),
-            distances=square,
-            counts=square[0],
-        )
+        means = torch.empty(CELLS, CLASSES, WIDTH, dtype=torch.float64, device="cuda")
+        square = torch.empty(CELLS, CLASSES, CLASSES, dtype=torch.float64, device="cuda")
+        places = torch.empty(CELLS, CLASSES, dtype=torch.long, device="cuda")
+        around = Around(means, means, square[:, 0, 0], means, True, square, square[:, 0], square, places, places)
         reader = SimpleNamespace(network=network.eval(), loss=loss)
-        kept = list(measure.CellsMeasurer._read(reader, [batch]))
-        sums = [measure._first(kept), measure._second(kept, [around] * CELLS)]
-        of_samples = [measure._by_cell(margins, logits, labels) for _, labels, logits in kept]
-        assert {value.device.type for found in sums for value in vars(found).values()} == {"cuda"}
-        assert of_samples[0].device.type == "cuda"
+        ((features, labels, logits),) = measure.CellsMeasurer._read(reader, [batch])
+        shape = (CLASSES, WIDTH, "cuda", (CELLS,))
+        first, second = FirstSums.zeros(*shape), SecondSums.zeros(*shape)
+        outputs = Outputs(loss, torch.device("cuda"), (CELLS,), cell_losses)
+        first.add(features, labels)
+        second.add(features, labels, predictions(logits), around)
+        outputs.update(logits, labels)
+        found = [*vars(first).values(), *vars(second).values(), outputs.sums, margins(logits, labels)]
+        assert {value.device.type for value in found} == {"cuda"}
 
 
 @pytest.mark.parametrize("limit", [None, 0])

@@ -1,7 +1,7 @@
-"""Neural collapse of one layer: a pure function and the torchmetrics Metric, one answer with two entrances."""
+"""Neural collapse of one layer as a torchmetrics Metric: batch by batch, on one process or many."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,82 +10,9 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ncflow.checks import require
 from ncflow.metrics.collapse import choice_measures, collapse_measures
+from ncflow.metrics.functional import Center, check_batch, check_labels, check_options, exact_logits
 from ncflow.metrics.margins import margins, predictions
-from ncflow.metrics.statistics import FirstSums, Geometry, SecondSums, geometry
-
-Center = Literal["samples", "classes", "none"]
-
-
-class _Head(NamedTuple):
-    """What is read of a linear classifier: W (C, d) and b (C,) or None."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-
-def neural_collapse(
-    features: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    delta: float = 0.05,
-    self_pairs: bool = False,
-    *,
-    center: Center = "samples",
-    logits: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """Measure the collapse of features.
-
-    Sums are in float64 whatever the type of the features. What leaves a measure undefined (an absent class, a class of
-    one, a feature at the centre) is left out of it; a measure that nothing defines is NaN, and so is one that reads a
-    feature that is not finite.
-
-    Args:
-        features: H, (N, d), any floating type.
-        labels: y, (N,), integers 0..C-1.
-        num_classes: C >= 2.
-        weight: Classifier W, (C, d), for the measures of NC3, NC4 and the weights; None leaves them out.
-        bias: Classifier b, (C,), used for the choices W h + b of NC4; None for 0.
-        delta: Level of ``intra_quantile``; ``inter_quantile`` is at 1 - delta. In (0, 1).
-        self_pairs: Whether intra counts the pairs i = j (see :func:`ncflow.metrics.cosine.cosine_measures`).
-        center: h_G of the cosine family: ``samples``, the mean over samples; ``classes``, the mean of the class means;
-            ``none``, 0, the setting of the theorem.
-        logits: (N, C), in place of W h + b.
-
-    Returns:
-        Float64 scalars by name. Their definitions and limits at collapse are with the functions of the families:
-        :mod:`~ncflow.metrics.cosine`, :mod:`~ncflow.metrics.covariance` (NC1, NC2), :mod:`~ncflow.metrics.duality`
-        (NC3); here ``nc4_agreement``, the share of samples whose nearest class mean is the classifier's choice (1),
-        ``ncc_accuracy``, whose nearest class mean is the label's (1), ``margin_min``, ``margin_mean``, ``margin_std``,
-        ``feature_rms_norm`` (alpha = sqrt(mean |h|^2), not centred), ``classes_present`` (C), ``nonfinite_samples``.
-
-    Raises:
-        ArgumentError: (a ValueError) naming the argument, the rule and the value found.
-
-    Example:
-        >>> import torch
-        >>> H = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0]])
-        >>> measures = neural_collapse(H, torch.tensor([0, 0, 1, 1]), num_classes=2)
-        >>> measures["intra_min"].item(), measures["inter_max"].item(), measures["nc1"].item()
-        (1.0, -1.0, 0.0)
-    """
-    require(features.ndim == 2, "features", "of shape (N, d)", tuple(features.shape))
-    require(len(features) > 0, "features", "at least one sample", tuple(features.shape))
-    if weight is not None and bias is not None:
-        require(tuple(bias.shape) == (num_classes,), "bias", f"of shape (C,) = ({num_classes},)", tuple(bias.shape))
-    metric = NeuralCollapse(
-        num_classes,
-        features.shape[1],
-        None if weight is None else _Head(weight, bias),
-        delta,
-        self_pairs,
-        center=center,
-        max_cached_bytes=None,
-        sync_on_compute=False,
-    ).to(features.device)
-    metric.update(features, labels, logits)
-    return metric.compute()
+from ncflow.metrics.statistics import Around, FirstSums, Geometry, SecondSums, geometry
 
 
 class NeuralCollapse(Metric):
@@ -140,7 +67,7 @@ class NeuralCollapse(Metric):
         self,
         num_classes: int,
         feature_dim: int,
-        classifier: nn.Linear | _Head | None = None,
+        classifier: nn.Linear | None = None,
         delta: float = 0.05,
         self_pairs: bool = False,
         *,
@@ -149,10 +76,7 @@ class NeuralCollapse(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        require(num_classes >= 2, "num_classes", "at least 2", num_classes)
-        require(feature_dim >= 1, "feature_dim", "at least 1", feature_dim)
-        require(0 < delta < 1, "delta", "in (0, 1)", delta)
-        require(center in ("samples", "classes", "none"), "center", "'samples', 'classes' or 'none'", center)
+        check_options(num_classes, feature_dim, delta, center)
         limited = max_cached_bytes is None or max_cached_bytes >= 0
         require(limited, "max_cached_bytes", "None or at least 0", max_cached_bytes)
         self.num_classes, self.feature_dim = num_classes, feature_dim
@@ -181,7 +105,9 @@ class NeuralCollapse(Metric):
             logits: (B, C), or (B, 1) of a classifier with one output, given with every batch or with none; None for
                 those of ``classifier``.
         """
-        self._check(features, labels, logits)
+        classifier = self._classifier[0]
+        weight = None if classifier is None else classifier.weight
+        check_batch(features, labels, logits, self.num_classes, self.feature_dim, weight)
         if len(labels) == 0:
             return
         features, labels = features.detach(), labels.long()
@@ -216,15 +142,12 @@ class NeuralCollapse(Metric):
             logits = self._logits(features)
             if logits is not None:
                 self.margins.append(margins(logits, labels))
-        second.add(features, labels, None if logits is None else predictions(logits.detach()), around)
+        second.add(features, labels, None if logits is None else predictions(logits.detach()), Around.of(around))
 
     def _logits(self, features: Tensor) -> Tensor | None:
-        """W h + b in float64 where there is a classifier, else None."""
+        """W h + b if there is a classifier, else None."""
         classifier = self._classifier[0]
-        if classifier is None:
-            return None
-        bias = None if classifier.bias is None else classifier.bias.detach().double()
-        return nn.functional.linear(features.double(), classifier.weight.detach().double(), bias)
+        return None if classifier is None else exact_logits(features, classifier.weight, classifier.bias)
 
     def second_pass(self) -> bool:
         """Whether the features did not fit, on this rank or another, so that the data has to be given once more.
@@ -286,14 +209,14 @@ class NeuralCollapse(Metric):
         rule = "given with every batch or with none"
         require(given in (0, len(self.features)), "logits", rule, f"{given} of {len(self.features)} batches")
         second = SecondSums.zeros(self.num_classes, self.feature_dim, self.sums.device)
-        computed: list[Tensor] = []
+        read, computed = Around.of(around), list[Tensor]()
         for index, (features, labels) in enumerate(zip(self.features, self.labels, strict=True)):
             predicted = self.predicted[index] if given else None
             logits = None if given else self._logits(features)
             if logits is not None:
                 predicted = predictions(logits)
                 computed.append(margins(logits, labels))
-            second.add(features, labels, predicted, around)
+            second.add(features, labels, predicted, read)
         return second, computed
 
     def _first(self, over: Callable[[Tensor], Tensor] = lambda value: value) -> FirstSums:
@@ -346,33 +269,11 @@ class NeuralCollapse(Metric):
 
     # --- checks ----------------------------------------------------------------------------------------------------
 
-    def _check(self, features: Tensor, labels: Tensor, logits: Tensor | None) -> None:
-        shape = tuple(features.shape)
-        right = len(shape) == 2 and shape[1] == self.feature_dim
-        require(right, "features", f"of shape (B, {self.feature_dim})", shape)
-        require(features.is_floating_point(), "features", "of a floating type", features.dtype)
-        require(tuple(labels.shape) == shape[:1], "labels", f"of shape {shape[:1]}", tuple(labels.shape))
-        whole = not labels.is_floating_point() and not labels.is_complex() and labels.dtype != torch.bool
-        require(whole, "labels", "integers", labels.dtype)
-        if logits is not None:
-            widths = (self.num_classes, 1) if self.num_classes == 2 else (self.num_classes,)
-            fits = logits.ndim == 2 and len(logits) == len(labels) and logits.shape[1] in widths
-            require(fits, "logits", f"of shape ({len(labels)}, {self.num_classes})", tuple(logits.shape))
-        if self._classifier[0] is not None:
-            expected = (self.num_classes, self.feature_dim)
-            found = tuple(self._classifier[0].weight.shape)
-            require(found == expected, "weight", f"of shape (C, d) = {expected}", found)
-
     def _check_labels(self, label_range: Tensor) -> None:
         """Lowest and highest label in the first and the last entry; (C, -1) before any."""
         low, high = (int(bound) for bound in (label_range.flatten()[0], label_range.flatten()[-1]))
-        nothing = (low, high) == (self.num_classes, -1)
-        require(
-            nothing or (low >= 0 and high < self.num_classes),
-            "labels",
-            f"in 0..{self.num_classes - 1}",
-            f"{low}..{high}",
-        )
+        if (low, high) != (self.num_classes, -1):
+            check_labels(low, high, self.num_classes)
 
 
 def _join_ranges(ranges: Tensor) -> Tensor:
