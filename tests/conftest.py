@@ -18,6 +18,7 @@ torch.set_flush_denormal(True)
 
 os.environ["NCFLOW_ENV_FILE"] = os.devnull  # whatever a developer's own .env says
 
+_STARTING = ("launcher=local", "launcher=slurm", "trainer=ddp", "trainer.devices", "logger=wandb", "WANDB")
 # A run of a second: real code paths, little work.
 TINY = ["epochs=6", "model.width=16", "model.depth=3", "data.num_samples=300", "data.num_test=50", "trainer=cpu"]
 
@@ -54,11 +55,29 @@ def refusal(config):
     return refuse
 
 
-@pytest.fixture
-def ncflow(tmp_path):
-    """Run ``ncflow`` in a process of its own with its runs below ``tmp_path``; return the finished process."""
+@pytest.fixture(scope="session")
+def warm():
+    """``ncflow`` forked from a process that has imported what it needs, which is most of a short run's time."""
+    from tests.crash.client import Ncflow
 
-    def call(*arguments: str, program=(sys.executable, "-m", "ncflow"), env=None, timeout=240):
+    with Ncflow() as warm:
+        yield warm
+
+
+@pytest.fixture
+def ncflow(tmp_path, warm):
+    """Run ``ncflow`` with its runs below ``tmp_path``; return the finished process.
+
+    What starts processes itself is one of its own, and so is what is to be another ``program``.
+    """
+
+    def call(*arguments: str, program=None, env=None, timeout=240):
+        starts = any(word in argument for argument in arguments for word in _STARTING)
+        if program is None and (starts or "PYTHONPATH" in (env or {})):
+            program = (sys.executable, "-m", "ncflow")
+        if program is None:
+            done = warm.run(arguments, tmp_path, timeout=timeout, environment=env)
+            return subprocess.CompletedProcess(["ncflow", *arguments], done.code, done.stdout, done.stderr)
         return subprocess.run(
             [*program, *arguments],
             cwd=tmp_path,

@@ -56,7 +56,7 @@ class Ncflow:
 
     def __init__(self) -> None:
         self._place = Path(os.path.realpath(tempfile.mkdtemp(prefix="ncflow-crash-")))
-        path = os.pathsep.join([str(ROOT), str(ROOT / "ncflow" / "plugin"), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(ROOT), str(ROOT / "ncflow/sweeps/plugin"), os.environ.get("PYTHONPATH", "")])
         self._environment = {**environment({"PYTHONPATH": path})}
         self._server: Any = None
 
