@@ -1,6 +1,6 @@
 """ncflow: experiments on neural collapse, from a config to a figure.
 
-The straight line: ``data -> models -> features -> metrics -> results -> figures``.
+The straight line: ``data -> models -> measuring -> results -> figures``.
 Importing this package imports nothing heavy; import the part you need, for example
 ``from ncflow.metrics import neural_collapse`` or ``from ncflow.callbacks import NeuralCollapseCallback``.
 """

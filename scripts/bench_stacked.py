@@ -76,10 +76,10 @@ def seconds(kind: str, cells: int, width: int, epochs: int, device: str) -> floa
             plan = plan_runs(grid, [None] * number, options)
             # The launcher makes no group of one; here it shows what a group costs.
             for cells_of_group in [found.cells for found in plan.groups] or [range(number)]:
-                library = group.Library()
+                data_cache = group.DataCache()
                 with ExitStack() as held:
                     chosen = [(RunFolder(folders[cell], described[cell]), grid[cell]) for cell in cells_of_group]
-                    group.train([group.take(*run, held, library) for run in chosen], Path(root))
+                    group.train([group.take(*run, held, data_cache) for run in chosen], Path(root))
         else:
             for run in zip(grid, folders, described, strict=True):
                 fit(*run)

@@ -1,20 +1,22 @@
 """A callback that keeps the distribution of the training margins over the epochs and the first steps."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from ncflow.callbacks.schedule import begin_table, is_due
 from ncflow.checks import require
 from ncflow.measuring.features import extract
 from ncflow.metrics.margins import margins, weight_norm_product
+from ncflow.metrics.summary import quantiles
 from ncflow.results import MARGIN_COLUMNS, MARGIN_QUANTILES, History
 
 # Powers of first_steps, evenly spaced in their exponent; the small ones round to the same steps.
 _FIRST_STEPS = 24
+_LEVELS = [Fraction(level, len(MARGIN_QUANTILES) - 1) for level in range(len(MARGIN_QUANTILES))]
 
 
 class LogMargins(Callback):
@@ -78,8 +80,8 @@ class LogMargins(Callback):
         values = torch.cat([margins(batch.logits, batch.labels) for batch in extract(network, loader)])
         rho = weight_norm_product(network).item()
         row = {"epoch": epoch, "step": trainer.global_step, "rho": rho, "samples": len(values)}
-        quantiles = zip(MARGIN_QUANTILES, _quantiles(values, len(MARGIN_QUANTILES) - 1).tolist(), strict=True)
-        self.history.append([{**row, **dict(quantiles)}])
+        found = zip(MARGIN_QUANTILES, quantiles(values, _LEVELS).tolist(), strict=True)
+        self.history.append([{**row, **dict(found)}])
         histograms = {"train/margins": values, "train/normalized_margins": values / rho}
         for logger in trainer.loggers:
             log_histograms = getattr(logger, "log_histograms", None)
@@ -90,17 +92,3 @@ class LogMargins(Callback):
 def _spread(last: int) -> list[int]:
     """Steps 1, 2, 3, 5, ... up to the last one."""
     return sorted({round(last ** (power / (_FIRST_STEPS - 1))) for power in range(_FIRST_STEPS)})
-
-
-def _quantiles(values: Tensor, intervals: int) -> Tensor:
-    """Quantiles 0, 1/intervals, ..., 1 of any number of values, interpolated linearly; NaN where a value is NaN.
-
-    ``torch.quantile`` takes at most 2^24 values.
-    """
-    ordered = values.sort().values  # NaN comes last
-    if bool(ordered[-1].isnan()):
-        return ordered.new_full((intervals + 1,), torch.nan)
-    # In whole numbers: a product of fractions can round past the index that it should hit.
-    places = torch.arange(intervals + 1, device=values.device) * (len(values) - 1)
-    below, above = places // intervals, (places + intervals - 1) // intervals
-    return ordered[below].lerp(ordered[above], (places % intervals).to(ordered.dtype) / intervals)

@@ -25,7 +25,7 @@ from ncflow.results.report import Report, finish, line_of, say
 from ncflow.runtime import processes
 from ncflow.runtime.environment import load_environment
 from ncflow.runtime.signals import StoppedBySignalError
-from ncflow.training.entry import enter, load_config, look, take_over
+from ncflow.training.entry import enter, load_config, settled, take_over
 
 log = logging.getLogger(__name__)
 register()  # also in the processes of a sweep, which import this module for its task function
@@ -54,7 +54,7 @@ class SettleBeforehand(Callback):
             folder = Path(str(config.hydra.run.dir)).absolute()
             cfg = without_hydra(config)
             described = describe(cfg, experiment_name(config))
-            report = look(RunFolder(folder, described))
+            report = settled(RunFolder(folder, described))
             if report is None:
                 _prepared[described["run_id"]] = _check(config, cfg)
                 report = take_over(RunFolder(folder, described), cfg, stored(Path(str(cfg.runs_dir))))
@@ -89,8 +89,8 @@ def _send_finished(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> 
 def run_task(cfg: DictConfig) -> Report:
     """Bring the run of a composed config to its end, in Hydra's output folder.
 
-    A failure is reported, not raised: Hydra would print a traceback, and it is in the run's log already. Of several
-    processes of one run the first does this; the others train with it, write nothing and raise what goes wrong.
+    A failure is reported, not raised: Hydra would print a traceback, and it is in the run's log already. If several
+    processes train one run, only the first reports; the others write nothing, and raise errors.
 
     Raises:
         KeyboardInterrupt: By Ctrl-C.
@@ -99,7 +99,7 @@ def run_task(cfg: DictConfig) -> Report:
     path = Path(HydraConfig.get().runtime.output_dir)
     folder = RunFolder(path, describe(cfg, experiment_name(OmegaConf.create({"hydra": HydraConfig.get()}))))
     if processes.rank() > 0:
-        return look(folder) or _follow(cfg, folder)
+        return settled(folder) or _follow(cfg, folder)
     try:
         with ExitStack() as held:
             report = enter(folder, cfg, held)

@@ -1,5 +1,9 @@
 """Worst, mean and quantile over classes or over pairs of classes; simplex geometry shared by the families."""
 
+from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil, floor
+
 import torch
 from torch import Tensor
 
@@ -19,17 +23,22 @@ def summarize(family: str, values: Tensor, worst: str, level: float) -> dict[str
     return {
         f"{family}_{worst}": extreme,
         f"{family}_mean": values.mean(),
-        f"{family}_quantile": quantile(values, level),
+        f"{family}_quantile": quantiles(values, [level])[0],
     }
 
 
-def quantile(values: Tensor, level: float) -> Tensor:
-    """Linearly interpolated quantile of (n,), of any length (``torch.quantile`` stops at 16 million)."""
-    ordered = values.sort().values
-    position = level * (len(ordered) - 1)
-    low = int(position)
-    high = min(low + 1, len(ordered) - 1)
-    return torch.lerp(ordered[low], ordered[high], position - low) + 0 * ordered[-1]  # NaN sorts last
+def quantiles(values: Tensor, levels: Sequence[float | Fraction]) -> Tensor:
+    """Linearly interpolated quantiles of (n,), as many as there are levels; NaN if a value is NaN.
+
+    ``torch.quantile`` takes at most 2^24 values. A level that is a fraction hits its value exactly: a product of floats
+    can round past it.
+    """
+    ordered = values.sort().values  # NaN comes last
+    places = [level * (len(ordered) - 1) for level in levels]
+    below, above = ([end(place) for place in places] for end in (floor, ceil))
+    shares = [float(place - low) for place, low in zip(places, below, strict=True)]
+    found = ordered[below].lerp(ordered[above], ordered.new_tensor(shares))
+    return torch.where(ordered[-1].isnan(), torch.nan, found)
 
 
 def pairs(square: Tensor) -> Tensor:

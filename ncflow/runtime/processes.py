@@ -23,7 +23,7 @@ _watching: list[int] = []  # the parent that a thread of this process watches
 
 
 def launched() -> int:
-    """Number of processes that SLURM's srun or torchrun started for this run, 1 where neither did."""
+    """Number of processes that SLURM's srun or torchrun started for this run; 1 if neither did."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["WORLD_SIZE"])
     return int(os.environ.get("SLURM_NTASKS", 1)) if "SLURM_STEP_ID" in os.environ else 1
@@ -37,7 +37,7 @@ def rank() -> int:
 
 
 def wanted(trainer: Any) -> int:
-    """Number of processes that the config group ``trainer`` asks for; 1 where its numbers are none."""
+    """Number of processes that the config group ``trainer`` asks for; 1 if its values are not numbers."""
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes")
     return devices * nodes if isinstance(devices, int) and isinstance(nodes, int) else 1
 

@@ -17,7 +17,7 @@ from ncflow.config.schema import ConfigError
 from ncflow.results import JOB, Status, status_of, write_json
 from ncflow.results.report import Report
 from ncflow.sweeps.squeue import QueueError, ask_squeue, is_alive
-from ncflow.sweeps.status import look
+from ncflow.sweeps.status import read_state
 
 _SECONDS_BETWEEN_QUESTIONS = 5.0
 # submitit takes a signal in the last ten minutes of a job for its time-out, also when it is a preemption.
@@ -26,7 +26,7 @@ _SUBMITIT_LAST_MINUTES = 10
 
 @dataclass
 class Options:
-    """The options of ``conf/hydra/launcher/slurm.yaml``; those without a word are sbatch's.
+    """The options of ``conf/hydra/launcher/slurm.yaml``. Those that are not described here are passed to sbatch.
 
     Args:
         wait: Whether the sweep waits for the end of its jobs.
@@ -114,7 +114,7 @@ def note_job(folder: Path, cfg: DictConfig, job: Any) -> None:
 
 def submitted_already(folders: Iterable[Path]) -> set[Path]:
     """The folders whose run has a job that waits or works; none where SLURM cannot be asked."""
-    jobs = {folder: look(folder).job for folder in folders}
+    jobs = {folder: read_state(folder).job for folder in folders}
     if not any(jobs.values()):
         return set()
     try:

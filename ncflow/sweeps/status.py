@@ -79,7 +79,7 @@ class Survey(NamedTuple):
     complaint: str | None
 
 
-def look(folder: Path) -> RunState:
+def read_state(folder: Path) -> RunState:
     """Where the run in a folder stands, by its files alone."""
     try:
         for name in (RESULT, RUN, JOB, PROGRESS):
@@ -171,7 +171,7 @@ def survey(folders: Sequence[Path | str]) -> Survey:
         if not below:
             raise FileNotFoundError(f"no runs below {folder}")
         found |= {path.resolve(): path for path in below}
-    runs = [look(folder) for folder in sorted(found.values())]
+    runs = [read_state(folder) for folder in sorted(found.values())]
     if not any(run.job is not None and run.status in _UNFINISHED for run in runs):
         return Survey(runs, None)
     try:
@@ -185,7 +185,7 @@ def _unless_it_ended(run: RunState) -> RunState:
     """A run whose job is gone may have ended after the look at its folder."""
     if run.status != Status.INTERRUPTED or run.reason is None:
         return run
-    again = look(Path(run.folder))
+    again = read_state(Path(run.folder))
     return run if again.status in (Status.PENDING, Status.INTERRUPTED) else again
 
 

@@ -18,17 +18,6 @@ def inter_limit(num_classes: int) -> float:
     return -1 / (num_classes - 1)
 
 
-def simplex_gram(num_classes: int) -> NDArray[np.float64]:
-    """Gram matrix (C, C) of the unit simplex ETF: C/(C-1) (I - 11^T/C).
-
-    Args:
-        num_classes: C >= 2.
-    """
-    require(num_classes >= 2, "num_classes", "at least 2", num_classes)
-    C = num_classes
-    return C / (C - 1) * (np.eye(C) - 1 / C)
-
-
 def simplex_etf(num_classes: int, dim: int | None = None) -> NDArray[np.float64]:
     """Rows (C, d) of a simplex ETF: unit vectors that sum to 0 and have the pairwise cosine -1/(C-1).
 

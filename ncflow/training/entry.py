@@ -16,7 +16,7 @@ from ncflow.results.report import Report
 HYDRA = ".hydra"
 
 
-def look(folder: RunFolder) -> Report | None:
+def settled(folder: RunFolder) -> Report | None:
     """What can be said of a run by a look at its folder: that it is finished, damaged, or may not be there; else None.
 
     Raises:
@@ -42,7 +42,7 @@ def enter(folder: RunFolder, cfg: DictConfig, held: ExitStack) -> Report | None:
     Raises:
         OSError: If something cannot be read or written.
     """
-    report = look(folder)
+    report = settled(folder)
     if report is not None:
         return report
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def enter(folder: RunFolder, cfg: DictConfig, held: ExitStack) -> Report | None:
         held.enter_context(folder.lock.acquire(timeout=1))  # a look at the folder takes the lock for an instant
     except Timeout:
         return Report(Status.ELSEWHERE, str(folder.path))
-    report = look(folder)  # it may have ended between the look and the lock
+    report = settled(folder)  # it may have ended between the look and the lock
     if report is None:
         folder.begin()
         _leave_config(folder.path / HYDRA, cfg)
@@ -61,7 +61,7 @@ def take_over(folder: RunFolder, cfg: DictConfig, known: Mapping[str, Sequence[P
     """Take over the run from another experiment that has it finished; None where none has, or this one was begun.
 
     Args:
-        folder: The run's folder, of which :func:`look` says nothing.
+        folder: The run's folder, of which :func:`settled` says nothing.
         cfg: The run's config without Hydra's own.
         known: Of :func:`ncflow.results.stored`.
 

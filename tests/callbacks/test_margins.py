@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from ncflow.callbacks.margins import LogMargins, _quantiles, _spread
+from ncflow.callbacks.margins import _LEVELS, LogMargins, _spread
 from ncflow.config.identity import flat_config, run_id
+from ncflow.metrics.summary import quantiles
 from ncflow.results import MARGIN_COLUMNS, MARGIN_QUANTILES, MARGINS, History, load_margins, write_json
 from tests.conftest import TINY, run_folder
 
@@ -48,15 +49,15 @@ def test_rows_are_the_quantiles_of_the_margins_of_all_samples(ncflow, tmp_path, 
 @pytest.mark.parametrize("count", [1, 2, 40, 41, 1003])
 def test_quantiles_are_those_of_numpy(count):
     values = np.random.default_rng(count).normal(size=count)
-    found = _quantiles(torch.from_numpy(values), 40)
+    found = quantiles(torch.from_numpy(values), _LEVELS)
     assert found.dtype == torch.float64
     np.testing.assert_allclose(found, np.quantile(values, np.linspace(0, 1, 41)), rtol=1e-13, atol=1e-13)
 
 
 def test_quantiles_of_more_values_than_torch_takes_and_of_values_that_are_none():
     many = torch.arange(2**24 + 1, dtype=torch.float64)
-    np.testing.assert_allclose(_quantiles(many, 40), np.linspace(0, 2**24, 41))
-    assert _quantiles(torch.tensor([1.0, torch.nan, 2.0]), 40).isnan().all()
+    np.testing.assert_allclose(quantiles(many, _LEVELS), np.linspace(0, 2**24, 41))
+    assert quantiles(torch.tensor([1.0, torch.nan, 2.0]), _LEVELS).isnan().all()
 
 
 def test_quantiles_are_named_in_thousandths():

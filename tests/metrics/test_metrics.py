@@ -14,7 +14,7 @@ from ncflow.metrics import NeuralCollapse, neural_collapse
 from ncflow.metrics.margins import margins, predictions, weight_norm_product
 from ncflow.metrics.quasi_interpolation import output_sums
 from ncflow.metrics.statistics import Around, FirstSums, SecondSums, geometry
-from ncflow.metrics.summary import quantile
+from ncflow.metrics.summary import quantiles
 from tests.naive import naive
 
 
@@ -395,7 +395,7 @@ def test_metric_refuses_the_wrong_width_and_compute_before_update():
 @pytest.mark.parametrize("level", [0.05, 0.5, 0.95])
 def test_quantile_interpolates_as_numpy_does(n, level):
     values = torch.randn(n, dtype=torch.float64)
-    assert quantile(values, level).item() == pytest.approx(np.quantile(values.numpy(), level), rel=1e-12)
+    assert quantiles(values, [level]).item() == pytest.approx(np.quantile(values.numpy(), level), rel=1e-12)
 
 
 @pytest.mark.parametrize(("samples", "classes", "dim"), [(40, 2, 3), (600, 4, 16), (900, 20, 8)])

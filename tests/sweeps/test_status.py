@@ -13,7 +13,7 @@ from ncflow.cli import status as status_cli
 from ncflow.cli.status import duration, main
 from ncflow.results import Status, write_json
 from ncflow.sweeps.squeue import Job, QueueError, ask_squeue, parse_squeue
-from ncflow.sweeps.status import RunState, look, merge, survey, total_seconds_left
+from ncflow.sweeps.status import RunState, merge, read_state, survey, total_seconds_left
 from tests.conftest import environment
 from tests.terminals import in_a_terminal
 
@@ -144,10 +144,10 @@ def test_json_has_an_object_for_every_run(tmp_path, capsys):
 
 def test_a_failed_run_names_its_own_log_or_else_that_of_its_job(tmp_path):
     folder = make(tmp_path / "a", Status.FAILED, job="7", log="/logs/7.out", error="boom")
-    assert look(folder).log == "/logs/7.out"
+    assert read_state(folder).log == "/logs/7.out"
     (folder / "ncflow.log").write_text("Traceback")
-    assert look(folder).log == str(folder / "ncflow.log")
-    assert look(make(tmp_path / "b", Status.PENDING, job="8", log="/logs/8.out")).log == "/logs/8.out"
+    assert read_state(folder).log == str(folder / "ncflow.log")
+    assert read_state(make(tmp_path / "b", Status.PENDING, job="8", log="/logs/8.out")).log == "/logs/8.out"
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path, capsys):

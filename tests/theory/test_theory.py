@@ -34,7 +34,7 @@ from ncflow.theory.quasi_interpolation import (
     symmetric_outputs,
     weight_norm_squared,
 )
-from ncflow.theory.simplex import inter_limit, simplex_etf, simplex_gram
+from ncflow.theory.simplex import inter_limit, simplex_etf
 
 CASES = [(2, 1e-3), (4, 5e-3), (10, 5e-4), (100, 1e-4), (1000, 1e-3), (4, 0.2)]
 
@@ -83,7 +83,7 @@ def test_command_refuses_in_one_line(capsys):
 @pytest.mark.parametrize(("classes", "dim"), [(2, None), (3, 3), (10, 9), (100, 300)])
 def test_simplex_is_the_equiangular_tight_frame(classes, dim):
     rows = simplex_etf(classes, dim)
-    np.testing.assert_allclose(rows @ rows.T, simplex_gram(classes), atol=1e-12)
+    np.testing.assert_allclose(rows @ rows.T, classes / (classes - 1) * (np.eye(classes) - 1 / classes), atol=1e-12)
     np.testing.assert_allclose(rows.sum(0), 0, atol=1e-12)
     cosines = (rows @ rows.T)[~np.eye(classes, dtype=bool)]
     np.testing.assert_allclose(cosines, inter_limit(classes), atol=1e-12)
@@ -277,7 +277,7 @@ def test_eq_33_and_34_hold_with_a_bias_and_fail_without(C):
     np.testing.assert_allclose(W @ means.T + b[:, None], symmetric_outputs(C, epsilon), atol=1e-7)
     np.testing.assert_allclose(W, classifier_from_means(means, epsilon, N, decay), atol=1e-6)
     np.testing.assert_allclose((W**2).sum(1), weight_norm_squared(C, epsilon, N, decay), atol=1e-7)
-    np.testing.assert_allclose(W @ W.T, (W**2).sum() / C * simplex_gram(C), atol=1e-6)
+    np.testing.assert_allclose(W @ W.T, (W**2).sum() / (C - 1) * (np.eye(C) - 1 / C), atol=1e-6)
     np.testing.assert_allclose(b, 1 / C, atol=1e-7)
     W, H, b, _ = free_optimum(C, N, d, decay, decay_H, False)
     epsilon = free_features(C, N, decay, decay_H, bias=False).epsilon

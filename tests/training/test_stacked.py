@@ -24,10 +24,10 @@ from ncflow.models.losses import ExponentialLoss, SquareLoss
 from ncflow.models.vgg import VGG
 from ncflow.results import RunFolder, load_runs, lock, run_folders
 from ncflow.seeding import epoch_order
-from ncflow.sweeps.status import look
+from ncflow.sweeps.status import read_state
 from ncflow.training.stacked import group, products
 from ncflow.training.stacked.data import StackedBatches
-from ncflow.training.stacked.homes import Home, homes
+from ncflow.training.stacked.interrupted import SavedGroup, interrupted_groups
 from ncflow.training.stacked.launcher import plan_sweep, train_group
 from ncflow.training.stacked.modules import StackedNetwork, can_be_stacked, cell_losses
 from ncflow.training.stacked.optimizer import CellOptimizer
@@ -287,7 +287,7 @@ def test_a_group_that_is_stopped_goes_on_to_the_same_numbers(number, tmp_path, u
     process.send_signal(number)
     assert process.wait(60) == (-9 if number == signal.SIGKILL else 128 + number)
     assert load_runs(tmp_path)["status"].tolist() == ["interrupted"] * 3
-    assert {look(folder).epoch for folder in run_folders(tmp_path)} not in ({0}, {None})
+    assert {read_state(folder).epoch for folder in run_folders(tmp_path)} not in ({0}, {None})
     again = start(tmp_path, *STACKED, *LONG)
     assert again.wait(200) == 0, again.stderr.read()
     assert_same_sweeps(uninterrupted, tmp_path)
@@ -343,8 +343,8 @@ def test_cells_measured_side_by_side_are_what_they_are_one_by_one(options, confi
         folders = [root / described["run_id"] for described in descriptions]
         with ExitStack() as held:
             runs = zip(folders, descriptions, configs, strict=True)
-            library = group.Library()
-            ready = [group.take(RunFolder(folder, own), cfg, held, library) for folder, own, cfg in runs]
+            data_cache = group.DataCache()
+            ready = [group.take(RunFolder(folder, own), cfg, held, data_cache) for folder, own, cfg in runs]
             reports = group.train(ready, root, measure_at_once=at_once)
         assert [reports[own["run_id"]].status for own in descriptions] == ["done", "done", "done", "diverged"]
         found.append([pd.read_csv(folder / "history.csv", float_precision="round_trip") for folder in folders])
@@ -434,7 +434,7 @@ def test_runs_that_were_stopped_together_go_on_together(saved, config, tmp_path)
     if saved:
         (home / "checkpoints/last.ckpt").touch()
     names = [run_id(without_hydra(configs[index])) for index in (1, 3, 4)]
-    Home(home, tuple({"run_id": name, "folder": name, "config": {}} for name in names), tuple(names)).write()
+    SavedGroup(home, tuple({"run_id": name, "folder": name, "config": {}} for name in names), tuple(names)).write()
     found = plan_sweep(configs, OPTIONS)
     assert sorted(sorted(group.cells) for group in found.groups) == [[0, 2, 5], [1, 3, 4]]
 
@@ -442,14 +442,14 @@ def test_runs_that_were_stopped_together_go_on_together(saved, config, tmp_path)
 def test_a_saved_home_comes_before_one_begun_later(tmp_path):
     def begin(name, *members):
         content = tuple({"run_id": member, "folder": member, "config": {}} for member in members)
-        Home(tmp_path / ".stacked" / name, content, members).write()
+        SavedGroup(tmp_path / ".stacked" / name, content, members).write()
         return tmp_path / ".stacked" / name
 
     old = begin("old", "a", "b")
     (old / "checkpoints").mkdir()
     (old / "checkpoints/last.ckpt").touch()
     new = begin("new", "b", "c")
-    assert {name: home.path for name, home in homes(tmp_path).items()} == {"a": old, "b": old, "c": new}
+    assert {name: home.path for name, home in interrupted_groups(tmp_path).items()} == {"a": old, "b": old, "c": new}
 
 
 def test_what_may_differ_can_be_narrowed(config):

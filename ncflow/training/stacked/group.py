@@ -31,7 +31,7 @@ from ncflow.training.checkpoints import OUTCOME, Checkpoints, read_checkpoint, w
 from ncflow.training.entry import enter
 from ncflow.training.fit import STARTS_ANEW, Outcome, hardware, outcome_of
 from ncflow.training.stacked.data import StackedData
-from ncflow.training.stacked.homes import Home, choose, homes
+from ncflow.training.stacked.interrupted import SavedGroup, interrupted_groups, place_for
 from ncflow.training.stacked.loop import Cell, MeasureCells, StackedClassifier, losing
 from ncflow.training.stacked.modules import StackedNetwork, can_be_stacked
 from ncflow.training.stacked.optimizer import CellOptimizer
@@ -40,7 +40,7 @@ from ncflow.training.stacked.plan import Size
 log = logging.getLogger(__name__)
 
 
-class Library:
+class DataCache:
     """The data of many configs, each distinct data set built once."""
 
     def __init__(self) -> None:
@@ -65,9 +65,9 @@ def _same(one: InMemoryData, other: InMemoryData) -> bool:
     )
 
 
-def size_of(cfg: DictConfig, library: Library) -> Size | None:
+def size_of(cfg: DictConfig, data_cache: DataCache) -> Size | None:
     """What a run takes when it is stacked; None where its network has no stacked form."""
-    data, classifier = prepare(cfg, library.get(cfg))
+    data, classifier = prepare(cfg, data_cache.get(cfg))
     assert data.train is not None
     if not can_be_stacked(classifier.network):
         return None
@@ -104,14 +104,14 @@ class Ready:
         return {"run_id": self.folder.run_id, "folder": self.folder.path.name, "config": config}
 
 
-def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, library: Library) -> Report | Ready:
+def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, data_cache: DataCache) -> Report | Ready:
     """Enter a run's folder and build its parts; a report where it is not to be trained.
 
     Args:
         folder: The run's folder.
         cfg: The run's config without Hydra's own.
         held: Keeps the lock.
-        library: The sweep's data.
+        data_cache: The sweep's data.
     """
     path = str(folder.path)
     try:
@@ -125,7 +125,7 @@ def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, library: Library) 
         outcome = None if saved is None or OUTCOME not in saved else outcome_of(saved, history)
         if outcome is not None:
             return _end(folder, outcome, [logger] if logger else [])
-        data, classifier = prepare(cfg, library.get(cfg))
+        data, classifier = prepare(cfg, data_cache.get(cfg))
         return Ready(folder, cfg, data, classifier, history, logger)
     except OSError as error:
         return Report(Status.FAILED, path, f"the run could not be begun: {one_line(error)}")
@@ -135,27 +135,27 @@ def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, library: Library) 
         return Report(Status.FAILED, path, one_line(error))
 
 
-def parts(ready: Sequence[Ready], sweep: Path) -> list[tuple[Home | None, dict[str, Any] | None, list[Ready]]]:
-    """The runs by what they go on from: the home of an interrupted group and its checkpoint, or nothing.
+def parts(ready: Sequence[Ready], sweep: Path) -> list[tuple[SavedGroup | None, dict[str, Any] | None, list[Ready]]]:
+    """The runs by what they go on from: an interrupted group and its checkpoint, or nothing.
 
-    A group that was stopped before its first checkpoint begins again in its home. A run whose history is not the one
+    A group that was stopped before its first checkpoint begins again in its folder. A run whose history is not the one
     that the checkpoint was saved with starts anew, and says so.
 
     Raises:
         ConfigError: If a checkpoint is damaged.
     """
-    known = homes(sweep)
-    of_home: dict[Home | None, list[Ready]] = defaultdict(list)
+    known = interrupted_groups(sweep)
+    of_group: dict[SavedGroup | None, list[Ready]] = defaultdict(list)
     for run in ready:
-        of_home[known.get(run.folder.run_id)].append(run)
-    anew = of_home.pop(None, [])
-    found: list[tuple[Home | None, dict[str, Any] | None, list[Ready]]] = []
-    for home, own in of_home.items():
-        saved = read_checkpoint(home.path / CHECKPOINT, [run.folder.run_id for run in own]) if home else None
+        of_group[known.get(run.folder.run_id)].append(run)
+    anew = of_group.pop(None, [])
+    found: list[tuple[SavedGroup | None, dict[str, Any] | None, list[Ready]]] = []
+    for group, own in of_group.items():
+        saved = read_checkpoint(group.path / CHECKPOINT, [run.folder.run_id for run in own]) if group else None
         going = [run for run in own if saved is None or _agrees(run, saved)]
         anew += [run for run in own if run not in going]
         if going:
-            found.append((home, saved, going))
+            found.append((group, saved, going))
     if anew:
         found.append((None, None, anew))
     for _, saved, runs in found:
@@ -173,7 +173,7 @@ def _agrees(run: Ready, saved: Mapping[str, Any]) -> bool:
 def train(
     runs: Sequence[Ready],
     sweep: Path,
-    stopped: Home | None = None,
+    stopped: SavedGroup | None = None,
     saved: dict[str, Any] | None = None,
     measure_at_once: bool | None = None,
 ) -> dict[str, Report]:
@@ -185,7 +185,7 @@ def train(
     Args:
         runs: The runs; the caller holds their locks.
         sweep: Folder of the sweep; the group's checkpoint is below it.
-        stopped: The home of the interrupted group, None to start anew.
+        stopped: The interrupted group, None to start anew.
         saved: Its checkpoint.
         measure_at_once: As for :class:`ncflow.training.stacked.loop.MeasureCells`.
 
@@ -199,21 +199,21 @@ def train(
     set_up_process(first)
     own = {run.folder.run_id: run for run in runs}
     members = [run.member for run in runs] if stopped is None else list(stopped.members)
-    cells, classifiers, names, library = [], [], [], Library()
+    cells, classifiers, names, data_cache = [], [], [], DataCache()
     for member in members:
         run = own.get(member["run_id"])
-        cell, classifier = _cell(run) if run is not None else _stand_in(member, library)
+        cell, classifier = _cell(run) if run is not None else _stand_in(member, data_cache)
         if cell is not None and classifier is not None:
             cells.append(cell)
             classifiers.append(classifier)
             names.append(member["run_id"])
     module = _module(first, names, cells, classifiers)
-    home = choose(sweep, [m for m in members if m["run_id"] in names], list(own), stopped)
-    home.write()
+    group = place_for(sweep, [m for m in members if m["run_id"] in names], list(own), stopped)
+    group.write()
     for cell in cells:
         if cell.folder is not None:
             with losing(cell):
-                _point(cell.folder.path / PROGRESS, home.path / PROGRESS)
+                _point(cell.folder.path / PROGRESS, group.path / PROGRESS)
     measure = MeasureCells(
         cells,
         measured_layers(first),
@@ -222,11 +222,11 @@ def train(
         measure_at_once,
     )
     is_going = lambda: any(cell.is_going for cell in cells)  # noqa: E731
-    save = SaveForResume(home.path / CHECKPOINT, first.measure.every_n_epochs, is_going)
+    save = SaveForResume(group.path / CHECKPOINT, first.measure.every_n_epochs, is_going)
     callbacks: list[Callback] = [measure, save]
     if is_interactive():
         callbacks.append(EpochProgress(f"{len(runs)} cells as one"))
-    trainer: Trainer = make_trainer(first, home.path, callbacks, False, Checkpoints(names, saved))
+    trainer: Trainer = make_trainer(first, group.path, callbacks, False, Checkpoints(names, saved))
     trainer.precision_plugin.convert_module(module)
     stacked_data = StackedData([cell.data for cell in cells], [cell.cfg.seed for cell in cells], first.batch_size)
     try:
@@ -245,11 +245,11 @@ def _cell(run: Ready) -> tuple[Cell, Classifier]:
     return cell, run.classifier
 
 
-def _stand_in(member: Mapping[str, Any], library: Library) -> tuple[Cell, Classifier] | tuple[None, None]:
+def _stand_in(member: Mapping[str, Any], data_cache: DataCache) -> tuple[Cell, Classifier] | tuple[None, None]:
     """A cell in the place of a member that is not asked for; none where it cannot be built any more."""
     cfg = OmegaConf.create(dict(member["config"]))
     try:
-        data, classifier = prepare(cfg, library.get(cfg))
+        data, classifier = prepare(cfg, data_cache.get(cfg))
     except ConfigError as error:
         log.debug("%s keeps no place in its group: %s", member["folder"], error)
         return None, None

@@ -22,7 +22,7 @@ from ncflow.results import RunFolder, Status
 from ncflow.results.report import Report
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.training.stacked import group
-from ncflow.training.stacked.homes import homes
+from ncflow.training.stacked.interrupted import interrupted_groups
 from ncflow.training.stacked.plan import MAY_DIFFER, Group, Plan, Size, plan, summary, why_alone
 
 log = logging.getLogger(__name__)
@@ -75,32 +75,32 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> Swe
         if name not in MAY_DIFFER:
             raise ConfigError(f"hydra.launcher.may_differ must be of {', '.join(MAY_DIFFER)}, found {name!r}")
     tasks = [without_hydra(cfg) for cfg in configs]
-    stopped = homes(Path(str(configs[0].hydra.sweep.dir)))
-    of_runs = [str(stopped[name].path) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
-    found = plan_runs(tasks, of_runs, options)
+    stopped = interrupted_groups(Path(str(configs[0].hydra.sweep.dir)))
+    interrupted = [str(stopped[name].path) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
+    found = plan_runs(tasks, interrupted, options)
     return SweepPlan(found.groups, list(found.alone), summary(found))
 
 
-def plan_runs(configs: Sequence[DictConfig], of_runs: Sequence[str | None], options: Mapping[str, Any]) -> Plan:
+def plan_runs(configs: Sequence[DictConfig], interrupted: Sequence[str | None], options: Mapping[str, Any]) -> Plan:
     """Plan runs for the device that they ask for.
 
     Args:
         configs: Of the runs.
-        of_runs: As ``homes`` of :func:`ncflow.training.stacked.plan.plan`.
+        interrupted: As for :func:`ncflow.training.stacked.plan.plan`.
         options: As :class:`Options` has them.
     """
-    library, known = group.Library(), dict[str, Size | str]()
+    data_cache, known = group.DataCache(), dict[str, Size | str]()
     sizes = []
     for cfg in configs:
         kind = repr({name: value for name, value in flat_config(cfg).items() if name not in _IRRELEVANT_TO_SIZE})
         if kind not in known:
-            known[kind] = why_alone(cfg) or group.size_of(cfg, library) or "its network has no stacked form"
+            known[kind] = why_alone(cfg) or group.size_of(cfg, data_cache) or "its network has no stacked form"
         sizes.append(known[kind])
     on_gpu = configs[0].trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     gigabytes = options["memory_gb"]
     memory = _free_memory(on_gpu) if gigabytes is None else int(gigabytes * 2**30)
     cache = None if on_gpu else _CPU_CACHE
-    return plan(configs, sizes, of_runs, options["max_group"], memory, options["may_differ"], cache)
+    return plan(configs, sizes, interrupted, options["max_group"], memory, options["may_differ"], cache)
 
 
 def _free_memory(on_gpu: bool) -> int:
@@ -121,12 +121,12 @@ def train_group(configs: Sequence[DictConfig]) -> list[Report]:
     Raises:
         SystemExit: If a signal stopped training, which saved a checkpoint first.
     """
-    library, reports, ready = group.Library(), dict[str, Report](), list[group.Ready]()
+    data_cache, reports, ready = group.DataCache(), dict[str, Report](), list[group.Ready]()
     folders = [RunFolder(folder_of(cfg).absolute(), describe(cfg, experiment_name(cfg))) for cfg in configs]
     with ExitStack() as held:
         for folder, cfg in zip(folders, configs, strict=True):
             HydraConfig.instance().set_config(cfg)
-            found = group.take(folder, without_hydra(cfg), held, library)
+            found = group.take(folder, without_hydra(cfg), held, data_cache)
             if isinstance(found, Report):
                 reports[folder.run_id] = found
             else:
@@ -139,8 +139,8 @@ def train_group(configs: Sequence[DictConfig]) -> list[Report]:
 def _train(ready: Sequence[group.Ready], sweep: Path) -> dict[str, Report]:
     reports: dict[str, Report] = {}
     try:
-        for home, saved, runs in group.parts(ready, sweep):
-            reports |= group.train(runs, sweep, home, saved)
+        for stopped, saved, runs in group.parts(ready, sweep):
+            reports |= group.train(runs, sweep, stopped, saved)
     except StoppedBySignalError as stop:
         log.info("interrupted: %d cells as one: %s", len(ready), stop)
         raise SystemExit(128 + stop.signum) from None

@@ -79,7 +79,7 @@ def why_alone(cfg: DictConfig) -> str | None:
 def plan(
     configs: Sequence[DictConfig],
     sizes: Sequence["Size | str"],
-    homes: Sequence[str | None],
+    interrupted: Sequence[str | None],
     max_group: int,
     memory: int,
     may_differ: Sequence[str] = MAY_DIFFER,
@@ -90,7 +90,7 @@ def plan(
     Args:
         configs: Of all runs.
         sizes: Of all runs; of one that cannot be stacked the reason.
-        homes: Of all runs, what names the interrupted group whose checkpoint has the run, None for none: runs that
+        interrupted: Of all runs, what names the interrupted group that has the run, None for none: runs that
             were stopped together go on together.
         max_group: Most cells of a group, >= 1.
         memory: Bytes of the device that a group may take.
@@ -100,12 +100,12 @@ def plan(
     alone: dict[int, str] = {}
     alike: dict[str, list[int]] = defaultdict(list)
     fits: dict[int, Size] = {}
-    for index, (cfg, size, home) in enumerate(zip(configs, sizes, homes, strict=True)):
+    for index, (cfg, size, name) in enumerate(zip(configs, sizes, interrupted, strict=True)):
         if isinstance(size, str):
             alone[index] = size
         else:
             fits[index] = size
-            alike[_signature(cfg, size, home, may_differ)].append(index)
+            alike[_signature(cfg, size, name, may_differ)].append(index)
     groups = []
     for members in alike.values():
         members.sort(key=lambda index: _hyperparameters(configs[index]))
@@ -121,7 +121,7 @@ def plan(
             part = tuple(members[start:stop])
             groups.append(Group(part, len(part) * a_run))
     # What is left of an interrupted group goes on as it began, even one run.
-    for group in [group for group in groups if len(group.cells) == 1 and homes[group.cells[0]] is None]:
+    for group in [group for group in groups if len(group.cells) == 1 and interrupted[group.cells[0]] is None]:
         groups.remove(group)
         alone[group.cells[0]] = "no other run is like it"
     return Plan(groups, alone)
@@ -167,18 +167,18 @@ class Size:
         return data + self.state_bytes + activations * self.item
 
 
-def _signature(cfg: DictConfig, size: Size, home: str | None, may_differ: Sequence[str]) -> str:
+def _signature(cfg: DictConfig, size: Size, name: str | None, may_differ: Sequence[str]) -> str:
     kept = {
         name: value
         for name, value in flat_config(cfg).items()
         if not any(name == other or name.startswith(f"{other}.") for other in may_differ)
     }
     shape = [size.samples, size.input_shape, size.num_classes]
-    return json.dumps([kept, shape, home], sort_keys=True, default=str)
+    return json.dumps([kept, shape, name], sort_keys=True, default=str)
 
 
 def _hyperparameters(cfg: DictConfig) -> tuple[str, ...]:
-    """What the optimiser's slices are by, so that neighbours agree."""
+    """What runs are sorted by: the optimiser works on neighbours that agree in these."""
     values = (cfg.weight_decay_scope, cfg.model.gamma, cfg.model.affine, cfg.optimizer.lr, cfg.weight_decay)
     return tuple(f"{value:.17e}" if isinstance(value, float) else str(value) for value in values)
 

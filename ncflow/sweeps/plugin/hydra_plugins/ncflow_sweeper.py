@@ -124,10 +124,10 @@ def _look(folder: Any) -> Any:
     """What is settled about a run before it starts; one whose folder is not its own fails, and stops no other."""
     from ncflow.results import Status
     from ncflow.results.report import Report
-    from ncflow.training.entry import look
+    from ncflow.training.entry import settled
 
     try:
-        report = look(folder)
+        report = settled(folder)
     except OSError as error:
         return _lost(folder.path, error)
     return (

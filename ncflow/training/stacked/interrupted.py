@@ -14,7 +14,7 @@ _MEMBERS = "members.json"
 
 
 @dataclass(frozen=True, eq=False)
-class Home:
+class SavedGroup:
     """Where a group keeps its checkpoint, and who was in it.
 
     Attributes:
@@ -39,37 +39,39 @@ class Home:
         return {m["run_id"] for m in waiting if RunFolder(sweep / m["folder"], m).finished() is None}
 
 
-def homes(sweep: Path) -> dict[str, Home]:
+def interrupted_groups(sweep: Path) -> dict[str, SavedGroup]:
     """The interrupted group of a run, by run id; of several the one saved last, or else the one begun last."""
-    found: dict[str, Home] = {}
+    found: dict[str, SavedGroup] = {}
     for path in sorted((file.parent for file in sweep.glob(f"{FOLDER}/*/{_MEMBERS}")), key=_latest):
-        home = _read_home(path)
-        if home is not None:
-            found |= dict.fromkeys(home.going, home)
+        group = _read(path)
+        if group is not None:
+            found |= dict.fromkeys(group.going, group)
     return found
 
 
-def _latest(home: Path) -> tuple[bool, float]:
-    saved = home / CHECKPOINT
-    return saved.exists(), (saved if saved.exists() else home / _MEMBERS).stat().st_mtime
+def _latest(group: Path) -> tuple[bool, float]:
+    saved = group / CHECKPOINT
+    return saved.exists(), (saved if saved.exists() else group / _MEMBERS).stat().st_mtime
 
 
-def choose(sweep: Path, members: Sequence[dict[str, Any]], going: Sequence[str], stopped: Home | None) -> Home:
-    """The home for a group: the one that it had, unless that is still needed for runs that are not asked for now.
+def place_for(
+    sweep: Path, members: Sequence[dict[str, Any]], going: Sequence[str], stopped: SavedGroup | None
+) -> SavedGroup:
+    """Where to keep a group: where it was, unless that is still needed for runs that are not asked for now.
 
     Args:
         sweep: Folder of the sweep.
-        members: As :class:`Home` has them.
+        members: As :class:`SavedGroup` has them.
         going: Ids of the runs that are to be trained.
-        stopped: The home that the group had, None for none.
+        stopped: The interrupted group that it goes on from, None for none.
     """
     if stopped is not None and stopped.unfinished() <= set(going):
-        return Home(stopped.path, tuple(members), tuple(going))
+        return SavedGroup(stopped.path, tuple(members), tuple(going))
     name = hashlib.sha256("".join(sorted(going)).encode()).hexdigest()[:8]
-    return Home(sweep / FOLDER / name, tuple(members), tuple(going))
+    return SavedGroup(sweep / FOLDER / name, tuple(members), tuple(going))
 
 
-def _read_home(path: Path) -> Home | None:
+def _read(path: Path) -> SavedGroup | None:
     """The group of a folder, None where its file is not whole."""
     content = read_json(path / _MEMBERS) or {}
     members, going = content.get("members"), content.get("going")
@@ -77,4 +79,6 @@ def _read_home(path: Path) -> Home | None:
         return None
     kinds = {"run_id": str, "folder": str, "config": dict}
     whole = all(isinstance(m, dict) and all(isinstance(m.get(k), kind) for k, kind in kinds.items()) for m in members)
-    return Home(path, tuple(members), tuple(going)) if whole and {*going} <= {m["run_id"] for m in members} else None
+    return (
+        SavedGroup(path, tuple(members), tuple(going)) if whole and {*going} <= {m["run_id"] for m in members} else None
+    )
