@@ -25,7 +25,7 @@ from ncflow.results.report import Report, finish, line_of, say
 from ncflow.runtime import processes
 from ncflow.runtime.environment import load_environment
 from ncflow.runtime.signals import StoppedBySignalError
-from ncflow.training.entry import enter, load_config, settled, take_over
+from ncflow.training.entry import enter, find_twin, load_config, settled, take_over
 
 log = logging.getLogger(__name__)
 register()  # also in the processes of a sweep, which import this module for its task function
@@ -49,33 +49,37 @@ class SettleBeforehand(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Look and check; keep what was built for it."""
         HydraConfig.instance().set_config(config)  # what ${hydra:...} refers to
-        folder = Path()
+        path = Path()
         try:
-            folder = Path(str(config.hydra.run.dir)).absolute()
+            path = Path(str(config.hydra.run.dir)).absolute()
             cfg = without_hydra(config)
-            described = describe(cfg, experiment_name(config))
-            report = settled(RunFolder(folder, described))
+            folder = RunFolder(path, describe(cfg, experiment_name(config)))
+            report = settled(folder)
             if report is None:
-                _prepared[described["run_id"]] = _check(config, cfg)
-                report = take_over(RunFolder(folder, described), cfg, stored(Path(str(cfg.runs_dir))))
+                report = _check_or_take_over(config, cfg, folder)
             if report is not None and report.status == Status.SKIPPED:
-                _send_finished(cfg, folder, described)
+                _send_finished(cfg, path, folder.described)
         except Exception as error:
             if asked_for_traceback():
-                raise _SettledError(Report(Status.REFUSED, str(folder), traceback.format_exc())) from error
-            report = Report(Status.REFUSED, str(folder), explain(error))
+                raise _SettledError(Report(Status.REFUSED, str(path), traceback.format_exc())) from error
+            report = Report(Status.REFUSED, str(path), explain(error))
         if report is not None:
             raise _SettledError(report)
 
 
-def _check(config: DictConfig, cfg: DictConfig) -> Any:
+def _check_or_take_over(config: DictConfig, cfg: DictConfig, folder: RunFolder) -> Report | None:
+    """Keep what the check built for the run; a report if another experiment has finished it, and nothing is built."""
     if "slurm" in str(config.hydra.launcher.get("_target_")):
         raise ConfigError("hydra/launcher=slurm submits sweeps, and this is a single run: add -m")
     check_hydra(config)
     check_fields(cfg)
+    twin = find_twin(folder, stored(Path(str(cfg.runs_dir))))
+    if twin is not None:
+        return take_over(folder, cfg, twin)
     from ncflow.training.assembly import check
 
-    return check(cfg)
+    _prepared[folder.run_id] = check(cfg)
+    return None
 
 
 def _send_finished(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> None:

@@ -92,7 +92,7 @@ class NeuralCollapse(Metric):
         for name in ("sums", "counts", "squares", "nonfinite"):
             self.add_state(name, default=getattr(first, name), dist_reduce_fx="sum")
         self.add_state("label_range", default=torch.tensor([num_classes, -1]), dist_reduce_fx=_join_ranges)
-        self._second: tuple[SecondSums, Geometry] | None = None
+        self._second: tuple[SecondSums, Geometry, Around] | None = None
 
     # --- taking in -------------------------------------------------------------------------------------------------
 
@@ -114,7 +114,8 @@ class NeuralCollapse(Metric):
         if self._second is None:
             self._first_update(features, labels, logits)
         else:
-            self._second_update(*self._second, features, labels, logits)
+            second, _, around = self._second
+            self._second_update(second, around, features, labels, logits)
 
     def _first_update(self, features: Tensor, labels: Tensor, logits: Tensor | None) -> None:
         self.label_range = _join_ranges(torch.stack([self.label_range, torch.stack(torch.aminmax(labels))]))
@@ -135,14 +136,14 @@ class NeuralCollapse(Metric):
             self.predicted.append(predictions(logits.detach()))
 
     def _second_update(
-        self, second: SecondSums, around: Geometry, features: Tensor, labels: Tensor, logits: Tensor | None
+        self, second: SecondSums, around: Around, features: Tensor, labels: Tensor, logits: Tensor | None
     ) -> None:
         labels = labels.clamp(0, self.num_classes - 1)
         if logits is None:
             logits = self._logits(features)
             if logits is not None:
                 self.margins.append(margins(logits, labels))
-        second.add(features, labels, None if logits is None else predictions(logits.detach()), Around.of(around))
+        second.add(features, labels, None if logits is None else predictions(logits.detach()), around)
 
     def _logits(self, features: Tensor) -> Tensor | None:
         """W h + b if there is a classifier, else None."""
@@ -157,10 +158,11 @@ class NeuralCollapse(Metric):
         with self.sync_context(should_sync=self.sync_on_compute):
             if self._second is not None or float(self._total(self._flag(bool(self.dropped)))) == 0:
                 return False
-            around = self._geometry()
+            means = self._geometry()
         self.features, self.labels, self.predicted = [], [], []
         self.dropped = [torch.zeros(0)]
-        self._second = SecondSums.zeros(self.num_classes, self.feature_dim, self.sums.device), around
+        second = SecondSums.zeros(self.num_classes, self.feature_dim, self.sums.device)
+        self._second = second, means, Around.of(means)
         return True
 
     def centred_means(self) -> Tensor:
@@ -183,19 +185,19 @@ class NeuralCollapse(Metric):
             f"features beyond max_cached_bytes = {self.max_cached_bytes}",
         )
         if self._second is not None:
-            second, around = self._second
+            second, means, _ = self._second
             own = self.margins
         else:
-            around = self._geometry()
-            second, computed = self._over_cache(around)
+            means = self._geometry()
+            second, computed = self._over_cache(Around.of(means))
             own = [*self.margins, *computed]
         second = SecondSums(*(self._total(part) for part in second.parts()))
-        total, seen = int(around.counts.sum()), int(second.seen)
+        total, seen = int(means.counts.sum()), int(second.seen)
         require(seen == total, "update", f"given the same {total} samples in the second pass", seen)
         squares, classifier = self._total(self.squares), self._classifier[0]
         weight = None if classifier is None else classifier.weight.detach()
         measures = collapse_measures(
-            around, second, squares, self._total(self.nonfinite), weight, self.delta, self.self_pairs
+            means, second, squares, self._total(self.nonfinite), weight, self.delta, self.self_pairs
         )
         if float(self._total(self._flag(bool(own)))) > 0:
             values = torch.cat(own) if own else squares.new_zeros(0)
@@ -203,20 +205,20 @@ class NeuralCollapse(Metric):
             measures |= choice_measures(values, agreeing, squares, total, self._total, self._least)
         return measures
 
-    def _over_cache(self, around: Geometry) -> tuple[SecondSums, list[Tensor]]:
+    def _over_cache(self, around: Around) -> tuple[SecondSums, list[Tensor]]:
         """Sums of the second pass over the kept features, and margins where no logits were given."""
         given = len(self.predicted)
         rule = "given with every batch or with none"
         require(given in (0, len(self.features)), "logits", rule, f"{given} of {len(self.features)} batches")
         second = SecondSums.zeros(self.num_classes, self.feature_dim, self.sums.device)
-        read, computed = Around.of(around), list[Tensor]()
+        computed: list[Tensor] = []
         for index, (features, labels) in enumerate(zip(self.features, self.labels, strict=True)):
             predicted = self.predicted[index] if given else None
             logits = None if given else self._logits(features)
             if logits is not None:
                 predicted = predictions(logits)
                 computed.append(margins(logits, labels))
-            second.add(features, labels, predicted, read)
+            second.add(features, labels, predicted, around)
         return second, computed
 
     def _first(self, over: Callable[[Tensor], Tensor] = lambda value: value) -> FirstSums:

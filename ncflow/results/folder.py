@@ -126,9 +126,12 @@ class RunFolder:
                 found = RunFolder(other, self.described)
                 result = None if other.resolve() == self.path.resolve() else found.finished()
                 alike = result is not None and result.get("logger.name") == self.described.get("logger.name")
-                if result is not None and alike and found.damage(result) is None:
+                if result is not None and alike and found.damage(result) is None and found._is_readable():
                     return other, result
         return None
+
+    def _is_readable(self) -> bool:
+        return all(os.access(path, os.R_OK) for path in _left(self.path))
 
     def take_over(self, other: Path, result: Mapping[str, Any]) -> None:
         """Copy what a twin left, its result last; the caller has begun the run and holds the lock.
@@ -136,11 +139,8 @@ class RunFolder:
         Raises:
             OSError: If a file cannot be read or written.
         """
-        for path in [other / HISTORY, other / MARGINS, other / LOG, *sorted((other / SNAPSHOTS).glob("*.npz"))]:
-            if path.is_file():
-                write_atomically(self.path / path.relative_to(other), path.read_bytes())
-        if (other / CHECKPOINT).is_file():
-            write_atomically(self.path / CHECKPOINT, (other / CHECKPOINT).read_bytes())
+        for path in _left(other):
+            write_atomically(self.path / path.relative_to(other), path.read_bytes())
         own = {name: self.described.get(name) for name in ("experiment", "figures", "runs_dir")}
         self.finish({**result, **own})
         self.note(f"taken over from {other.absolute()}")
@@ -187,6 +187,12 @@ class RunFolder:
             logging.getLogger().removeHandler(handler)
             with suppress(OSError):  # of a full disk, which the run itself has met already
                 handler.close()
+
+
+def _left(folder: Path) -> list[Path]:
+    """The files that a run left beside its result, the checkpoint last."""
+    tables, snapshots = [folder / name for name in (HISTORY, MARGINS, LOG)], (folder / SNAPSHOTS).glob("*.npz")
+    return [path for path in [*tables, *sorted(snapshots), folder / CHECKPOINT] if path.is_file()]
 
 
 def _digest_of(path: Path) -> str | None:

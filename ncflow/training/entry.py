@@ -57,22 +57,33 @@ def enter(folder: RunFolder, cfg: DictConfig, held: ExitStack) -> Report | None:
     return report
 
 
-def take_over(folder: RunFolder, cfg: DictConfig, known: Mapping[str, Sequence[Path]]) -> Report | None:
-    """Take over the run from another experiment that has it finished; None where none has, or this one was begun.
+Twin = tuple[Path, dict[str, Any]]
+"""Another folder of the same run, finished, and its result."""
+
+
+def find_twin(folder: RunFolder, known: Mapping[str, Sequence[Path]]) -> Twin | None:
+    """What another experiment has finished of a run, to be taken over; None if there is none, or the run was begun.
 
     Args:
         folder: The run's folder, of which :func:`settled` says nothing.
-        cfg: The run's config without Hydra's own.
         known: Of :func:`ncflow.results.stored`.
+    """
+    if (folder.path / CHECKPOINT).exists():  # it goes on from there
+        return None
+    return folder.twin(known.get(folder.run_id, ()))
+
+
+def take_over(folder: RunFolder, cfg: DictConfig, twin: Twin) -> Report:
+    """Take over what :func:`find_twin` found.
+
+    Args:
+        folder: The run's folder.
+        cfg: The run's config without Hydra's own.
+        twin: What was found.
 
     Raises:
         OSError: If something cannot be read or written.
     """
-    if (folder.path / CHECKPOINT).exists():  # it goes on from there
-        return None
-    twin = folder.twin(known.get(folder.run_id, ()))
-    if twin is None:
-        return None
     with ExitStack() as held:
         report = enter(folder, cfg, held)
         if report is None:

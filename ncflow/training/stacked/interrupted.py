@@ -79,6 +79,6 @@ def _read(path: Path) -> SavedGroup | None:
         return None
     kinds = {"run_id": str, "folder": str, "config": dict}
     whole = all(isinstance(m, dict) and all(isinstance(m.get(k), kind) for k, kind in kinds.items()) for m in members)
-    return (
-        SavedGroup(path, tuple(members), tuple(going)) if whole and {*going} <= {m["run_id"] for m in members} else None
-    )
+    if not whole or not {*going} <= {member["run_id"] for member in members}:
+        return None
+    return SavedGroup(path, tuple(members), tuple(going))

@@ -100,12 +100,12 @@ def plan(
     alone: dict[int, str] = {}
     alike: dict[str, list[int]] = defaultdict(list)
     fits: dict[int, Size] = {}
-    for index, (cfg, size, name) in enumerate(zip(configs, sizes, interrupted, strict=True)):
+    for index, (cfg, size, stopped) in enumerate(zip(configs, sizes, interrupted, strict=True)):
         if isinstance(size, str):
             alone[index] = size
         else:
             fits[index] = size
-            alike[_signature(cfg, size, name, may_differ)].append(index)
+            alike[_signature(cfg, size, stopped, may_differ)].append(index)
     groups = []
     for members in alike.values():
         members.sort(key=lambda index: _hyperparameters(configs[index]))
@@ -167,14 +167,14 @@ class Size:
         return data + self.state_bytes + activations * self.item
 
 
-def _signature(cfg: DictConfig, size: Size, name: str | None, may_differ: Sequence[str]) -> str:
+def _signature(cfg: DictConfig, size: Size, stopped: str | None, may_differ: Sequence[str]) -> str:
     kept = {
         name: value
         for name, value in flat_config(cfg).items()
         if not any(name == other or name.startswith(f"{other}.") for other in may_differ)
     }
     shape = [size.samples, size.input_shape, size.num_classes]
-    return json.dumps([kept, shape, name], sort_keys=True, default=str)
+    return json.dumps([kept, shape, stopped], sort_keys=True, default=str)
 
 
 def _hyperparameters(cfg: DictConfig) -> tuple[str, ...]:

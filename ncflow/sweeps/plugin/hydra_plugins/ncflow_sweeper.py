@@ -1,15 +1,22 @@
 """Hydra sweeper of ncflow. Every Hydra application imports this module at its start, so it imports little."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-Cells = dict[Path, tuple[Sequence[str], DictConfig]]
-"""Overrides and config of each cell, by its folder."""
+
+class Cell(NamedTuple):
+    """Overrides and config of a cell of a sweep, its ``RunFolder``, and what another experiment has finished of it."""
+
+    overrides: Sequence[str]
+    cfg: DictConfig
+    folder: Any
+    twin: Any
 
 
 class NcflowSweeper(BasicSweeper):
@@ -38,8 +45,8 @@ class NcflowSweeper(BasicSweeper):
         reports = [report for _, settled in plans for report in settled]
         # Only now that every cell was checked: a sweep that is refused leaves nothing behind.
         for cells, _ in plans:
-            reports += _take_over(cells) + self._make(cells)
-        waiting = [folder for cells, _ in plans for folder in cells]
+            reports += self._make(cells)
+        waiting = [path for cells, _ in plans for path in cells]
         skipped = sum(report.status == Status.SKIPPED for report in reports)
         print(f"{len(reports) + len(waiting)} runs: {skipped} finished already, {len(waiting)} to do", flush=True)
 
@@ -48,7 +55,7 @@ class NcflowSweeper(BasicSweeper):
             with sweep_progress(waiting):
                 for cells, _ in plans:
                     if cells:
-                        todo = [overrides for overrides, _ in cells.values()]
+                        todo = [cell.overrides for cell in cells.values()]
                         returns.append(self.launcher.launch(todo, initial_job_idx=launched))
                         launched += len(cells)
         finally:  # a launcher that refuses leaves nothing behind
@@ -59,18 +66,20 @@ class NcflowSweeper(BasicSweeper):
             raise SystemExit(code)
         return returns
 
-    def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[Cells, list[Any]]:
+    def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[dict[Path, Cell], list[Any]]:
         """Cells of a batch that have work left, by their folders, and reports of those that are settled."""
         from ncflow.config.compose import compose, folder_of
         from ncflow.config.identity import describe, experiment_name
         from ncflow.config.validate import check_hydra, claim_folder
-        from ncflow.results import RunFolder
+        from ncflow.results import RunFolder, stored
+        from ncflow.training.entry import find_twin
 
         assert self.hydra_context is not None
         assert self.config is not None
 
-        cells: Cells = {}
+        cells: dict[Path, Cell] = {}
         settled: dict[Path, Any] = {}
+        known: Any = None
         for overrides in batch:
             cfg = compose(self.hydra_context, self.config, overrides)
             path = folder_of(cfg)
@@ -79,26 +88,33 @@ class NcflowSweeper(BasicSweeper):
             claim_folder(self._claimed, path, folder.run_id)
             report = _look(folder)
             if report is None:
-                cells.setdefault(path, (overrides, cfg))
+                known = stored(Path(str(cfg.runs_dir))) if known is None else known
+                cells.setdefault(path, Cell(overrides, cfg, folder, find_twin(folder, known)))
             else:
                 settled[path] = report
-        self._check(list(cells.values()))
+        self._check([cell for cell in cells.values() if cell.twin is None])
         return cells, list(settled.values())
 
-    def _make(self, cells: Cells) -> list[Any]:
-        """Make the folders now, as a launcher that cannot make one would end the sweep; reports of those that fail."""
+    def _make(self, cells: dict[Path, Cell]) -> list[Any]:
+        """Take over what is finished elsewhere, and make the folders of the rest, as a launcher that cannot would fail.
+
+        Cells that are work no more leave ``cells``; their reports are returned.
+        """
         from ncflow.results.files import make_folder
 
-        failed = []
-        for path in list(cells):
+        reports = []
+        for path, cell in list(cells.items()):
             try:
-                self._made += make_folder(path)
+                if cell.twin is None:
+                    self._made += make_folder(path)
+                    continue
+                reports.append(_take_over(cell))
             except OSError as error:
-                failed.append(_lost(path, error))
-                del cells[path]
-        return failed
+                reports.append(_lost(path, error))
+            del cells[path]
+        return reports
 
-    def _check(self, cells: Sequence[tuple[Sequence[str], DictConfig]]) -> None:
+    def _check(self, cells: Sequence[Cell]) -> None:
         """Build data and model once for each distinct config, seeds and weight decay aside."""
         if not cells:
             return
@@ -108,8 +124,8 @@ class NcflowSweeper(BasicSweeper):
         from ncflow.training.assembly import check
 
         seen = set()
-        for overrides, cfg in cells:
-            task_cfg = without_hydra(cfg)
+        for cell in cells:
+            task_cfg = without_hydra(cell.cfg)
             try:
                 check_fields(task_cfg)
                 flat = {key: v for key, v in flat_config(task_cfg).items() if key not in ("seed", "weight_decay")}
@@ -117,46 +133,36 @@ class NcflowSweeper(BasicSweeper):
                     seen.add(repr(flat))
                     check(task_cfg)
             except ConfigError as error:
-                raise ConfigError(f"{error} (in the cell {' '.join(overrides)})") from error
+                raise ConfigError(f"{error} (in the cell {' '.join(cell.overrides)})") from error
 
 
 def _look(folder: Any) -> Any:
-    """What is settled about a run before it starts; one whose folder is not its own fails, and stops no other."""
-    from ncflow.results import Status
-    from ncflow.results.report import Report
+    """What is settled about a run before it starts."""
     from ncflow.training.entry import settled
 
     try:
-        report = settled(folder)
+        return _of_cell(settled(folder))
     except OSError as error:
         return _lost(folder.path, error)
-    return (
-        Report(Status.FAILED, report.folder, report.error)
-        if report is not None and report.status == Status.REFUSED
-        else report
-    )
 
 
-def _take_over(cells: Cells) -> list[Any]:
-    """Reports of the cells that other experiments have finished, which are work no more."""
+def _take_over(cell: Cell) -> Any:
+    """Take over what another experiment has finished of a cell."""
     from hydra.core.hydra_config import HydraConfig
 
-    from ncflow.config.identity import describe, experiment_name, without_hydra
-    from ncflow.results import RunFolder, stored
+    from ncflow.config.identity import without_hydra
     from ncflow.training.entry import take_over
 
-    reports, known = [], None
-    for path, (_, cfg) in list(cells.items()):
-        known = stored(Path(str(cfg.runs_dir))) if known is None else known
-        HydraConfig.instance().set_config(cfg)  # the cell's own, which is written beside the run
-        try:
-            report = take_over(RunFolder(path, describe(cfg, experiment_name(cfg))), without_hydra(cfg), known)
-        except OSError as error:
-            report = _lost(path, error)
-        if report is not None:
-            reports.append(report)
-            del cells[path]
-    return reports
+    HydraConfig.instance().set_config(cell.cfg)  # the cell's own, which is written beside the run
+    return _of_cell(take_over(cell.folder, without_hydra(cell.cfg), cell.twin))
+
+
+def _of_cell(report: Any) -> Any:
+    """A run whose folder is not its own fails, and stops no other."""
+    from ncflow.results import Status
+
+    refused = report is not None and report.status == Status.REFUSED
+    return replace(report, status=Status.FAILED) if refused else report
 
 
 def _lost(path: Path, error: OSError) -> Any:
