@@ -58,6 +58,7 @@ def seconds(kind: str, cells: int, width: int, epochs: int, device: str) -> floa
     from ncflow.training.stacked import group
     from ncflow.training.stacked.launcher import plan_runs
     from ncflow.training.stacked.plan import MAY_DIFFER
+    from ncflow.training.stacked.ready import DataCache, take
 
     torch.set_num_threads(1)
     number = min(cells, MOST_ALONE) if kind == "alone" else cells
@@ -76,10 +77,10 @@ def seconds(kind: str, cells: int, width: int, epochs: int, device: str) -> floa
             plan = plan_runs(grid, [None] * number, options)
             # The launcher makes no group of one; here it shows what a group costs.
             for cells_of_group in [found.cells for found in plan.groups] or [range(number)]:
-                data_cache = group.DataCache()
+                data_cache = DataCache()
                 with ExitStack() as held:
                     chosen = [(RunFolder(folders[cell], described[cell]), grid[cell]) for cell in cells_of_group]
-                    group.train([group.take(*run, held, data_cache) for run in chosen], Path(root))
+                    group.train([take(*run, held, data_cache) for run in chosen], Path(root))
         else:
             for run in zip(grid, folders, described, strict=True):
                 fit(*run)

@@ -107,6 +107,11 @@ def _evaluated(signature: inspect.Signature, hinted: Callable[..., Any]) -> dict
     return {name: p.replace(annotation=hints.get(name, p.empty)) for name, p in signature.parameters.items()}
 
 
+def words_of(error: BaseException) -> str:
+    """The message of an error as one line; its kind if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _one_line(group: str, error: Exception) -> str:
     from ncflow.checks import ArgumentError
 

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ncflow.metrics.class_means import Geometry
 from ncflow.metrics.cosine import cosine_measures
 from ncflow.metrics.covariance import simplex_measures, variability_measures, weight_measures
 from ncflow.metrics.duality import duality_measures
-from ncflow.metrics.statistics import Geometry, SecondSums
+from ncflow.metrics.scatter import SecondSums
 
 
 def collapse_measures(

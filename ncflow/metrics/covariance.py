@@ -8,7 +8,8 @@ and Donoho (2020) and of Zhu et al. (2021).
 import torch
 from torch import Tensor
 
-from ncflow.metrics.statistics import Geometry, SecondSums
+from ncflow.metrics.class_means import Geometry
+from ncflow.metrics.scatter import SecondSums
 from ncflow.metrics.summary import distance_to_simplex, mean_of_defined, pairs
 
 

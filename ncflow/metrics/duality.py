@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ncflow.metrics.statistics import Geometry
+from ncflow.metrics.class_means import Geometry
 from ncflow.metrics.summary import distance_to_simplex, summarize
 
 

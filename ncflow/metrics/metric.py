@@ -9,10 +9,11 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ncflow.checks import require
+from ncflow.metrics.class_means import Around, FirstSums, Geometry, geometry
 from ncflow.metrics.collapse import choice_measures, collapse_measures
 from ncflow.metrics.functional import Center, check_batch, check_labels, check_options, exact_logits
 from ncflow.metrics.margins import margins, predictions
-from ncflow.metrics.statistics import Around, FirstSums, Geometry, SecondSums, geometry
+from ncflow.metrics.scatter import SecondSums
 
 
 class NeuralCollapse(Metric):

@@ -26,8 +26,9 @@ from ncflow.results import CHECKPOINT, HISTORY, MARGINS, History, Status, final_
 from ncflow.runtime import processes
 from ncflow.runtime.progress import is_interactive
 from ncflow.seeding import derive_seed
-from ncflow.training.assembly import make_logger, make_trainer, measured_layers, prepare, set_up_process
+from ncflow.training.assembly import make_logger, measured_layers, prepare
 from ncflow.training.checkpoints import OUTCOME, Checkpoints, read_checkpoint
+from ncflow.training.trainer import make_trainer, set_up_process
 
 log = logging.getLogger(__name__)
 

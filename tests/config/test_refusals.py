@@ -18,9 +18,10 @@ from ncflow.config.schema import CONF_DIR, ConfigError
 from ncflow.config.validate import claim_folder
 from ncflow.models.mlp import MLP
 from ncflow.runtime import processes
-from ncflow.training import assembly
+from ncflow.training import assembly, trainer
 from ncflow.training.assembly import prepare
 from ncflow.training.stacked.plan import _NEEDED, why_alone
+from ncflow.training.trainer import TrainerOptions, trainer_options
 from tests.conftest import TINY
 
 ALONE = ["~optimizer.betas", "~optimizer.eps", "~optimizer.fused"]
@@ -125,18 +126,16 @@ def test_text_of_two_lines_or_with_a_nul_is_refused(text, config):
     assert "\n" not in str(error.value)
 
 
-NOT_OURS = sorted(
-    set(Trainer.__init__.__wrapped__.__kwdefaults__) - set(assembly._TrainerOptions.__init__.__kwdefaults__)
-)
+NOT_OURS = sorted(set(Trainer.__init__.__wrapped__.__kwdefaults__) - set(TrainerOptions.__init__.__kwdefaults__))
 
 
 def test_trainer_options_that_do_nothing_here_are_refused_with_what_does_it(config):
     assert len(NOT_OURS) > 20
-    trainer = OmegaConf.to_container(config(*TINY).trainer)
+    options = OmegaConf.to_container(config(*TINY).trainer)
     for name in NOT_OURS:
-        cfg = OmegaConf.create({"trainer": {**trainer, name: None}})
+        cfg = OmegaConf.create({"trainer": {**options, name: None}})
         with pytest.raises(ConfigError, match=f"^trainer.{name} must be left out: "):
-            assembly._trainer_options(cfg)
+            trainer_options(cfg)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +162,7 @@ def test_a_list_of_trainer_options_is_sorted_into_what_can_be_stacked_and_what_c
     """A new one has to be thought through: does a stacked run do with it what a run alone does?"""
     alike = {"accelerator", "deterministic", "benchmark", "sync_batchnorm"}
     alike |= {"gradient_clip_algorithm"}  # nothing without gradient_clip_val
-    alone = {name for name in assembly._TrainerOptions.__init__.__kwdefaults__ if name not in alike}
+    alone = {name for name in TrainerOptions.__init__.__kwdefaults__ if name not in alike}
     assert alone == {name.removeprefix("trainer.") for name in _NEEDED if name.startswith("trainer.")}
 
 
@@ -171,9 +170,9 @@ def test_devices_that_this_machine_would_start_itself_are_at_most_its_cores(conf
     many = ["trainer.devices=64", "model.norm=none"]
     monkeypatch.setattr(processes, "most_devices", lambda: 8)
     assert refusal(*TINY, *many) == "trainer.devices must be at most 8, the cores of this machine, found 64"
-    monkeypatch.setattr(assembly, "_is_submitted", lambda: True)  # the nodes have others
+    monkeypatch.setattr(trainer, "is_submitted", lambda: True)  # the nodes have others
     prepare(config(*TINY, *many))
-    monkeypatch.setattr(assembly, "_is_submitted", lambda: False)
+    monkeypatch.setattr(trainer, "is_submitted", lambda: False)
     monkeypatch.setattr(processes, "launched", lambda: 64)
     prepare(config(*TINY, *many))
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torchmetrics import MetricCollection
 
 from ncflow.metrics import NeuralCollapse, neural_collapse
+from ncflow.metrics.class_means import Around, FirstSums, geometry
 from ncflow.metrics.margins import margins, predictions, weight_norm_product
 from ncflow.metrics.quasi_interpolation import output_sums
-from ncflow.metrics.statistics import Around, FirstSums, SecondSums, geometry
+from ncflow.metrics.scatter import SecondSums
 from ncflow.metrics.summary import quantiles
 from tests.naive import naive
 

@@ -12,8 +12,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from ncflow.measuring.split import Outputs
 from ncflow.metrics import NeuralCollapse
+from ncflow.metrics.class_means import Around, FirstSums
 from ncflow.metrics.margins import margins, predictions
-from ncflow.metrics.statistics import Around, FirstSums, SecondSums
+from ncflow.metrics.scatter import SecondSums
 from ncflow.training.assembly import prepare
 from ncflow.training.stacked import measure
 from ncflow.training.stacked.data import StackedBatches

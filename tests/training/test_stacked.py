@@ -32,6 +32,7 @@ from ncflow.training.stacked.launcher import plan_sweep, train_group
 from ncflow.training.stacked.modules import StackedNetwork, can_be_stacked, cell_losses
 from ncflow.training.stacked.optimizer import CellOptimizer
 from ncflow.training.stacked.plan import MAY_DIFFER
+from ncflow.training.stacked.ready import DataCache, take
 from tests.conftest import environment
 from tests.wandb_files import read_all
 
@@ -343,8 +344,8 @@ def test_cells_measured_side_by_side_are_what_they_are_one_by_one(options, confi
         folders = [root / described["run_id"] for described in descriptions]
         with ExitStack() as held:
             runs = zip(folders, descriptions, configs, strict=True)
-            data_cache = group.DataCache()
-            ready = [group.take(RunFolder(folder, own), cfg, held, data_cache) for folder, own, cfg in runs]
+            data_cache = DataCache()
+            ready = [take(RunFolder(folder, own), cfg, held, data_cache) for folder, own, cfg in runs]
             reports = group.train(ready, root, measure_at_once=at_once)
         assert [reports[own["run_id"]].status for own in descriptions] == ["done", "done", "done", "diverged"]
         found.append([pd.read_csv(folder / "history.csv", float_precision="round_trip") for folder in folders])

@@ -24,6 +24,7 @@ from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.training.stacked import group
 from ncflow.training.stacked.interrupted import interrupted_groups
 from ncflow.training.stacked.plan import MAY_DIFFER, Group, Plan, Size, plan, summary, why_alone
+from ncflow.training.stacked.ready import DataCache, Ready, parts, size_of, take
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +90,12 @@ def plan_runs(configs: Sequence[DictConfig], interrupted: Sequence[str | None], 
         interrupted: As for :func:`ncflow.training.stacked.plan.plan`.
         options: As :class:`Options` has them.
     """
-    data_cache, known = group.DataCache(), dict[str, Size | str]()
+    data_cache, known = DataCache(), dict[str, Size | str]()
     sizes = []
     for cfg in configs:
         kind = repr({name: value for name, value in flat_config(cfg).items() if name not in _IRRELEVANT_TO_SIZE})
         if kind not in known:
-            known[kind] = why_alone(cfg) or group.size_of(cfg, data_cache) or "its network has no stacked form"
+            known[kind] = why_alone(cfg) or size_of(cfg, data_cache) or "its network has no stacked form"
         sizes.append(known[kind])
     on_gpu = configs[0].trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     gigabytes = options["memory_gb"]
@@ -121,12 +122,12 @@ def train_group(configs: Sequence[DictConfig]) -> list[Report]:
     Raises:
         SystemExit: If a signal stopped training, which saved a checkpoint first.
     """
-    data_cache, reports, ready = group.DataCache(), dict[str, Report](), list[group.Ready]()
+    data_cache, reports, ready = DataCache(), dict[str, Report](), list[Ready]()
     folders = [RunFolder(folder_of(cfg).absolute(), describe(cfg, experiment_name(cfg))) for cfg in configs]
     with ExitStack() as held:
         for folder, cfg in zip(folders, configs, strict=True):
             HydraConfig.instance().set_config(cfg)
-            found = group.take(folder, without_hydra(cfg), held, data_cache)
+            found = take(folder, without_hydra(cfg), held, data_cache)
             if isinstance(found, Report):
                 reports[folder.run_id] = found
             else:
@@ -136,10 +137,10 @@ def train_group(configs: Sequence[DictConfig]) -> list[Report]:
     return [reports[folder.run_id] for folder in folders]
 
 
-def _train(ready: Sequence[group.Ready], sweep: Path) -> dict[str, Report]:
+def _train(ready: Sequence[Ready], sweep: Path) -> dict[str, Report]:
     reports: dict[str, Report] = {}
     try:
-        for stopped, saved, runs in group.parts(ready, sweep):
+        for stopped, saved, runs in parts(ready, sweep):
             reports |= group.train(runs, sweep, stopped, saved)
     except StoppedBySignalError as stop:
         log.info("interrupted: %d cells as one: %s", len(ready), stop)

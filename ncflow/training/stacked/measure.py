@@ -14,9 +14,10 @@ from torch import Tensor
 from ncflow.data.batches import Split
 from ncflow.measuring.features import LAST, frozen
 from ncflow.measuring.split import Outputs, conclude
+from ncflow.metrics.class_means import Around, FirstSums, Geometry, geometry
 from ncflow.metrics.collapse import choice_measures, collapse_measures
 from ncflow.metrics.margins import margins, predictions
-from ncflow.metrics.statistics import Around, FirstSums, Geometry, SecondSums, geometry
+from ncflow.metrics.scatter import SecondSums
 from ncflow.models.network import find_classifier
 from ncflow.training.stacked.modules import StackedNetwork, cell_losses
 

@@ -1,0 +1,79 @@
+"""The second pass over the features: sums around the class means of the first."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from ncflow.metrics.class_means import Around
+from ncflow.metrics.rows import Membership, cast_rows, chunks, rows_of
+
+
+@dataclass
+class SecondSums:
+    """Of the second pass, around the class means of the first.
+
+    Attributes:
+        directions: Sum of (h - h_G)/|h - h_G| by class, (..., C, d).
+        directed: Number of samples that have a direction by class, (..., C).
+        squares: Sum of |h - mu_c|^2 by class, (..., C).
+        relative: Sum over samples of (h - mu_c)^T pinv(Sigma_B) (h - mu_c) / (K n_c), (...): tr(Sigma_W pinv(Sigma_B)).
+        nearest_is_label: Samples whose nearest mu_c is their label's, (...).
+        nearest_is_predicted: Samples whose nearest mu_c is the classifier's choice, (...).
+        seen: Samples taken in, (...).
+    """
+
+    directions: Tensor
+    directed: Tensor
+    squares: Tensor
+    relative: Tensor
+    nearest_is_label: Tensor
+    nearest_is_predicted: Tensor
+    seen: Tensor
+
+    def parts(self) -> list[Tensor]:
+        """All sums, to be added up over ranks one by one."""
+        return [getattr(self, part.name) for part in fields(self)]
+
+    @classmethod
+    def zeros(
+        cls, num_classes: int, dim: int, device: torch.device | str = "cpu", runs: tuple[int, ...] = ()
+    ) -> "SecondSums":
+        """No sample; ``runs`` is the leading shape."""
+        zeros = torch.zeros(*runs, num_classes, dim, dtype=torch.float64, device=device)
+        by_class, scalar = zeros.new_zeros(*runs, num_classes), zeros.new_zeros(runs)
+        return cls(zeros, by_class, by_class.clone(), scalar, scalar.clone(), scalar.clone(), scalar.clone())
+
+    def add(self, features: Tensor, labels: Tensor, predicted: Tensor | None, around: Around) -> None:
+        """Take in features (..., B, d), labels and the classifier's choices (..., B), in the order of the first pass.
+
+        With r = h - mu_c, c the own class, and Y = r M^T, the distances to the class means differ by
+        |h - mu_k|^2 = const - 2 Y_k + |mu_c - mu_k|^2: nothing large cancels, wherever the mean of the data is.
+        """
+        beside = [labels] if predicted is None else [labels, predicted]
+        buffer = None
+        for rows, classes, *choice in chunks(features, *beside):
+            residuals = buffer = cast_rows(rows, buffer)
+            member = Membership(classes, self.squares.shape[-1])
+            member.add_to(residuals, around.means, -1)
+            self.squares.scatter_add_(-1, classes, torch.linalg.vector_norm(residuals, dim=-1).square())
+            products = residuals @ around.centred.mT
+            whitened = (products if around.by_products else residuals) @ around.whitening
+            weights = around.weights.gather(-1, classes)
+            self.relative += (torch.linalg.vector_norm(whitened, dim=-1).square() * weights).sum(-1)
+            own = around.places.gather(-1, classes)
+            gaps = rows_of(around.distances, own).sub_(products, alpha=2)
+            nearest = around.names.gather(-1, gaps.argmin(-1))
+            self.nearest_is_label += (nearest == classes).sum(-1)
+            if choice:
+                self.nearest_is_predicted += (nearest == choice[0]).sum(-1)
+            member.add_to(residuals, around.from_centre, 1)  # in place: now h - h_G
+            self._add_directions(residuals, member, around.tolerance)
+        self.seen += labels.shape[-1]
+
+    def _add_directions(self, centred: Tensor, member: Membership, tolerance: Tensor) -> None:
+        norms = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+        # Not `norms > tolerance`: a feature that is not finite must not pass for one at the centre.
+        at_centre = norms <= tolerance[..., None, None]
+        member.sum_into(self.directions, centred, 1 / norms.masked_fill(at_centre, torch.inf))
+        self.directed.scatter_add_(-1, member.labels, (~at_centre).squeeze(-1).double())

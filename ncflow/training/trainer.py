@@ -1,0 +1,178 @@
+"""Lightning's trainer for a run: which of its options a config may set, its process, and the trainer itself."""
+
+import inspect
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning import Callback, Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from ncflow.config.build import check_types, locate, words_of
+from ncflow.config.schema import ConfigError
+from ncflow.runtime import processes
+from ncflow.training.checkpoints import Checkpoints
+
+# Of the options in conf/trainer, those that are ours rather than lightning.Trainer's.
+_OWN_TRAINER_OPTIONS = ("_target_", "threads", "channels_last")
+_MOST_DEVICES, _MOST_NODES, _MOST_THREADS = 1024, 65536, 1024
+_LENGTH = "epochs is what sets how long a run is"
+_IDLE = "it does nothing in a run of ncflow"
+# Arguments of lightning.Trainer that ncflow sets itself, that do nothing here, or that would break a run or resuming.
+_NOT_TRAINER_OPTIONS = {
+    **dict.fromkeys(("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"), _LENGTH),
+    "fast_dev_run": "epochs=1 is a short run",
+    "logger": "logger=csv, none or wandb is what sets it",
+    "default_root_dir": "runs_dir is what sets it",
+    **dict.fromkeys(("overfit_batches", "limit_train_batches"), "data.num_samples is what limits the training data"),
+    **dict.fromkeys(("callbacks", "plugins", "enable_checkpointing", "barebones"), "ncflow needs its own"),
+    **dict.fromkeys(("enable_progress_bar", "enable_model_summary", "log_every_n_steps"), "ncflow has its own"),
+    "profiler": "profile the program instead",
+    **dict.fromkeys(("limit_val_batches", "limit_test_batches", "limit_predict_batches"), _IDLE),
+    **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps", "inference_mode"), _IDLE),
+    **dict.fromkeys(("use_distributed_sampler", "reload_dataloaders_every_n_epochs"), _IDLE),
+    **dict.fromkeys(("enable_autolog_hparams", "model_registry"), _IDLE),
+}
+
+
+class TrainerOptions:
+    """The arguments of lightning.Trainer that a config may set, with their types."""
+
+    def __init__(
+        self,
+        *,
+        accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto",
+        devices: int = 1,
+        num_nodes: int = 1,
+        strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto",
+        precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true",
+        deterministic: bool | Literal["warn"] | None = False,
+        benchmark: bool | None = None,
+        sync_batchnorm: bool = False,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Literal["norm", "value"] | None = None,
+        accumulate_grad_batches: int = 1,
+        detect_anomaly: bool = False,
+    ) -> None:
+        """Never called: the signature alone is read."""
+
+
+def trainer_options(cfg: DictConfig) -> dict[str, Any]:
+    """The arguments for lightning.Trainer, checked.
+
+    Raises:
+        ConfigError: Naming the option, the rule and the value found.
+    """
+    options = OmegaConf.to_container(cfg.trainer, resolve=True) if OmegaConf.is_dict(cfg.trainer) else None
+    if not isinstance(options, dict):
+        raise ConfigError(f"trainer must be a group of options, found {cfg.trainer!r}")
+    locate("trainer", options.get("_target_"))
+    named = {str(key): value for key, value in options.items() if key not in _OWN_TRAINER_OPTIONS}
+    known = inspect.signature(Trainer).parameters
+    for name in named:
+        if name not in known:
+            raise ConfigError(f"trainer.{name} must be an argument of lightning.Trainer")
+        if name in _NOT_TRAINER_OPTIONS:
+            raise ConfigError(f"trainer.{name} must be left out: {_NOT_TRAINER_OPTIONS[name]}")
+        if name not in inspect.signature(TrainerOptions).parameters:  # of a Lightning that is newer than this list
+            raise ConfigError(f"trainer.{name} must be left out: ncflow does not know what it would do to a run")
+    for name, most in (("devices", _MOST_DEVICES), ("num_nodes", _MOST_NODES)):
+        if type(named.get(name)) is not int or named[name] < 1:
+            raise ConfigError(f"trainer.{name} must be a whole number of at least 1, found {named.get(name)!r}")
+        if named[name] > most:
+            raise ConfigError(f"trainer.{name} must be at most {most}, found {named[name]}")
+    check_types("trainer", TrainerOptions, named)
+    _check_trainer_values(named)
+    wanted, launched = processes.wanted(named), processes.launched()
+    if launched not in (1, wanted):
+        rule = f"{launched}, the number of processes that were started"
+        raise ConfigError(f"trainer.devices x trainer.num_nodes must be {rule}, found {wanted}")
+    if launched == 1 and not is_submitted():
+        if named["num_nodes"] > 1:
+            raise ConfigError(f"trainer.num_nodes must be 1 without SLURM or torchrun, found {named['num_nodes']}")
+        if named["devices"] > processes.most_devices():
+            raise ConfigError(processes.too_many(named["devices"]))
+    if not isinstance(options.get("channels_last"), bool):
+        raise ConfigError(f"trainer.channels_last must be true or false, found {options.get('channels_last')!r}")
+    threads = options.get("threads")
+    if type(threads) is not int or threads < 1:
+        raise ConfigError(f"trainer.threads must be a whole number of at least 1, found {threads!r}")
+    if threads > _MOST_THREADS:
+        raise ConfigError(f"trainer.threads must be at most {_MOST_THREADS}, found {threads}")
+    return named
+
+
+def _check_trainer_values(named: Mapping[str, Any]) -> None:
+    for name in ("accelerator", "precision"):
+        if name not in named:
+            raise ConfigError(f"trainer.{name} must be given, as conf/trainer/auto.yaml does")
+    if named["accelerator"] == "cpu" and named["precision"] == "16-mixed":
+        raise ConfigError("trainer.precision must be one that a CPU has, such as 'bf16-mixed', found '16-mixed'")
+    clip, steps = named.get("gradient_clip_val"), named.get("accumulate_grad_batches", 1)
+    if clip is not None and clip <= 0:
+        raise ConfigError(f"trainer.gradient_clip_val must be null or greater than 0, found {clip!r}")
+    if clip is None and named.get("gradient_clip_algorithm") is not None:
+        found = named["gradient_clip_algorithm"]
+        raise ConfigError(f"trainer.gradient_clip_algorithm must be null without gradient_clip_val, found {found!r}")
+    if not 1 <= steps < 2**31:
+        raise ConfigError(f"trainer.accumulate_grad_batches must be in 1..2147483647, found {steps}")
+
+
+def is_submitted() -> bool:
+    """Whether this process plans a sweep that SLURM's jobs will train."""
+    return HydraConfig.initialized() and "slurm" in str(HydraConfig.get().launcher.get("_target_"))
+
+
+def make_trainer(
+    cfg: DictConfig, folder: Path, callbacks: list[Callback], logger: Any, checkpoints: Checkpoints
+) -> Trainer:
+    """The Trainer of a config.
+
+    Args:
+        cfg: The config.
+        folder: Where training takes place.
+        callbacks: Those of the run.
+        logger: Of :func:`make_logger`.
+        checkpoints: Those of the runs that it trains.
+
+    Raises:
+        ConfigError: For an option that Lightning refuses.
+    """
+    given = {
+        "max_epochs": cfg.epochs,
+        "default_root_dir": folder,
+        "logger": logger,
+        "callbacks": callbacks,
+        "plugins": [checkpoints],
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 10**9,
+    }
+    options = trainer_options(cfg)
+    try:
+        trainer = locate("trainer", cfg.trainer._target_)(**{**options, **given})
+    except Exception as error:  # Lightning raises many kinds for options that it refuses
+        raise ConfigError(f"trainer: {words_of(error)}") from error
+    if trainer.precision != options["precision"]:  # Lightning takes another one where a device lacks this one
+        raise ConfigError(f"trainer.precision must be one that the device has, found {options['precision']!r}")
+    return trainer
+
+
+def set_up_process(cfg: DictConfig) -> None:
+    """Threads and floating-point mode for training.
+
+    Lightning's notes on devices and its advice are silenced: they are not about this run; its errors are.
+    """
+    trainer_options(cfg)
+    torch.set_num_threads(int(cfg.trainer.threads))
+    # Weight decay drives the weights of dead units into denormal range, where a CPU is many times slower.
+    torch.set_flush_denormal(True)
+    for library in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
