@@ -212,7 +212,19 @@ def test_ctrl_c_is_one_line(moment, launcher, start, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # to all of them, as a terminal does
     out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (130, "ncflow: interrupted; the same command goes on\n"), out
+    if "hydra/launcher=local" not in launcher:  # joblib kills its workers, which may be in the middle of a file
+        assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("file", ["checkpoints/last.ckpt", "run.json", "progress.json", "result.json"])
+def test_the_same_command_writes_over_what_a_killed_worker_was_writing(file, ncflow, whole, tmp_path):
+    stop_after(ncflow, SMALL, tmp_path, "last.ckpt")
+    (folder,) = tmp_path.glob(CELL.format(0))
+    temporary = (folder / file).with_name(f".{Path(file).name}.tmp")
+    temporary.write_bytes(b"a part")
+    assert ncflow.run(SMALL, tmp_path).code == 0
     assert not list(tmp_path.rglob("*.tmp"))
+    assert not whole[folder.name].differs(read_cell(folder))
 
 
 def test_workers_end_with_their_sweep(start, tmp_path):
