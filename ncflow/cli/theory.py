@@ -13,7 +13,7 @@ from ncflow.theory.layer_peeled import minimum_loss, minimum_regularized_loss, o
 from ncflow.theory.simplex import inter_limit
 
 if TYPE_CHECKING:
-    from ncflow.theory.gradient_flow import Trajectory
+    from ncflow.theory.toy_model.flow import Trajectory
 
 FORMATS = ("png", "pdf", "svg")
 
@@ -72,8 +72,8 @@ def _flow(arguments: argparse.Namespace) -> None:
 def _path(arguments: argparse.Namespace, rho: float, decay: float) -> "Trajectory":
     import numpy as np
 
-    from ncflow.theory.gradient_flow import gradient_flow
-    from ncflow.theory.toy_network import random_data, random_network
+    from ncflow.theory.toy_model.flow import gradient_flow
+    from ncflow.theory.toy_model.network import random_data, random_network
 
     widths = [arguments.dim, *[arguments.width] * (arguments.depth - 1)]
     network = random_network(widths, rho, arguments.seed, bend=arguments.bend)
@@ -83,7 +83,7 @@ def _path(arguments: argparse.Namespace, rho: float, decay: float) -> "Trajector
 
 
 def _flow_row(arguments: argparse.Namespace, rho: float, decay: float, path: "Trajectory") -> str:
-    from ncflow.theory.rho_dynamics import equilibrium_rho, equivalent_decay, oscillation
+    from ncflow.theory.toy_model.norm import equilibrium_rho, equivalent_decay, oscillation
 
     margins, end = path.margins[-1], float(path.rho[-1])
     normalized = arguments.kind == "normalized"

@@ -1,25 +1,20 @@
 """Measure a model on a split: the collapse of its layers, and what its outputs and weights say beside it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite, isnan, nan, sqrt
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ncflow.checks import require
 from ncflow.measuring.features import LAST, FeatureBatch, extract, resolve_layers
+from ncflow.measuring.outputs import Outputs, exact_device
 from ncflow.metrics import NeuralCollapse
-from ncflow.metrics.margins import folded_weight_norm_product, predictions, weight_norm_product
-from ncflow.metrics.quasi_interpolation import classifier_residuals, fitted_gap, output_sums
+from ncflow.metrics.margins import folded_weight_norm_product, weight_norm_product
 from ncflow.models.network import find_classifier
 from ncflow.theory.layer_peeled import minimum_loss, minimum_regularized_loss, regularized_loss
-
-# The targets of a loss whose outputs are compared with quasi-interpolation, and whether they are 1 and -1.
-_SIGNS = {"one_hot": False, "signs": True}
-_CROSS_ENTROPY = nn.CrossEntropyLoss()
 
 
 def measure_split(
@@ -59,7 +54,7 @@ def measure_split(
                 reads = head if name == LAST else None
                 metrics[name] = NeuralCollapse(
                     head.out_features, features.shape[1], reads, delta, self_pairs, max_cached_bytes=max_cached_bytes
-                ).to(_exact_device(features.device))
+                ).to(exact_device(features.device))
         _update(metrics, batch)
         outputs.update(batch.logits, batch.labels)
     require(bool(metrics), "loaders", "loaders with at least one batch", "an empty one")
@@ -78,7 +73,7 @@ def conclude(
     head: nn.Linear,
     values: dict[str, dict[str, Tensor]],
     means: Tensor | None,
-    outputs: "Outputs",
+    outputs: Outputs,
     norm: str | None,
     weight_decay: float,
 ) -> dict[str, dict[str, float]]:
@@ -116,11 +111,6 @@ def rows_of(epoch: int, split: str, measured: Mapping[str, dict[str, float]]) ->
             row["interpolated"] = float(values["accuracy"] == 1)
         rows.append(row)
     return rows
-
-
-def _exact_device(device: torch.device) -> torch.device:
-    """Where sums in float64 can be made: Apple's GPUs have none, there it is the CPU."""
-    return torch.device("cpu") if device.type == "mps" else device
 
 
 def _update(metrics: Mapping[str, NeuralCollapse], batch: FeatureBatch) -> None:
@@ -170,82 +160,3 @@ def _optimality(num_classes: int, decay: float, offset: bool, values: dict[str, 
 def _floats(measures: Mapping[str, Tensor]) -> dict[str, float]:
     """All values in one transfer from the device."""
     return dict(zip(measures, torch.stack([v.double() for v in measures.values()]).tolist(), strict=True))
-
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""From logits (B, C) and labels (B,) to the mean loss."""
-
-
-def _of_one(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
-    return loss(logits, labels)
-
-
-class Outputs:
-    """What the logits say, over all samples of all ranks: of one run, or of many with a leading axis.
-
-    Args:
-        loss: The mean loss of a run.
-        device: The network's.
-        runs: The leading shape.
-        each: From a loss, logits (..., B, C) and labels (..., B) to the mean losses (...).
-
-    Attributes:
-        sums: Of loss, cross-entropy, correct samples and samples, (..., 4).
-        signs: Whether the targets that the outputs are compared with are 1 and -1; None: they are not compared.
-        quasi: Sums of :func:`ncflow.metrics.quasi_interpolation.output_sums`, (..., 5).
-    """
-
-    def __init__(
-        self,
-        loss: Loss,
-        device: torch.device,
-        runs: tuple[int, ...] = (),
-        each: Callable[[Loss, Tensor, Tensor], Tensor] = _of_one,
-    ) -> None:
-        self.loss, self.each = loss, each
-        self.device = _exact_device(device)
-        self.sums = torch.zeros(*runs, 4, dtype=torch.float64, device=self.device)
-        self.signs = _SIGNS.get(getattr(loss, "targets", ""))
-        self.quasi = torch.zeros(*runs, 5, dtype=torch.float64, device=self.device)
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Take in a batch of logits (..., B, C) and labels (..., B)."""
-        logits, labels = logits.to(self.device), labels.to(self.device)
-        correct = (predictions(logits) == labels).sum(-1)
-        count, exact = labels.shape[-1], logits.double()
-        losses = [self.each(loss, exact, labels) * count for loss in (self.loss, _CROSS_ENTROPY)]
-        self.sums += torch.stack([*losses, correct, torch.full_like(correct, count)], -1)
-        if self.signs is not None:
-            self.quasi += output_sums(exact, labels, self.signs)
-
-    def of_each(self) -> Iterator["Outputs"]:
-        """Those of each run, on the CPU."""
-        for sums, quasi in zip(self.sums.cpu(), self.quasi.cpu(), strict=True):
-            one = Outputs(self.loss, sums.device)
-            one.sums, one.quasi = sums, quasi
-            yield one
-
-    def compute(self) -> dict[str, Tensor]:
-        """Loss, cross-entropy and accuracy."""
-        loss, cross_entropy, correct, count = _over_ranks(self.sums)
-        return {"loss": loss / count, "cross_entropy": cross_entropy / count, "accuracy": correct / count}
-
-    def quasi_interpolation(self, head: nn.Linear, means: Tensor | None, decay: float) -> dict[str, Tensor]:
-        """Under the square loss e, its spread, and the residuals of eq. 33 and 34 (CBMM Memo 117).
-
-        The residuals are NaN without decay or where a class is missing.
-        """
-        if self.signs is None or means is None:
-            return {}
-        gap, spread = fitted_gap(_over_ranks(self.quasi), head.out_features)
-        residuals = (gap.new_tensor(nan), gap.new_tensor(nan))
-        if decay > 0 and len(means) == head.out_features:
-            weight = head.weight.detach().to(means.device)
-            residuals = classifier_residuals(gap, weight, means, decay, self.signs)
-        names = ("quasi_gap", "quasi_spread", "quasi_residual_means", "quasi_residual_norms")
-        return dict(zip(names, (gap, spread, *residuals), strict=True))
-
-
-def _over_ranks(sums: Tensor) -> Tensor:
-    everywhere = gather_all_tensors(sums) if torch.distributed.is_initialized() else [sums]
-    return torch.stack(everywhere).sum(0)

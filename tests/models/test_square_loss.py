@@ -11,7 +11,7 @@ from torch import nn
 from ncflow.checks import ArgumentError
 from ncflow.config.build import build
 from ncflow.config.schema import ConfigError
-from ncflow.measuring.split import Outputs
+from ncflow.measuring.outputs import Outputs
 from ncflow.metrics.margins import margins
 from ncflow.models.classifier import Classifier
 from ncflow.models.losses import ExponentialLoss, SquareLoss

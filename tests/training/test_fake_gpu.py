@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from ncflow.measuring.split import Outputs
+from ncflow.measuring.outputs import Outputs
 from ncflow.metrics import NeuralCollapse
 from ncflow.metrics.class_means import Around, FirstSums
 from ncflow.metrics.margins import margins, predictions

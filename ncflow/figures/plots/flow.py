@@ -13,9 +13,9 @@ from mpl_toolkits.mplot3d import Axes3D
 from ncflow.figures.papers.drawing import Drawing
 from ncflow.figures.plots.panels import bottom_legend, grid, series_colours
 from ncflow.figures.style import SERIES
-from ncflow.theory.gradient_flow import Trajectory
-from ncflow.theory.landscape import CircleNetwork, landscape
-from ncflow.theory.rho_dynamics import equal_growth_rho, logistic_rho
+from ncflow.theory.toy_model.flow import Trajectory
+from ncflow.theory.toy_model.landscape import CircleNetwork, landscape
+from ncflow.theory.toy_model.norm import equal_growth_rho, logistic_rho
 
 # Starts (rho, v) on the slopes, at the top, and beyond the valley.
 _STARTS = ((0.3, 0.9), (0.3, 2.4), (0.3, 4.2), (5.5, 0.8), (5.5, 2.6))

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ncflow.data.batches import Split
 from ncflow.measuring.features import LAST, frozen
-from ncflow.measuring.split import Outputs, conclude
+from ncflow.measuring.outputs import Outputs
+from ncflow.measuring.split import conclude
 from ncflow.metrics.class_means import Around, FirstSums, Geometry, geometry
 from ncflow.metrics.collapse import choice_measures, collapse_measures
 from ncflow.metrics.margins import margins, predictions

@@ -8,10 +8,11 @@ from scipy.integrate import cumulative_simpson, solve_ivp
 from scipy.signal import argrelmax
 
 from ncflow.checks import ArgumentError
-from ncflow.theory.flow_fields import normalized_field, unnormalized_field
-from ncflow.theory.gradient_flow import gradient_descent, gradient_flow
-from ncflow.theory.landscape import CircleNetwork, landscape
-from ncflow.theory.rho_dynamics import (
+from ncflow.theory.toy_model.fields import normalized_field, unnormalized_field
+from ncflow.theory.toy_model.flow import gradient_descent, gradient_flow
+from ncflow.theory.toy_model.landscape import CircleNetwork, landscape
+from ncflow.theory.toy_model.network import ToyData, ToyNetwork, forward, pullback, random_data, random_network
+from ncflow.theory.toy_model.norm import (
     equal_growth_rho,
     equal_margin_gap,
     equilibrium_rho,
@@ -20,7 +21,6 @@ from ncflow.theory.rho_dynamics import (
     margin_moments,
     oscillation,
 )
-from ncflow.theory.toy_network import ToyData, ToyNetwork, forward, pullback, random_data, random_network
 
 TIMES = np.linspace(0, 4, 41)
 LINEAR = pytest.param(None, id="linear")
@@ -268,7 +268,7 @@ def test_second_order_flow_drifts_off_the_spheres_as_descent_does():
 
 
 def test_a_relu_that_slides_is_refused_in_words(monkeypatch):
-    monkeypatch.setattr("ncflow.theory.gradient_flow._MOST_EVALUATIONS", 20_000)
+    monkeypatch.setattr("ncflow.theory.toy_model.flow._MOST_EVALUATIONS", 20_000)
     network, data = random_network((4, 16), 0.1, 1), random_data(8, 4, 0)
     with pytest.raises(RuntimeError, match="bend"):
         gradient_flow(network, data, [0, 1000], weight_decay=0.01)

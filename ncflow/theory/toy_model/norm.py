@@ -1,6 +1,6 @@
 """The norm rho of the toy model on its own: equilibrium, oscillation, logistic growth (CBMM Memo 117, 3.4.3, 5, G, F).
 
-Means over samples throughout, as in :mod:`ncflow.theory.flow_fields`: a lambda of the text's sums is N of ours.
+Means over samples throughout, as in :mod:`ncflow.theory.toy_model.fields`: a lambda of the text's sums is N of ours.
 
 What is wrong in the text, and what these functions make of it:
 

@@ -18,14 +18,14 @@ What is wrong in the text, and what these functions make of it:
   - 4 lambda |W_k|^2. Differences of the |W_k|^2 decay as exp(-4 lambda t), so equal norms do stay equal.
 - "The equilibria with and without normalization are the same" (section 3.5.2) for lambda = 0 as a set: which of them is
   reached differs. With the penalties of eq. 1 and eq. 48 they are the same at different lambda, see
-  :func:`ncflow.theory.rho_dynamics.equivalent_decay`.
+  :func:`ncflow.theory.toy_model.norm.equivalent_decay`.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 
-from ncflow.theory.toy_network import Matrices, ToyData, forward, pullback
+from ncflow.theory.toy_model.network import Matrices, ToyData, forward, pullback
 
 Field = Callable[[Matrices, ToyData, float | None, float], Matrices]
 
@@ -39,7 +39,7 @@ def normalized_field(state: Matrices, data: ToyData, bend: float | None, weight_
     Args:
         state: rho (1,), then V_k.
         data: Samples.
-        bend: As in :class:`ncflow.theory.toy_network.ToyNetwork`.
+        bend: As in :class:`ncflow.theory.toy_model.network.ToyNetwork`.
         weight_decay: lambda >= 0.
     """
     rho, layers = float(state[0][0]), state[1:]
@@ -61,7 +61,7 @@ def unnormalized_field(state: Matrices, data: ToyData, bend: float | None, weigh
     Args:
         state: W_k.
         data: Samples.
-        bend: As in :class:`ncflow.theory.toy_network.ToyNetwork`.
+        bend: As in :class:`ncflow.theory.toy_model.network.ToyNetwork`.
         weight_decay: lambda >= 0.
     """
     outputs, activations = forward(state, data.inputs, bend)

@@ -1,7 +1,7 @@
 """Gradient flow and gradient descent on the square loss, binary labels +-1 (CBMM Memo 117, sections 3, 5, appendix G).
 
 Their velocities, the convention of the means and what is wrong in the equations are in
-:mod:`ncflow.theory.flow_fields`. Of the second-order flow:
+:mod:`ncflow.theory.toy_model.fields`. Of the second-order flow:
 
 - Eq. 24 does not keep |V_k| = 1: |V_k|^2 grows as eta |V_k'|^2, just as under gradient descent. With the centrifugal
   term that eq. 26 has and eq. 23 lacks, the two systems differ; the conclusion after eq. 31 (V_L' = 0 where rho' = 0)
@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
 from ncflow.checks import require
-from ncflow.theory.flow_fields import FIELDS
-from ncflow.theory.toy_network import Array, Matrices, ToyData, ToyNetwork, forward
+from ncflow.theory.toy_model.fields import FIELDS
+from ncflow.theory.toy_model.network import Array, Matrices, ToyData, ToyNetwork, forward
 
 Kind = Literal["normalized", "unnormalized"]
 

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import solve_ivp
 
 from ncflow.checks import require
-from ncflow.theory.toy_network import activate, activation_slope
+from ncflow.theory.toy_model.network import activate, activation_slope
 
 Array = NDArray[np.float64]
 
