@@ -100,6 +100,15 @@ def heed_ctrl_c():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def train_here(cfg, folder: Path, *given, **options):
+    """Train a config's run in this process, in a folder; return its report."""
+    from ncflow.config.identity import describe
+    from ncflow.results import RunFolder
+    from ncflow.training.fit import fit
+
+    return fit(cfg, RunFolder(folder, describe(cfg, "single")), *given, **options)
+
+
 def run_folder(root: Path) -> Path:
     """The one run folder below a root."""
     folders = sorted({file.parent for file in root.rglob("run.json")})

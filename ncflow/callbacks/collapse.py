@@ -1,26 +1,24 @@
 """The Lightning callback that measures collapse, on our models and on anybody's."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import nan
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning import Callback, LightningModule, Trainer
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from lightning import LightningModule, Trainer
+from torch import Tensor
 
-from ncflow.callbacks.schedule import begin_table, is_due
-from ncflow.checks import ArgumentError, require
-from ncflow.data.batches import shard
+from ncflow.callbacks.schedule import Scheduled, keep, network_of
+from ncflow.checks import require
 from ncflow.measuring.features import LAST, resolve_layers
 from ncflow.measuring.split import measure_split, rows_of
 from ncflow.models.network import find_classifier
 from ncflow.results import History, final_measures
 
 
-class NeuralCollapseCallback(Callback):
+class NeuralCollapseCallback(Scheduled):
     """Measure neural collapse of any LightningModule classifier before training, at chosen epochs and at the end.
 
     The model is frozen (evaluation mode, no gradients), each sample counts exactly once, and training draws the
@@ -68,72 +66,45 @@ class NeuralCollapseCallback(Callback):
         max_cached_bytes: int | None = 2**31,
         history: History | Path | str | None = None,
     ) -> None:
-        require(every_n_epochs >= 1, "every_n_epochs", "at least 1", every_n_epochs)
+        super().__init__(every_n_epochs, history, loaders, batch_size)
         require(0 < delta < 1, "delta", "in (0, 1)", delta)
-        self.every_n_epochs, self.layers, self.loaders = every_n_epochs, layers, loaders
         require(weight_decay is None or weight_decay >= 0, "weight_decay", "null or at least 0", weight_decay)
-        self.classifier, self.norm, self.loss, self.weight_decay = classifier, norm, loss, weight_decay
-        self.delta, self.self_pairs, self.batch_size = delta, self_pairs, batch_size
+        self.layers, self.classifier, self.norm = layers, classifier, norm
+        self.loss, self.weight_decay, self.delta, self.self_pairs = loss, weight_decay, delta, self_pairs
         self.max_cached_bytes = max_cached_bytes
-        self.history = History(Path(history)) if isinstance(history, Path | str) else history
-        self._saved_mark: dict[str, Any] | None = None
         self.rows: list[dict[str, Any]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fail before training if a layer is missing."""
-        resolve_layers(_network(pl_module), self.layers)
-        find_classifier(_network(pl_module), self.classifier)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget what an interrupted run wrote after its checkpoint; measure the model as initialised."""
-        starts = trainer.global_step == 0
-        if self.history is not None and trainer.is_global_zero:
-            begin_table(self.history, starts, self._saved_mark)
-        if starts:
-            self.measure(trainer, pl_module, epoch=0)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure after every n-th epoch and after the last."""
-        if is_due(trainer, self.every_n_epochs):
-            self.measure(trainer, pl_module, epoch=trainer.current_epoch + 1)
+        resolve_layers(network_of(pl_module), self.layers)
+        find_classifier(network_of(pl_module), self.classifier)
 
     def state_dict(self) -> dict[str, Any]:
-        """What is written, and the latest rows: a run that was stopped after its last epoch has its final measures."""
-        return {"rows": self.rows, "history": None if self.history is None else self.history.mark}
+        """Also the latest rows: a run that was stopped after its last epoch has its final measures."""
+        return {"rows": self.rows, **super().state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the latest rows, and how far the history was, from a checkpoint."""
-        self.rows, self._saved_mark = state_dict["rows"], state_dict.get("history")
+        """Also the latest rows."""
+        super().load_state_dict(state_dict)
+        self.rows = state_dict["rows"]
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         """Measure every split and layer now, log the values and add them to the history."""
         self.rows = [
             row
-            for split, loader in self._loaders(trainer).items()
+            for split, loader in self.splits(trainer).items()
             for row in rows_of(epoch, split, self._measure_split(pl_module, loader))
         ]
-        for row in self.rows:
-            named = final_measures([row])
-            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in named.items()})
-            for logger in trainer.loggers:
-                logger.log_metrics({**named, "epoch": epoch}, step=trainer.global_step)
-        if self.history is not None and trainer.is_global_zero:
-            self.history.append(self.rows)
-
-    def _loaders(self, trainer: Trainer) -> Mapping[str, Iterable[Any]]:
-        if self.loaders is not None:
-            return self.loaders
-        own = getattr(getattr(trainer, "datamodule", None), "measure_dataloaders", None)
-        if own is not None:
-            return own(self.batch_size)
-        found = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders}
-        return {split: sequential(loader) for split, loader in found.items() if loader is not None}
+        named = {name: torch.tensor(value) for name, value in final_measures(self.rows).items()}
+        trainer.callback_metrics.update(named)
+        history = self.history if trainer.is_global_zero else None
+        keep(self.rows, trainer.loggers, history, epoch, trainer.global_step)
 
     def _measure_split(self, pl_module: LightningModule, loader: Iterable[Any]) -> dict[str, dict[str, float]]:
         own_loss, own_decay = getattr(pl_module, "loss", None), getattr(pl_module, "weight_decay", None)
         decay = own_decay if self.weight_decay is None else self.weight_decay
         return measure_split(
-            _network(pl_module),
+            network_of(pl_module),
             loader,
             self.layers,
             classifier=self.classifier,
@@ -144,32 +115,3 @@ class NeuralCollapseCallback(Callback):
             self_pairs=self.self_pairs,
             max_cached_bytes=self.max_cached_bytes,
         )
-
-
-def _network(pl_module: LightningModule) -> nn.Module:
-    """The network of our Classifier, or a foreign module as it is."""
-    network = getattr(pl_module, "network", None)
-    return network if isinstance(network, nn.Module) else pl_module
-
-
-def sequential(loader: Any) -> DataLoader:
-    """Copy of a DataLoader that gives each sample of its data set once, in order.
-
-    Under distributed training each rank gets its share and no sample is given twice: Lightning's own samplers would
-    pad the shares to one size.
-
-    Raises:
-        ArgumentError: For anything but a DataLoader over a map-style data set.
-    """
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
-        raise ArgumentError(
-            "loaders must be given where the trainer's loader is no DataLoader over a map-style data set, "
-            f"found {type(loader).__name__}"
-        )
-    return DataLoader(
-        Subset(loader.dataset, shard(len(cast(Sized, loader.dataset)))),
-        batch_size=loader.batch_size or 256,
-        collate_fn=loader.collate_fn if loader.batch_size else None,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-    )

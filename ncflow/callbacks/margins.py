@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 
-from ncflow.callbacks.schedule import begin_table, is_due
+from ncflow.callbacks.schedule import Scheduled, network_of
 from ncflow.checks import require
 from ncflow.measuring.features import extract
 from ncflow.metrics.margins import margins, weight_norm_product
@@ -19,7 +19,7 @@ _FIRST_STEPS = 24
 _LEVELS = [Fraction(level, len(MARGIN_QUANTILES) - 1) for level in range(len(MARGIN_QUANTILES))]
 
 
-class LogMargins(Callback):
+class LogMargins(Scheduled):
     """Write quantiles of the margins of all training samples before training, at chosen epochs and steps, at the end.
 
     A row a measurement (CBMM Memo 117, figures 3 to 5): the finished epochs and steps, rho and the number of samples,
@@ -37,19 +37,14 @@ class LogMargins(Callback):
 
     def __init__(self, path: Path, every_n_epochs: int, first_steps: int | None = None, batch_size: int = 1000) -> None:
         require(first_steps is None or first_steps >= 1, "first_steps", "null or at least 1", first_steps)
-        self.history = History(path, MARGIN_COLUMNS, owned=True)
-        self._saved_mark: dict[str, Any] | None = None
-        self.every_n_epochs, self.batch_size = every_n_epochs, batch_size
+        super().__init__(every_n_epochs, History(path, MARGIN_COLUMNS, owned=True), batch_size=batch_size)
         self.first_steps = [] if first_steps is None else _spread(first_steps)
         self._awaited: set[int] = set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget what an interrupted run wrote after its checkpoint; measure the model as initialised."""
-        starts = trainer.global_step == 0
+        """Also await the steps that are still to come."""
         self._awaited = {step for step in self.first_steps if step > trainer.global_step}
-        begin_table(self.history, starts, self._saved_mark)
-        if starts:
-            self._log(trainer, pl_module, 0)
+        super().on_train_start(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -57,31 +52,22 @@ class LogMargins(Callback):
         """Measure after an awaited step, but leave an epoch's last one to its end: a step has one row."""
         # Asked after every batch of the run: the set comes first, as it is empty after the first steps.
         if self._awaited and trainer.global_step in self._awaited and batch_idx + 1 < trainer.num_training_batches:
-            self._log(trainer, pl_module, trainer.current_epoch)
+            self.measure(trainer, pl_module, trainer.current_epoch)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure after every n-th epoch and after the last, and where an awaited step was an epoch's last."""
-        if is_due(trainer, self.every_n_epochs) or trainer.global_step in self._awaited:
-            self._log(trainer, pl_module, trainer.current_epoch + 1)
+    def _is_due(self, trainer: Trainer) -> bool:
+        return super()._is_due(trainer) or trainer.global_step in self._awaited  # which was the epoch's last step
 
-    def state_dict(self) -> dict[str, Any]:
-        """What is written."""
-        return {"history": self.history.mark}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take how far the table was from a checkpoint."""
-        self._saved_mark = state_dict["history"]
-
-    def _log(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+    def measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        """Write a row now."""
         # At once, as several batches can make up one step.
         self._awaited.discard(trainer.global_step)
-        network: Any = pl_module.network
-        loader = trainer.datamodule.measure_dataloaders(self.batch_size)["train"]  # type: ignore[attr-defined]
+        network, loader, table = network_of(pl_module), self.splits(trainer)["train"], self.history
+        assert table is not None
         values = torch.cat([margins(batch.logits, batch.labels) for batch in extract(network, loader)])
         rho = weight_norm_product(network).item()
         row = {"epoch": epoch, "step": trainer.global_step, "rho": rho, "samples": len(values)}
         found = zip(MARGIN_QUANTILES, quantiles(values, _LEVELS).tolist(), strict=True)
-        self.history.append([{**row, **dict(found)}])
+        table.append([{**row, **dict(found)}])
         histograms = {"train/margins": values, "train/normalized_margins": values / rho}
         for logger in trainer.loggers:
             log_histograms = getattr(logger, "log_histograms", None)

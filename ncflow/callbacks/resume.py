@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
-from ncflow.callbacks.schedule import is_due
+from ncflow.callbacks.schedule import Clock, is_due
 from ncflow.results import PROGRESS, write_json
 from ncflow.runtime.signals import Listener, StoppedBySignalError
 
@@ -32,7 +32,7 @@ class SaveForResume(Checkpoint):
         is_needed: Whether anything would go on from a checkpoint.
 
     Attributes:
-        seconds: Time spent in training, over all attempts.
+        clock: Of the time spent in training.
     """
 
     _SECONDS_BETWEEN_SAVES = 60.0
@@ -40,8 +40,8 @@ class SaveForResume(Checkpoint):
 
     def __init__(self, path: Path, every_n_epochs: int, is_needed: Callable[[], bool] = lambda: True) -> None:
         self.path, self.every_n_epochs, self.is_needed = path, every_n_epochs, is_needed
-        self.seconds = 0.0
-        self._ticked = self._saved = time.monotonic()
+        self.clock = Clock()
+        self._saved = time.monotonic()
         self._loaded: dict[str, Any] | None = None
         self._loss_sum: Tensor | None = None
         self._listener = Listener()
@@ -49,7 +49,8 @@ class SaveForResume(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; put the random states back where training goes on; listen for signals."""
-        self._ticked = self._saved = time.monotonic()
+        self.clock.start()
+        self._saved = time.monotonic()
         if self._loaded is not None:
             torch.set_rng_state(self._loaded["cpu"])
             if self._loaded["cuda"] and torch.cuda.is_available():
@@ -74,7 +75,7 @@ class SaveForResume(Checkpoint):
         asked = self._is_asked(trainer, at_epoch_end=True)
         if asked and not trainer.should_stop and finished < (trainer.max_epochs or 0):
             self._stop(trainer, finished, f"after epoch {finished} of {trainer.max_epochs}")
-        self._tick()
+        self.clock.look()
         if is_due(trainer, self.every_n_epochs) or self._on_any_rank(trainer, self._is_late()):
             self._save(trainer, finished)
 
@@ -100,21 +101,16 @@ class SaveForResume(Checkpoint):
         return time.monotonic() - self._saved > self._SECONDS_BETWEEN_SAVES
 
     def _stop(self, trainer: Trainer, finished: int, place: str) -> None:
-        self._tick()
+        self.clock.look()
         self._save(trainer, finished)
         raise StoppedBySignalError(self._listener.received or signal.SIGTERM, place)
-
-    def _tick(self) -> None:
-        now = time.monotonic()
-        self.seconds += now - self._ticked
-        self._ticked = now
 
     def _save(self, trainer: Trainer, finished_epochs: int) -> None:
         if not self.is_needed():
             return
         # First: what goes on from the checkpoint writes this file again, and so what a kill leaves of it.
         if trainer.is_global_zero:
-            state = {"epoch": finished_epochs, "epochs": trainer.max_epochs, "seconds": round(self.seconds, 3)}
+            state = {"epoch": finished_epochs, "epochs": trainer.max_epochs, "seconds": round(self.clock.seconds, 3)}
             write_json(self.path.parents[1] / PROGRESS, state)
         trainer.save_checkpoint(self.path)
         self._saved = time.monotonic()
@@ -122,8 +118,8 @@ class SaveForResume(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """Random states, time spent and, within an epoch, the sum of its losses."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"seconds": self.seconds, "cpu": torch.get_rng_state(), "cuda": cuda, "loss_sum": self._loss_sum}
+        return {"seconds": self.clock.seconds, "cpu": torch.get_rng_state(), "cuda": cuda, "loss_sum": self._loss_sum}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the time spent and remember the rest for the start of training."""
-        self.seconds, self._loaded = state_dict["seconds"], state_dict
+        self.clock.seconds, self._loaded = state_dict["seconds"], state_dict

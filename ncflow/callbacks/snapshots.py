@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from ncflow.callbacks.schedule import is_due
+from ncflow.callbacks.schedule import Scheduled, network_of
 from ncflow.checks import require
 from ncflow.measuring.features import LAST, extract
 from ncflow.models.network import find_classifier
@@ -19,7 +19,7 @@ from ncflow.results import SNAPSHOTS, write_atomically
 _MOST_INPUTS = 3
 
 
-class SnapshotFeatures(Callback):
+class SnapshotFeatures(Scheduled):
     """Write the last-layer features of some training samples, the class means and the classifier's weights.
 
     A file an epoch, ``snapshots/epoch_00005.npz``: ``features`` (n, d), their ``labels`` (n,), the ``means`` (C, d)
@@ -36,26 +36,13 @@ class SnapshotFeatures(Callback):
 
     def __init__(self, folder: Path, every_n_epochs: int, samples: int, batch_size: int = 1000) -> None:
         require(samples >= 1, "snapshot_samples", "at least 1", samples)
-        self.folder, self.every_n_epochs = folder / SNAPSHOTS, every_n_epochs
-        self.samples, self.batch_size = samples, batch_size
+        super().__init__(every_n_epochs, batch_size=batch_size)
+        self.folder, self.samples = folder / SNAPSHOTS, samples
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the model as initialised.
-
-        What an interrupted run kept after its checkpoint is written again on the way, and not read until then.
-        """
-        if trainer.global_step == 0:
-            self._keep(trainer, pl_module, 0)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep every n-th epoch and the last."""
-        if is_due(trainer, self.every_n_epochs):
-            self._keep(trainer, pl_module, trainer.current_epoch + 1)
-
-    def _keep(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
-        network: Any = pl_module.network
+    def measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        """Write a file now; what an interrupted run wrote after its checkpoint is written again on the way."""
+        network, loader = network_of(pl_module), self.splits(trainer)["train"]
         _, head = find_classifier(network)
-        loader = trainer.datamodule.measure_dataloaders(self.batch_size)["train"]  # type: ignore[attr-defined]
         sums = torch.zeros(head.out_features, head.in_features, dtype=torch.float64)
         counts = torch.zeros(head.out_features, dtype=torch.float64)
         kept: list[Tensor] = []

@@ -6,7 +6,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -14,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ncflow.results import Status
-from ncflow.sweeps.status import RunState, Survey, survey, total_seconds_left
+from ncflow.results import Report, Status
+from ncflow.sweeps.status import Survey, survey, total_seconds_left
 
 _STYLES: dict[str, str] = {
     Status.DONE: "green",
@@ -26,6 +25,9 @@ _STYLES: dict[str, str] = {
     Status.DIVERGED: "red",
     Status.UNREADABLE: "red",
 }
+SHOWN: tuple[str, ...] = ("folder", "status", "name", "experiment", "run_id", "epoch", "epochs", "seconds")
+SHOWN += ("accuracy", "intra_min", "job", "log", "reason", "seconds_left")
+"""What other programs get of a run: attributes of :class:`ncflow.results.Report`."""
 _MANY = 40  # above it only what is not done is listed
 _LONGEST_ERROR = 500  # some errors list every weight of a model; the whole message is in the log
 _PIPE_WIDTH = 1000  # wider than any row: what another program reads must not be cut
@@ -74,19 +76,19 @@ def render(found: Survey, show_all: bool = False) -> Group:
     return Group(*lines, *([Text()] if troubles else []), *troubles)
 
 
-def _headline(runs: Sequence[RunState]) -> str:
+def _headline(runs: Sequence[Report]) -> str:
     left = total_seconds_left(runs)
     plural = "" if len(runs) == 1 else "s"
     return f"{len(runs)} run{plural}: {_counts(runs)}" + ("" if left is None else f"; about {duration(left)} left")
 
 
-def _counts(runs: Sequence[RunState]) -> str:
+def _counts(runs: Sequence[Report]) -> str:
     counts = Counter(run.status for run in runs)
     order = [*(status for status in _STYLES if counts[status]), *sorted(counts.keys() - _STYLES.keys())]
     return ", ".join(f"{counts[status]} {_plain(status)}" for status in order)
 
 
-def _labels(runs: Sequence[RunState]) -> dict[str, str]:
+def _labels(runs: Sequence[Report]) -> dict[str, str]:
     """What each folder's run is called: its name or, where another of its experiment has it too, its folder's."""
     shared = Counter((run.experiment, run.name) for run in runs)
     return {
@@ -94,7 +96,7 @@ def _labels(runs: Sequence[RunState]) -> dict[str, str]:
     }
 
 
-def _table(runs: Sequence[RunState], labels: Mapping[str, str]) -> Table:
+def _table(runs: Sequence[Report], labels: Mapping[str, str]) -> Table:
     """A row a run; columns in which no run has anything are left out."""
     shown = {
         "epoch": [_epochs(run) for run in runs],
@@ -117,7 +119,7 @@ def _table(runs: Sequence[RunState], labels: Mapping[str, str]) -> Table:
     return table
 
 
-def _epochs(run: RunState) -> str:
+def _epochs(run: Report) -> str:
     return "" if run.epochs is None else f"{'-' if run.epoch is None else run.epoch}/{run.epochs}"
 
 
@@ -125,7 +127,7 @@ def _measure(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _trouble(run: RunState, label: str) -> str:
+def _trouble(run: Report, label: str) -> str:
     """The line on a run that somebody has to look at."""
     words = _plain(run.error or run.reason or "")
     words = words if len(words) <= _LONGEST_ERROR else f"{words[:_LONGEST_ERROR]} ..."
@@ -137,9 +139,10 @@ def _plain(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
 
 
-def as_json(runs: Sequence[RunState]) -> str:
-    """A list with an object a run: the fields of :class:`RunState` and ``seconds_left``."""
-    return json.dumps([{**asdict(run), "seconds_left": run.seconds_left} for run in runs], indent=1)
+def as_json(runs: Sequence[Report]) -> str:
+    """A list with an object a run, of :data:`SHOWN` and ``error``."""
+    found = [{**{name: getattr(run, name) for name in SHOWN}, "error": run.error or None} for run in runs]
+    return json.dumps(found, indent=1)
 
 
 def surveys(folders: Sequence[Path | str], seconds: float) -> Iterator[Survey]:

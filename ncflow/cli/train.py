@@ -122,18 +122,12 @@ def _run(cfg: DictConfig, folder: RunFolder) -> Report:
         try:
             from ncflow.training.fit import fit
 
-            outcome = fit(cfg, folder.path, folder.described, _prepared.pop(folder.run_id, None))
-            result = outcome.result(folder.described)
-            folder.finish(result)
-            report = Report(outcome.status, str(folder.path), values=result)
+            report = fit(cfg, folder, _prepared.pop(folder.run_id, None))
             log.debug("%s", line_of(report))  # for the log: the console gets it from the task
             return report
         except StoppedBySignalError as stop:
-            log.info("interrupted: %s: %s", folder.path.name, stop)
-            raise SystemExit(128 + stop.signum) from None
+            raise stop.told(folder.path.name) from None
         except (Exception, SystemExit) as error:
-            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes an exit of Ctrl-C
-                raise KeyboardInterrupt from None
             log.debug("%s", traceback.format_exc())
             line = one_line(error)
             folder.fail(line)
@@ -144,7 +138,7 @@ def _follow(cfg: DictConfig, folder: RunFolder) -> Report:
     from ncflow.training.fit import fit
 
     try:
-        return Report(fit(cfg, folder.path, folder.described).status, str(folder.path))
+        return fit(cfg, folder)
     except StoppedBySignalError:
         raise SystemExit(0) from None  # the first process says so; an error here would end it before it can
 

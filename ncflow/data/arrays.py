@@ -55,7 +55,7 @@ class Arrays(InMemoryData):
         require(num_classes >= 2, "path", "a file with at least two classes in y", f"{num_classes} class")
         return train, test, num_classes
 
-    def _read(self) -> dict[str, NDArray]:
+    def _read(self) -> dict[str, NDArray[Any]]:
         single = self.path.open("rb").read(6) == b"\x93NUMPY"
         require(not single, "path", "an .npz file, not a single array", str(self.path))
         try:
@@ -74,14 +74,14 @@ class Arrays(InMemoryData):
             rule = f"a readable .npz file of plain arrays ({reason})"
             raise ArgumentError(f"path must be {rule}, found {str(self.path)!r}") from error
 
-    def _check_labels(self, arrays: dict[str, NDArray], name: str, count: int, of_what: str) -> None:
+    def _check_labels(self, arrays: dict[str, NDArray[Any]], name: str, count: int, of_what: str) -> None:
         """Refuse a label without end: every class up to the largest gets a row of the classifier and of the means."""
         if name in arrays and len(arrays[name]):
             largest = int(arrays[name].max())
             rule = f"a file whose {name} has labels less than {count}, the number of {of_what}"
             require(largest < count, "path", rule, f"label {largest}")
 
-    def _split(self, arrays: dict[str, NDArray], inputs: str, labels: str) -> Split:
+    def _split(self, arrays: dict[str, NDArray[Any]], inputs: str, labels: str) -> Split:
         missing = [name for name in (inputs, labels) if name not in arrays]
         require(not missing, "path", f"a file with arrays {inputs} and {labels}", f"{self.path} without {missing}")
         X, y = arrays[inputs], arrays[labels]

@@ -106,7 +106,7 @@ class ImageNet32(ByteImages):
         require(fit, "data_dir", rule, f"{mean.dtype} of shape {mean.shape}")
         return torch.from_numpy(mean.astype(np.float32)).reshape(_SHAPE)
 
-    def _array(self, content: dict[str, Any], key: str, name: str) -> NDArray:
+    def _array(self, content: dict[str, Any], key: str, name: str) -> NDArray[Any]:
         require(key in content, "data_dir", f"a folder whose {name} has {key!r}", sorted(map(str, content))[:5])
         try:
             return np.asarray(content[key])

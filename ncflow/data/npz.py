@@ -4,7 +4,7 @@ import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def read_headers(path: Path, names: Sequence[str]) -> dict[str, Header]:
         return found
 
 
-def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray]:
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The arrays of a file whose headers were checked; none is unpickled."""
     with zipfile.ZipFile(path) as archive:
         arrays = {}

@@ -52,7 +52,7 @@ class _Array:
         raw = self._given[0]
         return len(raw) if isinstance(raw, str) else memoryview(raw).nbytes
 
-    def value(self) -> NDArray:
+    def value(self) -> NDArray[Any]:
         """The array, made only now: a pickle may ask for thousands over one content."""
         raw, dtype, shape, order = self._given
         # Python 2 has bytes in its text; a bytearray, because an array over bytes could not be written to.

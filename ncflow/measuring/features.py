@@ -100,9 +100,11 @@ def extract(
 
     modules = dict(model.named_modules())
     handles = [head.register_forward_hook(head_hook)]
-    for name in layers:
-        if name != LAST:
-            handles.append(modules[name].register_forward_hook(lambda m, a, out, name=name: keep(name, out)))
+    handles += [
+        modules[name].register_forward_hook(lambda m, a, out, name=name: keep(name, out))
+        for name in layers
+        if name != LAST
+    ]
     try:
         with frozen(model):
             for batch in loader:

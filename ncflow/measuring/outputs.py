@@ -78,7 +78,7 @@ class Outputs:
         loss, cross_entropy, correct, count = _over_ranks(self.sums)
         return {"loss": loss / count, "cross_entropy": cross_entropy / count, "accuracy": correct / count}
 
-    def quasi_interpolation(self, head: nn.Linear, means: Tensor | None, decay: float) -> dict[str, Tensor]:
+    def quasi_measures(self, head: nn.Linear, means: Tensor | None, decay: float) -> dict[str, Tensor]:
         """Under the square loss e, its spread, and the residuals of eq. 33 and 34 (CBMM Memo 117).
 
         The residuals are NaN without decay or where a class is missing.

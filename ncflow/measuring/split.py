@@ -94,7 +94,7 @@ def conclude(
             values[LAST] |= outputs.compute()
             values[LAST]["gamma_norm"] = _gamma_norm(last_norm)
             values[LAST] |= _norms(network, values[LAST])
-            values[LAST] |= outputs.quasi_interpolation(head, means, weight_decay)
+            values[LAST] |= outputs.quasi_measures(head, means, weight_decay)
     measured = {name: _floats(measures) for name, measures in values.items()}
     if LAST in measured:
         offset = getattr(last_norm, "bias", None) is not None

@@ -65,7 +65,7 @@ class Geometry:
         present: Classes with a sample, (C,), bool.
         means: mu_c, (C, d); 0 for an absent class.
         mean_of_means: mu_G, (d,): the mean over present classes.
-        centre: h_G of the cosine family, (d,).
+        center: h_G of the cosine family, (d,).
         centred: M, (K, d): mu_c - mu_G of the present classes; exactly 0 where only rounding is left.
         gram: G = M M^T, (K, K).
         eigenvalues: Of G, ascending, (K,); those that are 0 by rounding, and the one that is 0 by the centring, are 0.
@@ -76,7 +76,7 @@ class Geometry:
     present: Tensor
     means: Tensor
     mean_of_means: Tensor
-    centre: Tensor
+    center: Tensor
     centred: Tensor
     gram: Tensor
     eigenvalues: Tensor
@@ -146,7 +146,7 @@ def geometry(first: FirstSums, center: str) -> Geometry:
     present = first.counts > 0
     means = first.sums / first.counts.clamp(min=1)[:, None]
     mean_of_means = means[present].mean(0)
-    centres = {
+    centers = {
         "samples": first.sums.sum(0) / first.counts.sum(),
         "classes": mean_of_means,
         "none": torch.zeros_like(mean_of_means),
@@ -163,7 +163,7 @@ def geometry(first: FirstSums, center: str) -> Geometry:
     else:
         eigenvalues, eigenvectors = torch.full_like(gram[0], torch.nan), torch.full_like(gram, torch.nan)
     return Geometry(
-        first.counts, present, means, mean_of_means, centres[center], centred, gram, eigenvalues, eigenvectors
+        first.counts, present, means, mean_of_means, centers[center], centred, gram, eigenvalues, eigenvectors
     )
 
 
@@ -200,8 +200,8 @@ class Around(NamedTuple):
         by_products, whitening = means.whitening
         return cls(
             means.means,
-            means.means - means.centre,
-            ROUNDING * EPSILON * torch.linalg.vector_norm(means.centre),
+            means.means - means.center,
+            ROUNDING * EPSILON * torch.linalg.vector_norm(means.center),
             means.centred,
             by_products,
             whitening,

@@ -245,10 +245,10 @@ class NeuralCollapse(Metric):
 
     def sync(
         self,
-        dist_sync_fn: Callable | None = None,
+        dist_sync_fn: Callable[..., Any] | None = None,
         process_group: Any | None = None,
         should_sync: bool = True,
-        distributed_available: Callable | None = None,
+        distributed_available: Callable[..., Any] | None = None,
     ) -> None:
         """From here to :meth:`unsync`, sums are over all ranks. The states themselves, features above all, stay."""
         available = distributed_available or self.distributed_available_fn

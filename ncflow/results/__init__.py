@@ -19,9 +19,7 @@ from ncflow.results.files import (
     write_json,
 )
 from ncflow.results.folder import (
-    FINAL,
     RunFolder,
-    Status,
     is_final,
     is_locked,
     lock,
@@ -39,6 +37,7 @@ from ncflow.results.history import (
     final_measures,
 )
 from ncflow.results.readable import describe, one_line, why_no_file
+from ncflow.results.report import FINAL, Report, Status
 from ncflow.results.snapshots import Snapshot, load_snapshots, snapshot_epoch
 from ncflow.results.tables import load_history, load_margins, load_runs
 
@@ -60,6 +59,7 @@ __all__ = [
     "RUN",
     "SNAPSHOTS",
     "History",
+    "Report",
     "RunFolder",
     "Snapshot",
     "Status",

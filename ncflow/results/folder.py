@@ -7,7 +7,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -30,33 +29,7 @@ from ncflow.results.files import (
     write_atomically,
     write_json,
 )
-
-
-class Status(StrEnum):
-    """Where a run stands, or what a command made of it."""
-
-    DONE = "done"
-    DIVERGED = "diverged"
-    FAILED = "failed"
-    RUNNING = "running"
-    INTERRUPTED = "interrupted"
-    PENDING = "pending"
-    """Submitted, and not begun."""
-    UNREADABLE = "unreadable"
-    """Its files are somebody else's that we may not read, or damaged."""
-    SKIPPED = "skipped"
-    """Finished before the command was given."""
-    ELSEWHERE = "elsewhere"
-    """Another process is at work on it."""
-    REFUSED = "refused"
-    """Its config or its folder was refused before it began."""
-    SUBMITTED = "submitted"
-    """Handed to SLURM by this command."""
-
-
-FINAL = (Status.DONE, Status.DIVERGED)
-"""With one of these in its result a run is finished; every other one is tried again."""
-
+from ncflow.results.report import FINAL, Report, Status, as_word
 
 _RUN_NAME = re.compile("-([0-9a-f]{8})$")
 
@@ -163,6 +136,28 @@ class RunFolder:
         """Say that the run is finished; the last file that it writes."""
         write_json(self.path / RESULT, result)
 
+    def has_begun(self) -> bool:
+        """Whether the run was begun."""
+        return read_json(self.path / RUN) is not None
+
+    def ended(self, since: float, killed: bool) -> Report | None:
+        """What became of the run if its process is gone without a word; None if it is to be tried again.
+
+        Args:
+            since: When it was begun at the earliest: a failure from before does not count.
+            killed: Whether the run was by itself when its process ended, so that there is no doubt whose it was.
+        """
+        path, result, started = str(self.path), self.finished(), read_json(self.path / RUN) or {}
+        if result is not None:
+            return Report(str(result["status"]), path, values=result)
+        if started.get("status") == Status.FAILED and (self.path / RUN).stat().st_mtime >= since:
+            return Report(Status.FAILED, path, str(started.get("error")))
+        if killed:
+            line = "its process was killed, as the system does when memory runs out"
+            self.fail(line)
+            return Report(Status.FAILED, path, line)
+        return None
+
     def note(self, text: str) -> None:
         """Add text to the run's log, where that can be written."""
         with suppress(OSError):
@@ -264,21 +259,24 @@ def stored(store: Path, depth: int = 3) -> dict[str, list[Path]]:
     return dict(found)
 
 
-def status_of(folder: Path) -> tuple[str, dict[str, Any]]:
-    """A run's status and what it left: its result where it is done, else what it started or was submitted with."""
+def status_of(folder: Path) -> Report:
+    """Where a run stands, and what it left: its result if it is done, else what it began or was submitted with."""
     result = _result(folder)
     locked = result is None and is_locked(folder)
     if result is None and not locked:
         result = _result(folder)  # it may have ended between the two looks
     if result is not None:
-        return result["status"], result
+        return Report(result["status"], str(folder), values=result)
     started, submitted = read_json(folder / RUN), read_json(folder / JOB)
     if locked:
-        return Status.RUNNING, started or submitted or {}
+        return Report(Status.RUNNING, str(folder), values=started or submitted or {})
     if started is None and submitted is not None:
-        return Status.PENDING, submitted
+        return Report(Status.PENDING, str(folder), values=submitted)
     started = started or {}
-    return (Status.FAILED if started.get("status") == Status.FAILED else Status.INTERRUPTED), started
+    if started.get("status") != Status.FAILED:
+        return Report(Status.INTERRUPTED, str(folder), values=started)
+    error = as_word(started.get("error")) or "no error was recorded"
+    return Report(Status.FAILED, str(folder), error, started)
 
 
 def _result(folder: Path) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ncflow.results.files import JOB, RESULT, RUN
-from ncflow.results.folder import Status
+from ncflow.results.report import Status
 
 if TYPE_CHECKING:
     import pandas as pd

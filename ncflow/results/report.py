@@ -1,25 +1,148 @@
-"""What became of the runs that a command was asked for: a line each, and the failed ones again at the end."""
+"""What is known of a run, and what a command says of the runs that it was asked for."""
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ncflow.results import LOG, RUN, RunFolder, Status, read_json
+from ncflow.results.files import LOG
 
 log = logging.getLogger(__name__)
 
 
+class Status(StrEnum):
+    """Where a run stands, or what a command made of it."""
+
+    DONE = "done"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    PENDING = "pending"
+    """Submitted, and not begun."""
+    UNREADABLE = "unreadable"
+    """Its files are somebody else's that we may not read, or damaged."""
+    SKIPPED = "skipped"
+    """Finished before the command was given."""
+    ELSEWHERE = "elsewhere"
+    """Another process is at work on it."""
+    REFUSED = "refused"
+    """Its config or its folder was refused before it began."""
+    SUBMITTED = "submitted"
+    """Handed to SLURM by this command."""
+
+
+FINAL = (Status.DONE, Status.DIVERGED)
+"""With one of these in its result a run is finished; every other one is tried again."""
+
+
+_LARGEST_NUMBER = 2**53  # what is larger is not of ours, and could not be calculated with
+
+
 @dataclass(frozen=True)
 class Report:
-    """What became of one run: its status, its folder, the error's line where it failed, its result where it has one."""
+    """What is known of one run. What is not known, or is not what ncflow writes, is None.
+
+    Attributes:
+        status: Where it stands, or what a command made of it.
+        folder: Its folder.
+        error: Why it failed.
+        values: Its result if it has one, else what it began or was submitted with.
+        progress: How far training is, of a run that was looked at for that.
+        job: Its latest SLURM job.
+        log: The log of that job; of a failed run its own log if it has one.
+        reason: Why its job waits, a state of its job that needs attention, or what became of its job.
+    """
 
     status: str
     folder: str
     error: str = ""
-    values: dict[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    job: str | None = None
+    log: str | None = None
+    reason: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name, or that of its folder."""
+        return as_word(self.values.get("name")) or Path(self.folder).name
+
+    @property
+    def experiment(self) -> str:
+        """Its experiment, or the name of the folder that its own is in."""
+        return as_word(self.values.get("experiment")) or Path(self.folder).absolute().parent.name
+
+    @property
+    def run_id(self) -> str | None:
+        """Its identity."""
+        return as_word(self.values.get("run_id"))
+
+    @property
+    def epochs(self) -> int | None:
+        """Epochs in all."""
+        return _count(self.progress.get("epochs")) or _count(self.values.get("epochs"))
+
+    @property
+    def epoch(self) -> int | None:
+        """Finished epochs."""
+        if self.status == Status.DONE:
+            return self.epochs
+        return _count(self.progress.get("epoch", 0 if self.status == Status.PENDING else None))
+
+    @property
+    def seconds(self) -> float | None:
+        """Training seconds so far, over all attempts."""
+        return _number(self.values.get("seconds")) or _number(self.progress.get("seconds"))
+
+    @property
+    def accuracy(self) -> float | None:
+        """Final training accuracy."""
+        return _number(self.values.get("train/accuracy"))
+
+    @property
+    def intra_min(self) -> float | None:
+        """Final worst mean cosine within a class of the training split."""
+        return _number(self.values.get("train/intra_min"))
+
+    @property
+    def seconds_per_epoch(self) -> float | None:
+        """Mean time of an epoch so far, None before the first has ended."""
+        return self.seconds / self.epoch if self.seconds and self.seconds > 0 and self.epoch else None
+
+    @property
+    def epochs_left(self) -> int | None:
+        """Epochs that are not finished."""
+        return None if self.epochs is None else max(0, self.epochs - (self.epoch or 0))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of a running run: its mean time of an epoch so far, times the epochs that are left."""
+        if self.status != Status.RUNNING or self.seconds_per_epoch is None or self.epochs_left is None:
+            return None
+        return self.seconds_per_epoch * self.epochs_left
+
+
+def as_word(value: Any) -> str | None:
+    """A value that is text, else None."""
+    return value if isinstance(value, str) and value else None
+
+
+def as_job(value: Any) -> str | None:
+    """A value that is the id of a SLURM job, else None."""
+    return str(value) if _count(value) is not None else as_word(value)
+
+
+def _number(value: Any) -> float | None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and _number(value) is not None and value >= 0 else None
 
 
 def line_of(report: Report) -> str:
@@ -40,31 +163,6 @@ def line_of(report: Report) -> str:
 def say(report: Report, hidden: bool = False) -> None:
     """Leave a run's line on the console, unless it is to be hidden there: what failed is listed at the end."""
     log.log(logging.DEBUG if hidden else logging.INFO, "%s", line_of(report))
-
-
-def ended(folder: RunFolder, since: float, killed: bool) -> Report | None:
-    """What became of a run whose process is gone without a word; None where it is to be tried again.
-
-    Args:
-        folder: The run's folder.
-        since: When it was begun at the earliest: a failure from before does not count.
-        killed: Whether the run was by itself when its process ended, so that there is no doubt whose it was.
-    """
-    path, result, started = str(folder.path), folder.finished(), read_json(folder.path / RUN) or {}
-    if result is not None:
-        return Report(str(result["status"]), path, values=result)
-    if started.get("status") == Status.FAILED and (folder.path / RUN).stat().st_mtime >= since:
-        return Report(Status.FAILED, path, str(started.get("error")))
-    if killed:
-        line = "its process was killed, as the system does when memory runs out"
-        folder.fail(line)
-        return Report(Status.FAILED, path, line)
-    return None
-
-
-def began(folder: RunFolder) -> bool:
-    """Whether a run that is not at its end was begun."""
-    return read_json(folder.path / RUN) is not None
 
 
 def finish(reports: Sequence[Report]) -> int:

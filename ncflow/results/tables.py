@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ncflow.results.files import HISTORY, MARGINS
-from ncflow.results.folder import Status, run_folders, status_of
+from ncflow.results.folder import run_folders, status_of
 from ncflow.results.history import COLUMNS, MARGIN_COLUMNS
 from ncflow.results.readable import UnreadableError, describe, leave_out, read_table, why_unreadable
+from ncflow.results.report import Status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,16 +38,14 @@ def load_runs(*folders: Path | str) -> "pd.DataFrame":
 
 def _row(folder: Path) -> dict[str, Any]:
     why = why_unreadable(folder)
-    status, values = "", dict[str, Any]()
     if why is None:
         try:
-            status, values = status_of(folder)
+            run = status_of(folder)
+            config = {name: value for name, value in run.values.items() if name not in _OF_THE_JOB}
+            return {**config, "status": run.status, "folder": run.folder}
         except OSError as error:
             why = describe(error)
-    if why is not None:
-        return {"status": str(Status.UNREADABLE), "folder": str(folder), "error": why}
-    config = {name: value for name, value in values.items() if name not in _OF_THE_JOB}
-    return {**config, "status": status, "folder": str(folder)}
+    return {"status": str(Status.UNREADABLE), "folder": str(folder), "error": why}
 
 
 def load_history(*folders: Path | str) -> "pd.DataFrame":
@@ -94,6 +93,6 @@ def _load_tables(
 def _identity(folder: Path) -> str | None:
     """A run's id, None where its files do not say."""
     try:
-        return None if why_unreadable(folder) is not None else status_of(folder)[1].get("run_id")
+        return None if why_unreadable(folder) is not None else status_of(folder).values.get("run_id")
     except OSError:
         return None

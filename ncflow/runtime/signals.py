@@ -1,10 +1,13 @@
 """End a run at the next batch when a signal asks for it: SLURM before a time-out or a preemption, or a plain kill."""
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 # SIGUSR1 and SIGUSR2 are what batch jobs ask SLURM for ahead of a time-out; preemption and `kill` send SIGTERM.
 _NAMES = ("SIGTERM", "SIGUSR1", "SIGUSR2")
@@ -21,6 +24,11 @@ class StoppedBySignalError(RuntimeError):
     def __init__(self, signum: int, place: str) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name} {place}, the same command goes on from there")
         self.signum = signum
+
+    def told(self, name: str) -> SystemExit:
+        """Say what was interrupted; return the exit that comes of it."""
+        log.info("interrupted: %s: %s", name, self)
+        return SystemExit(128 + self.signum)
 
 
 class Listener:

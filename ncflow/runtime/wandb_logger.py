@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ncflow.results import RESULT, Status, read_json, write_json

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from ncflow.config.build import check_types
 from ncflow.config.identity import describe, experiment_name
 from ncflow.config.schema import ConfigError
-from ncflow.results import JOB, Status, status_of, write_json
+from ncflow.results import FINAL, JOB, Status, status_of, write_json
 from ncflow.results.report import Report
 from ncflow.sweeps.squeue import QueueError, ask_squeue, is_alive
 from ncflow.sweeps.status import read_state
@@ -25,7 +25,7 @@ _SUBMITIT_LAST_MINUTES = 10
 
 
 @dataclass
-class Options:
+class SlurmOptions:
     """The options of ``conf/hydra/launcher/slurm.yaml``. Those that are not described here are passed to sbatch.
 
     Args:
@@ -74,13 +74,13 @@ def check(options: Mapping[str, Any], runs: Sequence[DictConfig]) -> None:
     """Refuse a request that SLURM or the runs would trip over, before anything is submitted.
 
     Args:
-        options: The config group ``hydra.launcher``, as :class:`Options` has it.
+        options: The config group ``hydra.launcher``, as :class:`SlurmOptions` has it.
         runs: The configs of the runs.
 
     Raises:
         ConfigError: Naming the option, the rule and the value found.
     """
-    check_types("hydra.launcher", Options, options)
+    check_types("hydra.launcher", SlurmOptions, options)
     for least, names in enumerate((_AT_LEAST_0, _AT_LEAST_1)):
         for name in names:
             if options[name] is not None and options[name] < least:
@@ -153,13 +153,11 @@ def _results(job: Any) -> list[Path]:
 
 def outcome(folder: Path, job: Any) -> Report:
     """What became of a run whose job has ended; a task that failed, or ended without a word, makes it a failed one."""
-    status, values = status_of(folder)
+    run = status_of(folder)
     errors = [job.task(number).exception() for number, path in enumerate(_results(job)) if path.exists()]
     failed = [_last_error(str(error)) for error in errors if error is not None]
-    if status in (Status.DONE, Status.DIVERGED) and not failed and len(errors) == job.num_tasks:
-        return Report(status, str(folder), values=values)
-    if status == Status.FAILED:
-        return Report(Status.FAILED, str(folder), str(values.get("error")))
+    if (run.status in FINAL and not failed and len(errors) == job.num_tasks) or run.status == Status.FAILED:
+        return run
     line = failed[0] if failed else "it was cancelled, killed or ran out of time or memory"
     return Report(
         Status.FAILED, str(folder), f"SLURM job {job.job_id} did not end well: {line}; its log: {job.paths.stderr}"
@@ -172,7 +170,7 @@ def _last_error(text: str) -> str:
     return found[-1] if found else "a task failed"
 
 
-def summary(jobs: Sequence[Any], queued: int, folder: Path) -> str:
+def submitted_in_words(jobs: Sequence[Any], queued: int, folder: Path) -> str:
     """One line about what was submitted."""
     ids = sorted({job.job_id.split("_")[0] for job in jobs})
     parts = [f"submitted {len(jobs)} runs as SLURM job {', '.join(ids)}"] if jobs else []

@@ -6,135 +6,48 @@ the folders.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ncflow.results import JOB, LOG, PROGRESS, RESULT, RUN, Status, read_json, run_folders, status_of, why_no_file
+from ncflow.results.report import Report, as_job, as_word
 from ncflow.sweeps.squeue import WAITING_STATES, WORKING_STATES, Job, QueueError, ask_squeue
 
 _UNFINISHED = (Status.FAILED, Status.RUNNING, Status.PENDING, Status.INTERRUPTED, Status.UNREADABLE)
 _NO_REASON = ("", "None", "(null)")
-_LARGEST_NUMBER = 2**53  # what is larger is not of ours, and could not be calculated with
-
-
-@dataclass(frozen=True)
-class RunState:
-    """Where a run stands. What is not known is None.
-
-    Args:
-        folder: The run's folder.
-        status: ``done``, ``diverged``, ``failed``, ``running``, ``pending``, ``interrupted`` or ``unreadable``.
-        name: Its name, or that of its folder.
-        experiment: Its experiment, or the name of the folder that its own is in.
-        run_id: Its identity.
-        epoch: Finished epochs.
-        epochs: Epochs in all.
-        seconds: Training seconds so far, over all attempts.
-        accuracy: Final training accuracy.
-        intra_min: Final worst mean cosine within a class of the training split.
-        job: Its latest SLURM job.
-        log: The log of that job; of a failed run its own log where it has one.
-        error: Why it failed.
-        reason: Why its job waits, a state of its job that needs attention, or what became of its job.
-    """
-
-    folder: str
-    status: str
-    name: str
-    experiment: str
-    run_id: str | None = None
-    epoch: int | None = None
-    epochs: int | None = None
-    seconds: float | None = None
-    accuracy: float | None = None
-    intra_min: float | None = None
-    job: str | None = None
-    log: str | None = None
-    error: str | None = None
-    reason: str | None = None
-
-    @property
-    def seconds_per_epoch(self) -> float | None:
-        """Mean time of an epoch so far, None before the first has ended."""
-        return self.seconds / self.epoch if self.seconds and self.seconds > 0 and self.epoch else None
-
-    @property
-    def epochs_left(self) -> int | None:
-        """Epochs that are not finished."""
-        return None if self.epochs is None else max(0, self.epochs - (self.epoch or 0))
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Of a running run: its mean time of an epoch so far, times the epochs that are left."""
-        if self.status != Status.RUNNING or self.seconds_per_epoch is None or self.epochs_left is None:
-            return None
-        return self.seconds_per_epoch * self.epochs_left
 
 
 class Survey(NamedTuple):
     """The runs below some folders at a moment, and why SLURM was not heard where it should have been."""
 
-    runs: list[RunState]
+    runs: list[Report]
     complaint: str | None
 
 
-def read_state(folder: Path) -> RunState:
+def read_state(folder: Path) -> Report:
     """Where the run in a folder stands, by its files alone."""
     try:
         for name in (RESULT, RUN, JOB, PROGRESS):
             irregular = why_no_file(folder / name)
             if irregular is not None:
                 return _unreadable(folder, irregular)
-        status, values = status_of(folder)
+        run = status_of(folder)
         progress, submitted = read_json(folder / PROGRESS) or {}, read_json(folder / JOB) or {}
         has_own_log = (folder / LOG).exists()
     except OSError as error:
         return _unreadable(folder, f"{type(error).__name__}: {error}")
-    failed = status == Status.FAILED
-    job_log = _word(submitted.get("log"))
-    epochs = _count(progress.get("epochs")) or _count(values.get("epochs"))
-    return RunState(
-        folder=str(folder),
-        status=status,
-        name=_word(values.get("name")) or folder.name,
-        experiment=_word(values.get("experiment")) or folder.absolute().parent.name,
-        run_id=_word(values.get("run_id")),
-        epoch=epochs
-        if status == Status.DONE
-        else _count(progress.get("epoch", 0 if status == Status.PENDING else None)),
-        epochs=epochs,
-        seconds=_number(values.get("seconds")) or _number(progress.get("seconds")),
-        accuracy=_number(values.get("train/accuracy")),
-        intra_min=_number(values.get("train/intra_min")),
-        job=_job(submitted.get("job")),
-        log=str(folder / LOG) if failed and (has_own_log or job_log is None) else job_log,
-        error=(_word(values.get("error")) or "no error was recorded") if failed else None,
-    )
+    job_log = as_word(submitted.get("log"))
+    own_log = run.status == Status.FAILED and (has_own_log or job_log is None)
+    log = str(folder / LOG) if own_log else job_log
+    return replace(run, progress=progress, job=as_job(submitted.get("job")), log=log)
 
 
-def _unreadable(folder: Path, why: str) -> RunState:
-    return RunState(str(folder), Status.UNREADABLE, folder.name, folder.absolute().parent.name, error=why)
+def _unreadable(folder: Path, why: str) -> Report:
+    return Report(Status.UNREADABLE, str(folder), why)
 
 
-def _word(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _number(value: Any) -> float | None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER else None
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and _number(value) is not None and value >= 0 else None
-
-
-def _job(value: Any) -> str | None:
-    return str(value) if _count(value) is not None else _word(value)
-
-
-def merge(run: RunState, jobs: Mapping[str, Job]) -> RunState:
+def merge(run: Report, jobs: Mapping[str, Job]) -> Report:
     """What the files say of a run and what SLURM says of its job, put together.
 
     A result and a lock that is seen are beyond doubt. Else a waiting job makes the run pending, also one that failed
@@ -149,7 +62,7 @@ def merge(run: RunState, jobs: Mapping[str, Job]) -> RunState:
         return run
     job = jobs.get(run.job)
     if job is not None and job.state in WAITING_STATES:
-        return replace(run, status=Status.PENDING, error=None, reason=None if job.reason in _NO_REASON else job.reason)
+        return replace(run, status=Status.PENDING, error="", reason=None if job.reason in _NO_REASON else job.reason)
     if run.status == Status.FAILED:
         return run
     if job is not None and job.state in WORKING_STATES:
@@ -181,7 +94,7 @@ def survey(folders: Sequence[Path | str]) -> Survey:
     return Survey([_unless_it_ended(merge(run, jobs)) for run in runs], None)
 
 
-def _unless_it_ended(run: RunState) -> RunState:
+def _unless_it_ended(run: Report) -> Report:
     """A run whose job is gone may have ended after the look at its folder."""
     if run.status != Status.INTERRUPTED or run.reason is None:
         return run
@@ -189,7 +102,7 @@ def _unless_it_ended(run: RunState) -> RunState:
     return run if again.status in (Status.PENDING, Status.INTERRUPTED) else again
 
 
-def total_seconds_left(runs: Sequence[RunState]) -> float | None:
+def total_seconds_left(runs: Sequence[Report]) -> float | None:
     """Estimate of the time until nothing is running or pending; None where there is no sound one.
 
     The work of a run is its epochs left times its own mean time of an epoch or, before its first has ended, the mean

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ncflow.data.batches import batch_bounds
 from ncflow.data.memory import free_memory, in_words
 from ncflow.measuring.features import resolve_layers
 from ncflow.models import Classifier
+from ncflow.results import HISTORY, History, RunFolder
 from ncflow.runtime import processes
 from ncflow.runtime.wandb_logger import under_agent, wandb_logger
 from ncflow.seeding import derive_seed
@@ -82,7 +82,7 @@ def check(cfg: DictConfig, data: InMemoryData | None = None) -> tuple[InMemoryDa
     prepared = prepare(cfg, data)
     set_up_process(cfg)
     if not is_submitted():  # the machine that submits may not have the devices
-        make_trainer(cfg, Path(), [], False, Checkpoints([]))
+        make_trainer(cfg, Path(), [], [], Checkpoints([]))
     check_logger(cfg)
     return prepared
 
@@ -243,13 +243,19 @@ def check_logger(cfg: DictConfig) -> None:
         raise ConfigError("hydra.mode must be RUN under a wandb agent, found MULTIRUN")
 
 
-def make_logger(cfg: DictConfig, folder: Path, described: Mapping[str, Any]) -> Any:
-    """Lightning's logger of a run; False where its own files are enough.
+def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
+    """Lightning's loggers of a run; none if its own files are enough.
 
     Raises:
         ConfigError: As of :func:`check_logger`.
     """
     check_logger(cfg)
     if cfg.logger.name != "wandb" or processes.rank() > 0:
-        return False
-    return wandb_logger(folder, described, cfg.logger.project, cfg.logger.entity)
+        return []
+    return [wandb_logger(folder.path, folder.described, cfg.logger.project, cfg.logger.entity)]
+
+
+def history_of(cfg: DictConfig, folder: RunFolder) -> History | None:
+    """The table of a run; None if it keeps none. A run that goes on with another logger keeps the table that it has."""
+    path = folder.path / HISTORY
+    return History(path, owned=True) if cfg.logger.name != "none" or path.exists() else None

@@ -3,18 +3,21 @@
 import inspect
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning import Callback, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
+from ncflow.callbacks.progress import EpochProgress
 from ncflow.config.build import check_types, locate, words_of
 from ncflow.config.schema import ConfigError
+from ncflow.results import CHECKPOINT
 from ncflow.runtime import processes
+from ncflow.runtime.progress import is_interactive
 from ncflow.training.checkpoints import Checkpoints
 
 # Of the options in conf/trainer, those that are ours rather than lightning.Trainer's.
@@ -127,8 +130,51 @@ def is_submitted() -> bool:
     return HydraConfig.initialized() and "slurm" in str(HydraConfig.get().launcher.get("_target_"))
 
 
+def train(
+    cfg: DictConfig,
+    folder: Path,
+    module: LightningModule,
+    data: LightningDataModule,
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Any],
+    run_ids: Sequence[str],
+    saved: dict[str, Any] | None,
+    name: str,
+    checkpoint: Path = CHECKPOINT,
+) -> Trainer:
+    """Train a run, or several as one, from a checkpoint if there is one.
+
+    Args:
+        cfg: The config.
+        folder: Where training takes place.
+        module: What is trained.
+        data: On what.
+        callbacks: Lightning's.
+        loggers: Lightning's.
+        run_ids: Ids of the runs.
+        saved: What was read of the checkpoint; None to start anew.
+        name: For the progress bar.
+        checkpoint: Where the checkpoint lies, below the folder.
+
+    Raises:
+        KeyboardInterrupt: By Ctrl-C, of which Lightning makes an exit.
+    """
+    # Lightning calls every callback some ten times a step, whether it does anything or not.
+    bar = [EpochProgress(name)] if is_interactive() else []
+    trainer = make_trainer(cfg, folder, [*callbacks, *bar], loggers, Checkpoints(run_ids, saved))
+    # Lightning does so after it has loaded a checkpoint, whose float64 weights would pass through float32.
+    trainer.precision_plugin.convert_module(module)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=None if saved is None else str(folder / checkpoint))
+    except (Exception, SystemExit) as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    return trainer
+
+
 def make_trainer(
-    cfg: DictConfig, folder: Path, callbacks: list[Callback], logger: Any, checkpoints: Checkpoints
+    cfg: DictConfig, folder: Path, callbacks: list[Callback], loggers: Sequence[Any], checkpoints: Checkpoints
 ) -> Trainer:
     """The Trainer of a config.
 
@@ -136,7 +182,7 @@ def make_trainer(
         cfg: The config.
         folder: Where training takes place.
         callbacks: Those of the run.
-        logger: Of :func:`make_logger`.
+        loggers: Those of the run.
         checkpoints: Those of the runs that it trains.
 
     Raises:
@@ -145,7 +191,7 @@ def make_trainer(
     given = {
         "max_epochs": cfg.epochs,
         "default_root_dir": folder,
-        "logger": logger,
+        "logger": list(loggers),
         "callbacks": callbacks,
         "plugins": [checkpoints],
         "enable_progress_bar": False,

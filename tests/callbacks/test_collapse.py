@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from ncflow.callbacks.collapse import NeuralCollapseCallback, sequential
+from ncflow.callbacks.collapse import NeuralCollapseCallback
+from ncflow.callbacks.schedule import sequential
 from ncflow.checks import ArgumentError
 from ncflow.metrics import neural_collapse
 

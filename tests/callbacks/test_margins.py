@@ -142,13 +142,13 @@ def test_a_resumed_run_awaits_the_steps_to_come_and_a_new_one_forgets_every_row(
     log.history.append([margin_row(4)])
     log = LogMargins(tmp_path / MARGINS, 2, 5)
     log.load_state_dict(saved)
-    log.on_train_start(SimpleNamespace(global_step=3, current_epoch=1), None)
+    log.on_train_start(SimpleNamespace(is_global_zero=True, global_step=3, current_epoch=1), None)
     lines = log.history.path.read_text().splitlines()
     assert lines[0] == ",".join(MARGIN_COLUMNS)
     assert [line.split(",")[1] for line in lines[1:]] == ["0", "1", "2", "3"]
     assert log._awaited == {4, 5}
-    log._log = lambda *_: None
-    log.on_train_start(SimpleNamespace(global_step=0, current_epoch=0), None)
+    log.measure = lambda *_: None
+    log.on_train_start(SimpleNamespace(is_global_zero=True, global_step=0, current_epoch=0), None)
     assert log.history.path.read_text() == ",".join(MARGIN_COLUMNS) + "\n"
     assert log._awaited == {1, 2, 3, 4, 5}
 

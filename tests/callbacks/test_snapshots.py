@@ -53,7 +53,7 @@ def test_no_file_is_removed_and_what_lies_beyond_the_history_is_not_read(ncflow,
     (last.with_name("mine.npz")).write_bytes(b"a user's own")
     assert [snapshot.epoch for snapshot in load_snapshots(folder)] == epochs
     keep = SnapshotFeatures(folder, 2, 5)
-    keep._keep = lambda *_: None
+    keep.measure = lambda *_: None
     before = sorted((folder / "snapshots").iterdir())
     for step in (0, 9):
         keep.on_train_start(SimpleNamespace(global_step=step, current_epoch=1), None)

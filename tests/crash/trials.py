@@ -37,16 +37,28 @@ _TIMES = ("seconds", "steps_per_second", "version/trained_with")
 
 @dataclass(frozen=True)
 class Subject:
-    """A small command; a local sweep is a process of its own, whose workers are hit."""
+    """A small command; a local sweep is a process of its own, whose workers are hit.
+
+    What it says under ``before`` is run first, undisturbed.
+    """
 
     name: str
     arguments: tuple[str, ...]
     local: bool = False
+    before: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
         """Its arguments."""
         return [*self.arguments, *SMALL]
+
+    def begin(self, ncflow: Ncflow, root: Path) -> dict[str, str]:
+        """What is in an empty folder before the command; returns what is somebody else's, as :func:`tree` has it."""
+        mine = plant_around(root)  # also for the reference: an event more or less would move all others
+        if self.before:
+            finished = ncflow.run([*self.before, *SMALL], root)
+            assert finished.code == 0, finished.stderr
+        return mine
 
 
 _GRID = ("seed=0,1", "optimizer.lr=1e-3,1e30")
@@ -56,6 +68,7 @@ SUBJECTS = {
         Subject("single", ()),
         Subject("rich", ("measure.margins=true", "measure.first_steps=4", "measure.snapshot_samples=2")),
         Subject("sweep", ("-m", "seed=0,1,2")),
+        Subject("twin", ("-m", "seed=0,1"), before=("-m", "seed=0,1", "hydra.sweep.dir=runs/other")),
         Subject("stacked", ("-m", "hydra/launcher=stacked", *_GRID)),
         Subject("local", ("-m", "hydra/launcher=local", "hydra.launcher.n_jobs=2", "seed=0,1,2"), local=True),
     )
@@ -150,7 +163,7 @@ class Reference:
 def reference_of(ncflow: Ncflow, subject: Subject, root: Path) -> Reference:
     """Run a command undisturbed. A local sweep must leave what the plain one does."""
     plain = SUBJECTS["sweep"] if subject.local else subject
-    plant_around(root)  # as in the trials: an event more or less would move all others
+    plain.begin(ncflow, root)
     finished = ncflow.run(plain.command, root)
     assert finished.code == 0, finished.stderr
     folders = sorted(file.parent for file in root.rglob("result.json"))
@@ -259,7 +272,7 @@ def try_faults(ncflow: Ncflow, subject: Subject, reference: Reference, faults: S
     verdict = Verdict()
     number = len(reference.cells)
     run: Callable[..., Finished] = ncflow.run_process if subject.local else ncflow.run
-    mine = plant_around(root)
+    mine = subject.begin(ncflow, root)
     done: dict[str, str] = {}
     code = 1
     for fault in faults:

@@ -9,7 +9,7 @@ from ncflow.data.base import _ROWS, InMemoryData
 from ncflow.data.batches import Split
 from ncflow.data.vision import ByteImages, Digits
 from ncflow.training.assembly import prepare
-from ncflow.training.fit import fit
+from tests.conftest import train_here
 
 SAMPLES = _ROWS + 300  # more than one chunk
 
@@ -116,7 +116,7 @@ def test_a_run_measures_what_it_trains_on(config, tmp_path):
     """rho times the unit network: scaling by the option is scaling the inputs."""
     options = ["data=digits", "data.classes=[1,2]", "data.num_samples=50", "model.width=8", "model.norm=none"]
     cfg = config(*options, "data.max_norm=1e-3", "epochs=1", "optimizer.lr=0", "trainer=cpu")
-    measured = fit(cfg, tmp_path, {"name": "x"}).measures
+    measured = train_here(cfg, tmp_path).values
     data, classifier = prepare(cfg)
     with torch.no_grad():
         features = classifier.network.layers(data.network_inputs(data.train.inputs).flatten(1))

@@ -73,7 +73,7 @@ def sweep(
         write_json(folder / "result.json", {**values, "status": "done", "seconds": 1.0, **named})
         epochs = np.arange(0, 51, 5)
         speed = 1 / 20 if norm == "last" else 5
-        rows = pd.DataFrame({column: np.nan for column in COLUMNS}, index=range(len(epochs)))
+        rows = pd.DataFrame(dict.fromkeys(COLUMNS, np.nan), index=range(len(epochs)))
         rows = rows.astype({"split": object, "layer": object}).assign(epoch=epochs, split="train", layer="last")
         path = final * (1 - np.exp(-epochs * speed))
         rows = rows.assign(loss=np.exp(-epochs / 10), intra_min=path, inter_max=0.5 - path, nc3_cosine_min=path)

@@ -39,7 +39,7 @@ def sweep(root, kinds=("affine",), seeds=2, slope=0.05, step=0.1, depth_falls=Tr
         measures = {"intra_min": end, "inter_max": 0.0, "interpolated": 1.0, "classes_present": 4.0}
         named = {f"train/{name}": value for name, value in measures.items()}
         write_json(folder / "result.json", {**values, "status": "done", "seconds": 1.0, **named})
-        rows = pd.DataFrame({column: np.nan for column in COLUMNS}, index=range(len(LAYERS)))
+        rows = pd.DataFrame(dict.fromkeys(COLUMNS, np.nan), index=range(len(LAYERS)))
         rows = rows.astype({"split": object, "layer": object}).assign(epoch=300, split="train", layer=LAYERS)
         distance = np.arange(len(LAYERS))[::-1]
         good = 3 - index if depth_falls else index + 1  # the first layer whose nearest class mean is right

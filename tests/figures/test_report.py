@@ -252,7 +252,7 @@ def test_a_broken_run_without_config_makes_nothing_vary(runs):
 
 def test_a_large_sweep_stays_a_small_page(runs):
     for index in range(280):
-        measures = {name: index / 7 for name in ("train/intra_min", "train/inter_max", "train/nc1", "test/accuracy")}
+        measures = dict.fromkeys(("train/intra_min", "train/inter_max", "train/nc1", "test/accuracy"), index / 7)
         config = {f"option{number}": index + number / 3 for number in range(10)}
         add_run(runs, f"conic_hull-mlp6-last-wd0.01-seed{index}", seed=index, weight_decay=1e-2, **config, **measures)
     assert len(written(runs)) < 700_000

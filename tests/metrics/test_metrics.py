@@ -58,10 +58,10 @@ def test_exact_simplex(C, self_pairs):
     means = torch.eye(C, dtype=torch.float64) - 1 / C
     y = torch.arange(C).repeat(3)
     found = neural_collapse(7 * means[y] + 5, y, C, weight=2 * means, self_pairs=self_pairs)
-    limits = {name: 0 for name in ("nc1", "nc1_trace_ratio", "cdnv", "nc3_distance", "nc3_etf_error", "margin_std")}
+    limits = dict.fromkeys(("nc1", "nc1_trace_ratio", "cdnv", "nc3_distance", "nc3_etf_error", "margin_std"), 0)
     limits |= {f"nc2_{name}": 0 for name in ("equinorm_means", "equinorm_weights", "etf_error")}
     limits |= {f"nc2_equiangular_{name}": 0 for name in ("means", "weights")}
-    limits |= {name: 1 for name in ("intra_min", "intra_mean", "intra_quantile", "nc3_cosine_min", "nc3_cosine_mean")}
+    limits |= dict.fromkeys(("intra_min", "intra_mean", "intra_quantile", "nc3_cosine_min", "nc3_cosine_mean"), 1)
     limits |= {f"inter_{name}": -1 / (C - 1) for name in ("max", "mean", "quantile")}
     limits |= {"nc4_agreement": 1, "ncc_accuracy": 1, "nc1_rank": C - 1, "feature_rank": C - 1, "classes_present": C}
     limits |= {"weight_norm": 2 * math.sqrt(C - 1), "margin_min": 14, "margin_mean": 14, "nonfinite_samples": 0}

@@ -18,7 +18,7 @@ from ncflow.models.convnet import ConvNet
 from ncflow.models.init import weight_layers
 from ncflow.results import HISTORY
 from ncflow.training.assembly import prepare
-from ncflow.training.fit import fit
+from tests.conftest import train_here
 
 ON_DIGITS = ["data=digits", "data.classes=[1,2]", "data.num_samples=60", "model=convnet", "trainer=cpu"]
 
@@ -173,7 +173,7 @@ def test_the_config_states_the_defaults(config):
 
 def test_a_run_measures_every_layer(config, tmp_path):
     cfg = config(*ON_DIGITS, "model.width=0.1", "epochs=2", "measure.layers=all", "loss=square", "data.size=32")
-    assert fit(cfg, tmp_path, {"name": "x"}).status == "done"
+    assert train_here(cfg, tmp_path).status == "done"
     assert "layers.1" in (tmp_path / HISTORY).read_text()
 
 

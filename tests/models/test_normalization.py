@@ -19,7 +19,7 @@ from ncflow.models.losses import SquareLoss
 from ncflow.models.normalization import directions, retract
 from ncflow.results import CHECKPOINT, HISTORY
 from ncflow.training.assembly import prepare
-from ncflow.training.fit import fit
+from tests.conftest import train_here
 
 KINDS = ["weight", "lagrange"]
 ON_DIGITS = ["data=digits", "data.classes=[1,2]", "data.max_norm=1", "model=convnet", "loss=square", "trainer=cpu"]
@@ -206,7 +206,7 @@ def test_weights_load_into_another_network(normalization):
 def test_an_interrupted_run_goes_on_to_the_same_bits(normalization, optimizer, config, tmp_path, monkeypatch):
     options = [*ON_DIGITS, *RECIPE, f"optimizer={optimizer}", f"model.normalization={normalization}"]
     cfg = config(*options, "data.num_samples=200", "measure.every_n_epochs=2", "weight_decay=0.01")
-    fit(cfg, tmp_path / "whole", {"name": "x"})
+    train_here(cfg, tmp_path / "whole")
     save = SaveForResume.on_train_epoch_end
 
     def stop_after_the_second(self, trainer, pl_module):
@@ -217,8 +217,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(normalization, optimizer, c
     with monkeypatch.context() as patch:
         patch.setattr(SaveForResume, "on_train_epoch_end", stop_after_the_second)
         with pytest.raises(RuntimeError, match="interrupted"):
-            fit(cfg, tmp_path / "parts", {"name": "x"})
-    assert fit(cfg, tmp_path / "parts", {"name": "x"}).status == "done"
+            train_here(cfg, tmp_path / "parts")
+    assert train_here(cfg, tmp_path / "parts").status == "done"
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert (whole / HISTORY).read_text() == (parts / HISTORY).read_text()
     a, b = (torch.load(folder / CHECKPOINT, weights_only=True)["state_dict"] for folder in (whole, parts))

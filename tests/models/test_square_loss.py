@@ -17,7 +17,7 @@ from ncflow.models.classifier import Classifier
 from ncflow.models.losses import ExponentialLoss, SquareLoss
 from ncflow.results import CHECKPOINT
 from ncflow.training.assembly import prepare
-from ncflow.training.fit import fit
+from tests.conftest import train_here
 
 ON_DIGITS = ["data=digits", "data.classes=[1,2]", "data.num_samples=60", "trainer=cpu", "epochs=3"]
 SMALL_MLP = ["model.width=8", "model.norm=none", "optimizer=sgd", "optimizer.lr=0.01", "scheduler=constant"]
@@ -116,8 +116,8 @@ def test_a_linear_model_ends_at_ridge_regression_in_closed_form(weight_decay):
 @pytest.mark.parametrize(("loss", "naive"), [("square", "one_hot"), ("exponential", "exponential")])
 def test_full_batch_runs_take_one_step_an_epoch_and_measure_their_loss(loss, naive, config, tmp_path):
     cfg = config(*ON_DIGITS, *SMALL_MLP, f"loss={loss}", "batch_size=null", "measure.batch_size=7")
-    outcome = fit(cfg, tmp_path, {"name": "x"})
-    assert outcome.steps == cfg.epochs
+    outcome = train_here(cfg, tmp_path)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["global_step"] == cfg.epochs
     data, classifier = prepare(cfg)
     start = [weight.clone() for weight in classifier.network.state_dict().values()]
     classifier.load_state_dict(torch.load(tmp_path / CHECKPOINT, weights_only=True)["state_dict"])
@@ -125,7 +125,7 @@ def test_full_batch_runs_take_one_step_an_epoch_and_measure_their_loss(loss, nai
     with torch.no_grad():
         f = classifier.network(data.train.inputs).double()
     expected = CASES[naive][1](f.tolist(), data.train.labels.tolist())
-    assert outcome.measures["train/loss"] == pytest.approx(expected, rel=1e-5)
+    assert outcome.values["train/loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_signs_are_an_option_of_the_config(config):

@@ -16,7 +16,7 @@ from ncflow.models import VGG, ResNet
 from ncflow.models.classifier import parameter_groups
 from ncflow.results import HISTORY
 from ncflow.training.assembly import prepare
-from ncflow.training.fit import fit
+from tests.conftest import train_here
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d)
 NORMS = ["none", "torchvision", "last", "all"]
@@ -299,7 +299,7 @@ def test_images_that_are_too_small_are_refused_in_one_line(config):
 @pytest.mark.parametrize("model", ["vgg11", "resnet18"])
 def test_a_run_measures_every_layer(model, config, tmp_path):
     cfg = config(f"model={model}", *ON_DIGITS, "epochs=2", "measure.layers=all", "model.norm=all", "batch_size=30")
-    outcome = fit(cfg, tmp_path, {"name": "test"})
+    outcome = train_here(cfg, tmp_path)
     assert outcome.status == "done"
     assert "stages.0" in (tmp_path / HISTORY).read_text()
 
@@ -307,11 +307,10 @@ def test_a_run_measures_every_layer(model, config, tmp_path):
 def test_mixed_precision_and_channels_last_train_and_measure_in_float32(config, tmp_path):
     """The measures of a bf16-mixed run are those of its float32 weights, whatever the memory layout."""
     from ncflow.metrics import neural_collapse
-    from ncflow.training.fit import fit
 
     options = ["data=digits32", "data.num_samples=200", "model=vgg11", "model.width=0.0625", "epochs=2", "trainer=cpu"]
     cfg = config(*options, "trainer.precision=bf16-mixed", "trainer.channels_last=true")
-    outcome = fit(cfg, tmp_path, {"name": "x"})
+    outcome = train_here(cfg, tmp_path)
     data, classifier = prepare(cfg)
     weights = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert weights["network.stages.0.0.weight"].dtype == torch.float32
@@ -321,4 +320,4 @@ def test_mixed_precision_and_channels_last_train_and_measure_in_float32(config, 
         H = network.hidden(network.pool(network.stages(data.train.inputs)))
     measures = neural_collapse(H, data.train.labels, 10, network.classifier.weight, network.classifier.bias)
     for name in ("intra_min", "inter_max", "nc1", "nc3_cosine_min"):
-        assert outcome.measures[f"train/{name}"] == pytest.approx(measures[name].item(), rel=1e-3, abs=1e-4), name
+        assert outcome.values[f"train/{name}"] == pytest.approx(measures[name].item(), rel=1e-3, abs=1e-4), name

@@ -7,6 +7,7 @@ from ncflow.checks import ArgumentError
 from ncflow.results import (
     COLUMNS,
     History,
+    Report,
     final_measures,
     load_history,
     load_runs,
@@ -168,16 +169,17 @@ def test_a_submitted_run_is_pending_until_it_starts(tmp_path):
     write_json(tmp_path / "a" / "queued" / "job.json", {**submitted, "job": "345_3", "log": "/logs/345_3.out"})
     (tmp_path / "a" / "job.json").mkdir()  # no file, no run
     assert run_folders(tmp_path, tmp_path / "a") == [tmp_path / "a" / "done", tmp_path / "a" / "queued"]
-    status, values = status_of(tmp_path / "a" / "queued")
+    run = status_of(tmp_path / "a" / "queued")
+    status, values = run.status, run.values
     assert (status, values["job"]) == ("pending", "345_3")
     table = load_runs(tmp_path).set_index("status")
     assert table.loc["pending", "data.name"] == "digits"
     assert not {"job", "log"} & set(table)  # where it was submitted is no part of a run's description
     for started, expected in (("running", "interrupted"), ("failed", "failed")):
         write_json(tmp_path / "a" / "queued" / "run.json", {**submitted, "status": started})
-        assert status_of(tmp_path / "a" / "queued")[0] == expected
+        assert status_of(tmp_path / "a" / "queued").status == expected
     write_json(tmp_path / "a" / "queued" / "result.json", {**submitted, "status": "done"})
-    assert status_of(tmp_path / "a" / "queued")[0] == "done"
+    assert status_of(tmp_path / "a" / "queued").status == "done"
 
 
 def test_a_run_that_ends_while_it_is_looked_at_is_done(tmp_path, monkeypatch):
@@ -188,14 +190,14 @@ def test_a_run_that_ends_while_it_is_looked_at_is_done(tmp_path, monkeypatch):
         return False
 
     monkeypatch.setattr("ncflow.results.folder.is_locked", ends)
-    assert status_of(tmp_path / "a") == ("done", {"status": "done"})
+    assert status_of(tmp_path / "a") == Report("done", str(tmp_path / "a"), values={"status": "done"})
 
 
 def test_another_programs_result_is_none(tmp_path):
     make(tmp_path / "a", "interrupted")
     for content in ({"score": 1}, {"status": 0}):
         write_json(tmp_path / "a" / "result.json", content)
-        assert status_of(tmp_path / "a")[0] == "interrupted"
+        assert status_of(tmp_path / "a").status == "interrupted"
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "denied"), NotImplementedError("no flock here")])
@@ -207,7 +209,7 @@ def test_a_lock_that_cannot_be_tried_is_not_seen(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr("filelock.FileLock.acquire", fail)
-    assert status_of(tmp_path / "a")[0] == "interrupted"
+    assert status_of(tmp_path / "a").status == "interrupted"
 
 
 def test_load_history_reads_also_a_run_that_is_being_written(tmp_path):

@@ -23,16 +23,15 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ncflow.callbacks import NeuralCollapseCallback
-from ncflow.config.identity import flat_config
+from ncflow.config.identity import describe
 from ncflow.config.schema import ConfigError
-from ncflow.results import load_history, write_json
+from ncflow.results import RunFolder, load_history, write_json
 from ncflow.runtime import wandb_logger as loggers
 from ncflow.runtime import wandb_server
 from ncflow.runtime.wandb_logger import WandbRunLogger, _histogram, _tags, log_finished, wandb_logger
 from ncflow.runtime.wandb_server import _ask, _key
-from ncflow.training.assembly import make_logger
-from ncflow.training.fit import fit
-from tests.conftest import TINY, environment, run_folder
+from ncflow.training.assembly import make_loggers
+from tests.conftest import TINY, environment, run_folder, train_here
 from tests.wandb_files import files, read_all
 from tests.wandb_server import listening, nowhere, serving
 
@@ -77,9 +76,7 @@ def run_here(process, config, tmp_path):
         for name, value in env.items():
             process.setenv(name, value)
         cfg = config(*TINY, "logger=wandb", *overrides)
-        outcome = fit(cfg, tmp_path / "run", {"name": "run", "experiment": "single", **flat_config(cfg)})
-        result = {"status": outcome.status, "seconds": outcome.seconds, **outcome.measures}
-        write_json(tmp_path / "run" / "result.json", result)
+        train_here(cfg, tmp_path / "run")
         return tmp_path / "run"
 
     return train
@@ -555,11 +552,12 @@ def test_an_agent_is_given_one_run_at_a_time(process, config, tmp_path):
     process.setattr(HydraConfig, "initialized", lambda: True)
     process.setattr(HydraConfig, "get", lambda: SimpleNamespace(mode=RunMode.MULTIRUN))
     process.setattr(loggers, "_start", lambda *_: pytest.fail("opened"))
-    given = (tmp_path, {"name": "n", "experiment": "e"})
+    cfg = config("logger=wandb")
+    folder = RunFolder(tmp_path, describe(cfg, "e"))
     write_json(tmp_path / "result.json", {"status": "done"})
-    log_finished(*given, "ncflow", None)
-    make_logger(config("logger=wandb"), *given)
+    log_finished(folder.path, folder.described, "ncflow", None)
+    make_loggers(cfg, folder)
     process.setenv("WANDB_SWEEP_ID", "sweep1")
     process.setenv("WANDB_RUN_ID", "first1")
     with pytest.raises(ConfigError, match=r"hydra\.mode must be RUN under a wandb agent"):
-        make_logger(config("logger=wandb"), *given)
+        make_loggers(cfg, folder)

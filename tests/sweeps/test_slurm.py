@@ -231,7 +231,7 @@ def test_a_killed_job_is_no_success_and_the_same_command_goes_on(kill, ncflow, l
     kill(tmp_path)
     assert process.wait(120) == 1
     assert "did not end well: it was cancelled, killed or ran out of time or memory" in process.stderr.read()
-    assert status_of(run_folder(tmp_path))[0] == "interrupted"
+    assert status_of(run_folder(tmp_path)).status == "interrupted"
     again = ncflow(*SLURM, *LONG)
     assert again.returncode == 0, again.stderr
     assert_same_runs(local, tmp_path)

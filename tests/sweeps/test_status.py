@@ -11,9 +11,9 @@ import pytest
 
 from ncflow.cli import status as status_cli
 from ncflow.cli.status import duration, main
-from ncflow.results import Status, write_json
+from ncflow.results import Report, Status, write_json
 from ncflow.sweeps.squeue import Job, QueueError, ask_squeue, parse_squeue
-from ncflow.sweeps.status import RunState, merge, read_state, survey, total_seconds_left
+from ncflow.sweeps.status import merge, read_state, survey, total_seconds_left
 from tests.conftest import environment
 from tests.terminals import in_a_terminal
 
@@ -97,7 +97,10 @@ def row_of(output, name):
 
 
 def state(**values):
-    return RunState(**{"folder": "f", "status": Status.RUNNING, "name": "n", "experiment": "exp", **values})
+    given = {"status": Status.RUNNING, "folder": "f", **values}
+    own = {name: given.pop(name) for name in list(given) if name in ("name", "experiment", "epochs", "seconds")}
+    progress = {"epoch": given.pop("epoch")} if "epoch" in given else {}
+    return Report(values={"name": "n", "experiment": "exp", **own}, progress=progress, **given)
 
 
 # --- the folders' view
@@ -348,10 +351,10 @@ GONE = "job 7 is gone: the same ncflow command submits it again"
 )
 def test_files_and_queue_together(before, job, after, reason):
     jobs = {"70": Job("RUNNING", "None"), "7_1": Job("RUNNING", "None")} | ({"7": job} if job else {})
-    error = "boom" if before == Status.FAILED else None
+    error = "boom" if before == Status.FAILED else ""
     found = merge(state(status=before, job="7", error=error), jobs)
     assert (found.status, found.reason) == (after, reason)
-    assert found.error == (error if after == Status.FAILED else None)
+    assert found.error == (error if after == Status.FAILED else "")
 
 
 def test_a_run_without_a_job_is_none_of_slurms_business():

@@ -18,7 +18,7 @@ from ncflow.models.mlp import MLP
 from ncflow.results import load_history, load_runs
 from ncflow.seeding import derive_seed, epoch_order
 from ncflow.training.assembly import prepare
-from tests.conftest import TINY, environment, heed_ctrl_c, run_folder
+from tests.conftest import TINY, environment, heed_ctrl_c, run_folder, train_here
 
 MEASURES = ("train/", "test/")
 
@@ -262,6 +262,10 @@ def test_a_signal_ends_a_sweep(tmp_path):
     assert len(list(tmp_path.glob("runs/single/*/run.json"))) == 1
 
 
+def steps(folder):
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+
+
 @pytest.mark.parametrize(
     ("stop_after", "precision"), [(1, "32-true"), (3, "64-true"), (7, "32-true"), (8, "64-true"), (9, "32-true")]
 )
@@ -269,15 +273,13 @@ def test_a_stop_after_any_batch_changes_nothing(stop_after, precision, config, t
     """8 batches an epoch; after the last of an epoch, the stop is at the epoch's end."""
     from ncflow.callbacks.resume import SaveForResume
     from ncflow.runtime.signals import StoppedBySignalError
-    from ncflow.training.fit import fit
 
     options = ["epochs=4", "data.num_samples=60", "batch_size=8", "model.width=16", "data.num_test=20", "trainer=cpu"]
     cfg = config(
         *options, "measure.every_n_epochs=2", "measure.margins=true", "measure.first_steps=20", "optimizer=sgd"
     )
-    described = {"name": "run", "experiment": "single"}
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    outcome = fit(cfg, whole, described)
+    train_here(cfg, whole)
 
     look = SaveForResume._is_asked
 
@@ -289,13 +291,13 @@ def test_a_stop_after_any_batch_changes_nothing(stop_after, precision, config, t
     with monkeypatch.context() as patch:
         patch.setattr(SaveForResume, "_is_asked", ask)
         with pytest.raises(StoppedBySignalError, match="in epoch" if stop_after % 8 else "after epoch"):
-            fit(cfg, stopped, described)
+            train_here(cfg, stopped)
     saved = torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == stop_after
     assert json.loads((stopped / "progress.json").read_text())["epoch"] == stop_after // 8
-    again = fit(cfg, stopped, described)
-    assert again.measures == outcome.measures
-    assert again.steps == outcome.steps == 32
+    train_here(cfg, stopped)
+    assert measures(stopped) == measures(whole)
+    assert {steps(stopped), steps(whole)} == {32}
     for name in ("history.csv", "margins.csv"):
         assert (whole / name).read_text() == (stopped / name).read_text()
     a, b = (
@@ -309,14 +311,12 @@ def test_a_stop_between_gradients_that_are_summed_waits_for_their_step(stop_afte
     """8 batches an epoch in steps of 3, 3 and 2 batches."""
     from ncflow.callbacks.resume import SaveForResume
     from ncflow.runtime.signals import StoppedBySignalError
-    from ncflow.training.fit import fit
 
     cfg = config(
         *["epochs=3", "data.num_samples=60", "batch_size=8", "model.width=16", "data.num_test=20", "trainer=cpu"],
         *["+trainer.accumulate_grad_batches=3", "optimizer=sgd"],
     )
-    described = {"name": "run", "experiment": "single"}
-    outcome = fit(cfg, tmp_path / "whole", described)
+    train_here(cfg, tmp_path / "whole")
     look = SaveForResume._is_asked
 
     def ask(self, trainer, at_epoch_end=False):
@@ -327,11 +327,12 @@ def test_a_stop_between_gradients_that_are_summed_waits_for_their_step(stop_afte
     with monkeypatch.context() as patch:
         patch.setattr(SaveForResume, "_is_asked", ask)
         with pytest.raises(StoppedBySignalError):
-            fit(cfg, tmp_path / "stopped", described)
+            train_here(cfg, tmp_path / "stopped")
     saved = torch.load(tmp_path / "stopped/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == at // 8 * 3 + at % 8 // 3
-    again = fit(cfg, tmp_path / "stopped", described)
-    assert (again.measures, again.steps) == (outcome.measures, outcome.steps)
+    train_here(cfg, tmp_path / "stopped")
+    assert measures(tmp_path / "stopped") == measures(tmp_path / "whole")
+    assert steps(tmp_path / "stopped") == steps(tmp_path / "whole")
 
 
 def test_a_broken_checkpoint_is_named(ncflow, tmp_path):

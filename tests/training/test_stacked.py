@@ -346,7 +346,7 @@ def test_cells_measured_side_by_side_are_what_they_are_one_by_one(options, confi
             runs = zip(folders, descriptions, configs, strict=True)
             data_cache = DataCache()
             ready = [take(RunFolder(folder, own), cfg, held, data_cache) for folder, own, cfg in runs]
-            reports = group.train(ready, root, measure_at_once=at_once)
+            reports = group.train_cells(ready, root, measure_at_once=at_once)
         assert [reports[own["run_id"]].status for own in descriptions] == ["done", "done", "done", "diverged"]
         found.append([pd.read_csv(folder / "history.csv", float_precision="round_trip") for folder in folders])
     for together, alone in zip(*found, strict=True):

@@ -102,7 +102,7 @@ def allows_trend(part: pd.DataFrame, by: str) -> bool:
     return part[by].nunique() >= 3 and orders * _LEVEL > 1
 
 
-def conclude(claim: str, checks: list[Check], needs: str) -> Verdict:
+def verdict_of(claim: str, checks: list[Check], needs: str) -> Verdict:
     """The claim holds where it holds in every setting that counts; each setting gives a line."""
     counted = [check.right for check in checks if check.right is not None]
     signs = {True: "", False: "against it: ", None: "not counted: "}

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ncflow.figures.plots.panels import (
     bottom_legend,
@@ -132,10 +133,10 @@ def _legend(figure: Figure, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]]
         labels = [f"{kind}-class cosine (rows: {rows.format(level)})" for kind, level in (("intra", 5), ("inter", 95))]
     entries = norm_entries(runs)
     for text, style in zip(labels, (INTRA_STYLE, INTER_STYLE), strict=True):
-        entries.append(plt.Line2D([], [], color="0.3", ls=style, label=text))
+        entries.append(Line2D([], [], color="0.3", ls=style, label=text))
     entries += missed_entry(runs)
     if published:
-        entries.append(plt.Line2D([], [], color=PUBLISHED_COLOUR, marker="x", lw=1.2, label="published"))
+        entries.append(Line2D([], [], color=PUBLISHED_COLOUR, marker="x", lw=1.2, label="published"))
     bottom_legend(figure, entries, inches=2.3 if len(pairs) == 1 else 4.1)
 
 

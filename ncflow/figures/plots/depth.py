@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ncflow.figures.plots.panels import bottom_legend, draw_inter_limits, grid
@@ -35,7 +35,7 @@ def profiles(runs: pd.DataFrame, history: pd.DataFrame) -> Figure:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         draw_inter_limits(axis, part["train/classes_present"])
     entries: list[Any] = [
-        plt.Line2D([], [], color=COLOURS[colour], ls=style, marker="o", ms=3, label=LABELS[measure])
+        Line2D([], [], color=COLOURS[colour], ls=style, marker="o", ms=3, label=LABELS[measure])
         for measure, (colour, style) in curves.items()
     ]
     bottom_legend(figure, entries)

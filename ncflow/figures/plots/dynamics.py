@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from ncflow.figures.plots.panels import bottom_legend, series_colours, series_entries
 from ncflow.figures.style import LABELS, SERIES, label
@@ -187,10 +189,10 @@ def margin_bands(margins: pd.DataFrame, along: str) -> Figure:
     right.plot(rows[along], rows["rho"], color=SERIES[1])
     right.set(xlabel=LABELS[along], ylabel=LABELS["rho"], yscale="log")
     entries = [
-        plt.Rectangle((0, 0), 1, 1, color=SERIES[0], alpha=alpha, label=share)
+        Rectangle((0, 0), 1, 1, color=SERIES[0], alpha=alpha, label=share)
         for alpha, share in ((0.15, "all samples"), (0.3, "5 to 95 %"), (0.55, "25 to 75 %"))
     ]
-    bottom_legend(figure, [*entries, plt.Line2D([], [], color=SERIES[0], label="median")], inches=1.6)
+    bottom_legend(figure, [*entries, Line2D([], [], color=SERIES[0], label="median")], inches=1.6)
     return figure
 
 

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from mpl_toolkits.mplot3d import Axes3D
 
 from ncflow.figures.papers.drawing import Drawing
@@ -114,9 +115,9 @@ def valley(weight_decay: float) -> Figure:
     axes[0].set_ylabel(r"$\rho$")
     figure.colorbar(filled, ax=axes, label="loss", shrink=0.9)
     entries = [
-        plt.Line2D([], [], color="0.5", ls="--", label=r"zero loss without decay, $\rho = 1/\bar f(v)$ (white)"),
-        plt.Line2D([], [], color="black", marker="o", label="gradient flow (dot: end)"),
-        plt.Line2D([], [], color=SERIES[1], marker="*", ms=12, ls="none", label="least norm that interpolates"),
+        Line2D([], [], color="0.5", ls="--", label=r"zero loss without decay, $\rho = 1/\bar f(v)$ (white)"),
+        Line2D([], [], color="black", marker="o", label="gradient flow (dot: end)"),
+        Line2D([], [], color=SERIES[1], marker="*", ms=12, ls="none", label="least norm that interpolates"),
     ]
     bottom_legend(figure, entries, inches=3.4)
     return figure
@@ -144,7 +145,7 @@ def norms(paths: Mapping[tuple[float, float], Trajectory]) -> Figure:
         _time_axis(column[1], path)
     table[0, 0].set_ylabel(r"norm $\rho$")
     table[1, 0].set_ylabel("mean square error")
-    entries = [plt.Line2D([], [], color=c, label=rf"$\rho(0) = {start:g}$") for start, c in colours.items()]
+    entries = [Line2D([], [], color=c, label=rf"$\rho(0) = {start:g}$") for start, c in colours.items()]
     bottom_legend(figure, entries, inches=1.6)
     return figure
 
@@ -171,8 +172,8 @@ def margins(paths: Mapping[tuple[float, float], Trajectory]) -> Figure:
     for axis in axes[-len(starts) :]:
         axis.set_xlabel("time")
     entries = [
-        plt.Line2D([], [], color=SERIES[0], lw=0.9, label="a sample"),
-        plt.Line2D([], [], color=SERIES[1], ls="--", label=r"$1/\rho$, the margin of interpolation"),
+        Line2D([], [], color=SERIES[0], lw=0.9, label="a sample"),
+        Line2D([], [], color=SERIES[1], ls="--", label=r"$1/\rho$, the margin of interpolation"),
     ]
     bottom_legend(figure, entries, inches=3)
     return figure

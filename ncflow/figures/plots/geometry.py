@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 from PIL import Image
@@ -102,10 +103,10 @@ def _draw(axis: Axes3D, view: View) -> None:
 
 def _legend(figure: Figure) -> None:
     entries = [
-        plt.Line2D([], [], color="0.3", marker=".", ls="none", label="features"),
-        plt.Line2D([], [], color="0.3", marker="o", lw=2.6, label="class means"),
-        plt.Line2D([], [], color="0.3", marker="s", mfc="white", ls="--", label="classifier rows"),
-        plt.Line2D([], [], color="0.4", ls=":", label="simplex"),
+        Line2D([], [], color="0.3", marker=".", ls="none", label="features"),
+        Line2D([], [], color="0.3", marker="o", lw=2.6, label="class means"),
+        Line2D([], [], color="0.3", marker="s", mfc="white", ls="--", label="classifier rows"),
+        Line2D([], [], color="0.4", ls=":", label="simplex"),
     ]
     bottom_legend(figure, entries, inches=1.15)
 

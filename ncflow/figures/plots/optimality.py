@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ncflow.figures.plots.panels import bottom_legend, mark_values, missed_entry, norm_entries
 from ncflow.figures.style import LABELS, data_label, literal, norm_colour
@@ -49,12 +50,12 @@ def collapse_against_gap(runs: pd.DataFrame) -> Figure:
         axis.set(xlabel=LABELS["regularized_loss_gap"], ylabel=name, xscale="log", yscale="log")
     entries: list[Any] = norm_entries(runs)
     entries += [
-        plt.Line2D([], [], color="0.3", marker=shape, ls="none", label=literal(data_label(name)))
+        Line2D([], [], color="0.3", marker=shape, ls="none", label=literal(data_label(name)))
         for name, shape in shapes.items()
     ]
-    entries.append(plt.Line2D([], [], color="0.3", ls=":", label="least regularised loss $m_{reg}$"))
+    entries.append(Line2D([], [], color="0.3", ls=":", label="least regularised loss $m_{reg}$"))
     if bound_drawn:
-        entries.append(plt.Line2D([], [], color="0.3", ls="--", label="bound of Theorem 2.1"))
+        entries.append(Line2D([], [], color="0.3", ls="--", label="bound of Theorem 2.1"))
     bottom_legend(figure, [*entries, *missed_entry(runs)])
     return figure
 

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ncflow.figures.style import (
     SERIES,
@@ -68,7 +69,7 @@ def series_entries(by: str, colours: Mapping[float, str], marker: str = "") -> l
         marker: Matplotlib's name of the shape of the points, if there are any.
     """
     return [
-        plt.Line2D([], [], color=colour, marker=marker, label=f"{label(by)} = {value:g}")
+        Line2D([], [], color=colour, marker=marker, label=f"{label(by)} = {value:g}")
         for value, colour in colours.items()
     ]
 
@@ -77,9 +78,7 @@ def norm_entries(runs: pd.DataFrame) -> list[Any]:
     """Legend entries of the BN placements among the runs."""
     norms = sorted(runs["model.norm"].unique(), key=norm_order)
     return [
-        plt.Line2D(
-            [], [], color=norm_colour(norm), marker=norm_marker(norm), ls="none", label=literal(norm_label(norm))
-        )
+        Line2D([], [], color=norm_colour(norm), marker=norm_marker(norm), ls="none", label=literal(norm_label(norm)))
         for norm in norms
     ]
 
@@ -89,4 +88,4 @@ def missed_entry(runs: pd.DataFrame) -> list[Any]:
     if (runs["train/interpolated"] == 1).all():
         return []
     words = "a run misses training accuracy 1"
-    return [plt.Line2D([], [], color="0.3", marker="o", mfc="white", ls="none", label=words)]
+    return [Line2D([], [], color="0.3", marker="o", mfc="white", ls="none", label=words)]

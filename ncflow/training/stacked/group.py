@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from ncflow.callbacks.progress import EpochProgress
 from ncflow.callbacks.resume import SaveForResume
 from ncflow.config.build import build
 from ncflow.config.schema import ConfigError
@@ -17,22 +15,21 @@ from ncflow.models import Classifier
 from ncflow.results import CHECKPOINT, PROGRESS, Status
 from ncflow.results.files import TEMPORARY
 from ncflow.results.report import Report
-from ncflow.runtime.progress import is_interactive
 from ncflow.training.assembly import measured_layers, prepare
-from ncflow.training.checkpoints import OUTCOME, Checkpoints, write_checkpoint
-from ncflow.training.fit import Outcome, hardware
+from ncflow.training.checkpoints import OUTCOME, write_checkpoint
+from ncflow.training.outcome import end, hardware
 from ncflow.training.stacked.data import StackedData
 from ncflow.training.stacked.interrupted import SavedGroup, place_for
 from ncflow.training.stacked.loop import Cell, MeasureCells, StackedClassifier, losing
 from ncflow.training.stacked.modules import StackedNetwork
 from ncflow.training.stacked.optimizer import CellOptimizer
-from ncflow.training.stacked.ready import DataCache, Ready, end
-from ncflow.training.trainer import make_trainer, set_up_process
+from ncflow.training.stacked.ready import DataCache, Ready
+from ncflow.training.trainer import set_up_process, train
 
 log = logging.getLogger(__name__)
 
 
-def train(
+def train_cells(
     runs: Sequence[Ready],
     sweep: Path,
     stopped: SavedGroup | None = None,
@@ -76,24 +73,20 @@ def train(
         if cell.folder is not None:
             with losing(cell):
                 _point(cell.folder.path / PROGRESS, group.path / PROGRESS)
+    is_going = lambda: any(cell.is_going for cell in cells)  # noqa: E731
+    save = SaveForResume(group.path / CHECKPOINT, first.measure.every_n_epochs, is_going)
     measure = MeasureCells(
         cells,
         measured_layers(first),
         classifiers[0].loss,
-        lambda cell, status: _finish(cell, status, measure),
+        save.clock,
+        lambda cell, status: _finish(cell, status, save.clock.seconds / len(cells), len(cells)),
         measure_at_once,
     )
-    is_going = lambda: any(cell.is_going for cell in cells)  # noqa: E731
-    save = SaveForResume(group.path / CHECKPOINT, first.measure.every_n_epochs, is_going)
-    callbacks: list[Callback] = [measure, save]
-    if is_interactive():
-        callbacks.append(EpochProgress(f"{len(runs)} cells as one"))
-    trainer: Trainer = make_trainer(first, group.path, callbacks, False, Checkpoints(names, saved))
-    trainer.precision_plugin.convert_module(module)
     stacked_data = StackedData([cell.data for cell in cells], [cell.cfg.seed for cell in cells], first.batch_size)
     try:
-        place = None if saved is None or stopped is None else str(stopped.path / CHECKPOINT)
-        trainer.fit(module, datamodule=stacked_data, ckpt_path=place)
+        bar = f"{len(runs)} cells as one"
+        train(first, group.path, module, stacked_data, [measure, save], [], names, saved, bar)
     finally:
         for cell in cells:
             for logger in cell.loggers if cell.status in (None, Status.FAILED) else []:
@@ -102,9 +95,7 @@ def train(
 
 
 def _cell(run: Ready) -> tuple[Cell, Classifier]:
-    loggers = [run.logger] if run.logger else []
-    cell = Cell(run.cfg, run.folder, run.data, run.classifier.network, loggers, run.history)
-    return cell, run.classifier
+    return Cell(run.cfg, run.folder, run.data, run.classifier.network, run.loggers, run.history), run.classifier
 
 
 def _stand_in(member: Mapping[str, Any], data_cache: DataCache) -> tuple[Cell, Classifier] | tuple[None, None]:
@@ -161,22 +152,16 @@ def _module(
     )
 
 
-def _finish(cell: Cell, status: str, measure: MeasureCells) -> None:
-    """Write what a cell leaves: its weights and how it ended, and last its result."""
+def _finish(cell: Cell, status: str, seconds: float, cells: int) -> None:
+    """Write what a cell of a group leaves: its weights and how it ended, and last its result."""
     assert cell.folder is not None
     # Copies, as a view would be saved with the weights of all cells.
     state = {f"network.{name}": value.clone() for name, value in cell.network.state_dict().items()}
-    cells, device = len(measure.cells), next(cell.network.parameters()).device
+    device = next(cell.network.parameters()).device
     record = hardware(device, cells) | ({} if cell.history is None else cell.history.digest())
-    outcome = Outcome(status, cell.rows, measure.seconds / cells, cell.steps, record)
-    kept = {
-        "status": str(status),
-        "rows": cell.rows,
-        "seconds": outcome.seconds,
-        "record": record,
-        "history": None if cell.history is None else cell.history.mark,
-    }
+    ended: dict[str, Any] = {"status": str(status), "rows": cell.rows, "seconds": seconds, "record": record}
+    kept = {**ended, "history": None if cell.history is None else cell.history.mark}
     weights = {"state_dict": state, "epoch": cell.cfg.epochs, "global_step": cell.steps, OUTCOME: kept}
     write_checkpoint(cell.folder.path / CHECKPOINT, weights, [cell.run_id])
-    end(cell.folder, outcome, cell.loggers)
+    end(cell.folder, cell.loggers, steps=cell.steps, **ended)
     cell.status = status

@@ -23,7 +23,7 @@ from ncflow.results.report import Report
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.training.stacked import group
 from ncflow.training.stacked.interrupted import interrupted_groups
-from ncflow.training.stacked.plan import MAY_DIFFER, Group, Plan, Size, plan, summary, why_alone
+from ncflow.training.stacked.plan import MAY_DIFFER, Group, Plan, Size, plan, plan_in_words, why_alone
 from ncflow.training.stacked.ready import DataCache, Ready, parts, size_of, take
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ _IRRELEVANT_TO_SIZE = ("seed", "weight_decay", "weight_decay_scope", "optimizer.
 
 
 @dataclass
-class Options:
+class StackedOptions:
     """The options of ``conf/hydra/launcher/stacked.yaml``.
 
     Args:
@@ -63,12 +63,12 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> Swe
 
     Args:
         configs: Of the runs, with Hydra's own part.
-        options: As :class:`Options` has them.
+        options: As :class:`StackedOptions` has them.
 
     Raises:
         ConfigError: Naming the option, the rule and the value found.
     """
-    check_types("hydra.launcher", Options, options)
+    check_types("hydra.launcher", StackedOptions, options)
     for name in ("max_group", "memory_gb"):
         if options[name] is not None and options[name] <= 0:
             raise ConfigError(f"hydra.launcher.{name} must be greater than 0, found {options[name]!r}")
@@ -79,7 +79,7 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> Swe
     stopped = interrupted_groups(Path(str(configs[0].hydra.sweep.dir)))
     interrupted = [str(stopped[name].path) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
     found = plan_runs(tasks, interrupted, options)
-    return SweepPlan(found.groups, list(found.alone), summary(found))
+    return SweepPlan(found.groups, list(found.alone), plan_in_words(found))
 
 
 def plan_runs(configs: Sequence[DictConfig], interrupted: Sequence[str | None], options: Mapping[str, Any]) -> Plan:
@@ -88,7 +88,7 @@ def plan_runs(configs: Sequence[DictConfig], interrupted: Sequence[str | None], 
     Args:
         configs: Of the runs.
         interrupted: As for :func:`ncflow.training.stacked.plan.plan`.
-        options: As :class:`Options` has them.
+        options: As :class:`StackedOptions` has them.
     """
     data_cache, known = DataCache(), dict[str, Size | str]()
     sizes = []
@@ -141,13 +141,10 @@ def _train(ready: Sequence[Ready], sweep: Path) -> dict[str, Report]:
     reports: dict[str, Report] = {}
     try:
         for stopped, saved, runs in parts(ready, sweep):
-            reports |= group.train(runs, sweep, stopped, saved)
+            reports |= group.train_cells(runs, sweep, stopped, saved)
     except StoppedBySignalError as stop:
-        log.info("interrupted: %d cells as one: %s", len(ready), stop)
-        raise SystemExit(128 + stop.signum) from None
+        raise stop.told(f"{len(ready)} cells as one") from None
     except (Exception, SystemExit) as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes an exit of Ctrl-C
-            raise KeyboardInterrupt from None
         trace, line = traceback.format_exc(), one_line(error)
         for run in ready:
             path, result = str(run.folder.path), run.folder.finished()

@@ -1,23 +1,22 @@
 """Train a group of cells as one model; each leaves the folder that it would leave alone."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ncflow.callbacks.schedule import begin_table, is_due
+from ncflow.callbacks.schedule import Clock, Scheduled, begin_table, keep
 from ncflow.checks import ArgumentError
 from ncflow.config.explain import one_line
 from ncflow.data.base import InMemoryData
 from ncflow.measuring.features import LAST
 from ncflow.measuring.split import measure_split, rows_of
-from ncflow.results import History, RunFolder, Status, final_measures
+from ncflow.results import History, RunFolder, Status
 from ncflow.training.stacked.measure import CellsMeasurer
 from ncflow.training.stacked.modules import StackedNetwork, cell_losses
 from ncflow.training.stacked.optimizer import CellOptimizer
@@ -147,7 +146,7 @@ class Cell:
         self.status, self.error = Status.FAILED, one_line(error)
 
 
-class MeasureCells(Callback):
+class MeasureCells(Scheduled):
     """Measure every cell when it is due, as :class:`ncflow.callbacks.NeuralCollapseCallback` measures a run.
 
     A cell whose mean loss is not finite is measured a last time and then left alone; the others go on.
@@ -156,6 +155,7 @@ class MeasureCells(Callback):
         cells: The cells.
         layers: As for :func:`ncflow.measuring.features.resolve_layers`.
         loss: The cells' loss.
+        clock: Of the group's training.
         finish: Called with each cell at its end and its status, which it gives to the cell.
         at_once: Whether to measure them side by side where that can be done; None: on a GPU. One by one they get what
             they get alone to the last bit.
@@ -166,37 +166,24 @@ class MeasureCells(Callback):
         cells: Sequence[Cell],
         layers: Any,
         loss: Callable[[Tensor, Tensor], Tensor],
+        clock: Clock,
         finish: Callable[[Cell, str], None],
         at_once: bool | None = None,
     ) -> None:
-        self.cells, self.layers, self.loss, self.finish = cells, layers, loss, finish
-        self.at_once = at_once
+        super().__init__(cells[0].cfg.measure.every_n_epochs, batch_size=cells[0].cfg.measure.batch_size)
+        self.cells, self.layers, self.loss, self.clock = cells, layers, loss, clock
+        self.finish, self.at_once = finish, at_once
         self._measurer: CellsMeasurer | None = None
         self._saved_marks: dict[str, Any] = {}
-        self.seconds = 0.0
-        self._ticked = time.monotonic()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the cells as initialised, or forget what was written after the checkpoint."""
-        starts = trainer.global_step == 0
-        for cell in self._going():
-            if cell.history is not None:
-                with losing(cell):
-                    begin_table(cell.history, starts, self._saved_marks.get(cell.run_id))
-        if starts:
-            self._measure(trainer, pl_module, self._going(), 0)
-        self._ticked = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure when due; say which cells are at their end."""
         finite = pl_module.loss_sum.isfinite().tolist()  # type: ignore[union-attr, operator]
         epoch = trainer.current_epoch + 1
-        due = is_due(trainer, self.cells[0].cfg.measure.every_n_epochs)
-        now = time.monotonic()
-        self.seconds, self._ticked = self.seconds + now - self._ticked, now
+        self.clock.look()
         going = {cell: ok for cell, ok in zip(self.cells, finite, strict=True) if cell.is_going}
         ended = [cell for cell, ok in going.items() if not ok or epoch == trainer.max_epochs]
-        self._measure(trainer, pl_module, list(going) if due else ended, epoch)
+        self._measure(trainer, pl_module, list(going) if self._is_due(trainer) else ended, epoch)
         for cell in ended:
             if cell.is_going:
                 with losing(cell):
@@ -204,6 +191,16 @@ class MeasureCells(Callback):
                     self.finish(cell, Status.DONE if going[cell] else Status.DIVERGED)
         if not self._going():
             trainer.should_stop = True
+
+    def measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        """Measure all cells that are not at their end."""
+        self._measure(trainer, pl_module, self._going(), epoch)
+
+    def _begin(self, trainer: Trainer, starts: bool) -> None:
+        for cell in self._going():
+            if cell.history is not None:
+                with losing(cell):
+                    begin_table(cell.history, starts, self._saved_marks.get(cell.run_id))
 
     def _going(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.is_going]
@@ -229,11 +226,8 @@ class MeasureCells(Callback):
                     )
                 )
                 cell.rows += rows_of(epoch, split, measured)
-            for logger in cell.loggers:
-                logger.log_metrics({**final_measures(cell.rows), "epoch": epoch}, step=trainer.global_step)
-            if cell.history is not None:
-                with losing(cell):
-                    cell.history.append(cell.rows)
+            with losing(cell):
+                keep(cell.rows, cell.loggers, cell.history, epoch, trainer.global_step)
 
     def _together(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, list[dict[str, float] | None]]:
         """Measures of all cells by split, where they can be measured side by side."""
@@ -250,13 +244,13 @@ class MeasureCells(Callback):
         return {split: self._measurer.measure(data.measure_batches(split, measure.batch_size)) for split in splits}
 
     def state_dict(self) -> dict[str, Any]:
-        """Time spent; what is written of the cells that are not at their end."""
+        """What is written of the cells that are not at their end."""
         marks = {cell.run_id: cell.history.mark for cell in self._going() if cell.history is not None}
-        return {"seconds": self.seconds, "histories": marks}
+        return {"histories": marks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the time spent, and how far the histories were."""
-        self.seconds, self._saved_marks = state_dict["seconds"], state_dict["histories"]
+        """Take over how far the histories were."""
+        self._saved_marks = state_dict["histories"]
 
 
 @contextmanager

@@ -183,7 +183,7 @@ def _hyperparameters(cfg: DictConfig) -> tuple[str, ...]:
     return tuple(f"{value:.17e}" if isinstance(value, float) else str(value) for value in values)
 
 
-def summary(found: Plan) -> str:
+def plan_in_words(found: Plan) -> str:
     """The plan in words: groups, cells, estimated memory, and why runs are trained alone."""
     lines = [
         f"stacked: {len(group.cells)} cells as one, about {group.memory / 2**20:.0f} MiB" for group in found.groups

@@ -16,12 +16,13 @@ from ncflow.config.explain import one_line
 from ncflow.data.base import InMemoryData
 from ncflow.models import Classifier
 from ncflow.models.network import find_classifier
-from ncflow.results import CHECKPOINT, HISTORY, History, RunFolder, Status
-from ncflow.results.report import Report, line_of
-from ncflow.training.assembly import make_logger, prepare, prepare_data
-from ncflow.training.checkpoints import OUTCOME, read_checkpoint
+from ncflow.results import CHECKPOINT, History, RunFolder, Status
+from ncflow.results.report import Report
+from ncflow.training.assembly import history_of, make_loggers, prepare, prepare_data
+from ncflow.training.checkpoints import read_checkpoint
 from ncflow.training.entry import enter
-from ncflow.training.fit import STARTS_ANEW, Outcome, outcome_of
+from ncflow.training.fit import STARTS_ANEW
+from ncflow.training.outcome import end, ended_with
 from ncflow.training.stacked.interrupted import SavedGroup, interrupted_groups
 from ncflow.training.stacked.modules import can_be_stacked
 from ncflow.training.stacked.plan import Size
@@ -84,7 +85,7 @@ class Ready:
     data: InMemoryData
     classifier: Classifier
     history: History | None
-    logger: Any
+    loggers: list[Any]
 
     @property
     def member(self) -> dict[str, Any]:
@@ -107,15 +108,13 @@ def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, data_cache: DataCa
         report = enter(folder, cfg, held)
         if report is not None:
             return Report(Status.FAILED, path, report.error) if report.status == Status.REFUSED else report
-        keeps_history = cfg.logger.name != "none" or (folder.path / HISTORY).exists()
-        history = History(folder.path / HISTORY, owned=True) if keeps_history else None
+        history, loggers = history_of(cfg, folder), make_loggers(cfg, folder)
         saved = read_checkpoint(folder.path / CHECKPOINT, [folder.run_id])
-        logger = make_logger(cfg, folder.path, folder.described)
-        outcome = None if saved is None or OUTCOME not in saved else outcome_of(saved, history)
-        if outcome is not None:
-            return end(folder, outcome, [logger] if logger else [])
+        ended = None if saved is None else ended_with(saved, history)
+        if ended is not None:
+            return end(folder, loggers, **ended)
         data, classifier = prepare(cfg, data_cache.get(cfg))
-        return Ready(folder, cfg, data, classifier, history, logger)
+        return Ready(folder, cfg, data, classifier, history, loggers)
     except OSError as error:
         return Report(Status.FAILED, path, f"the run could not be begun: {one_line(error)}")
     except Exception as error:
@@ -157,14 +156,3 @@ def parts(ready: Sequence[Ready], sweep: Path) -> list[tuple[SavedGroup | None, 
 def _agrees(run: Ready, saved: Mapping[str, Any]) -> bool:
     marks = saved["callbacks"]["MeasureCells"]["histories"]
     return run.history is None or run.history.agrees(marks.get(run.folder.run_id))
-
-
-def end(folder: RunFolder, outcome: Outcome, loggers: Sequence[Any]) -> Report:
-    """End a run's loggers, and say that it is finished."""
-    result = outcome.result(folder.described)
-    for logger in loggers:
-        logger.finish({**result, "epoch": outcome.rows[0]["epoch"]})
-    folder.finish(result)
-    report = Report(outcome.status, str(folder.path), values=result)
-    folder.note(line_of(report))
-    return report

@@ -12,12 +12,12 @@ from ncflow.figures.papers.verdict import (
     Claim,
     Verdict,
     allows_trend,
-    conclude,
     fitting,
     left_out,
     rank_trend,
     seed_count,
     settings,
+    verdict_of,
 )
 from ncflow.figures.tables import finished
 
@@ -59,7 +59,7 @@ def _independent_of_init(runs: pd.DataFrame, measure: str, name: str, claim: str
                 f"weight decay {decay:g}, {b:.3g} without; {seed_count(with_decay, without)}{left_out(whole)}"
             )
             checks.append(Check(a < _SAME and a < b, line))
-    return conclude(claim, checks, "interpolating runs of two initial norms with and without weight decay")
+    return verdict_of(claim, checks, "interpolating runs of two initial norms with and without weight decay")
 
 
 def decay_frees_rho_of_its_start(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
@@ -95,7 +95,7 @@ def decay_concentrates_margins(runs: pd.DataFrame, history: pd.DataFrame) -> Ver
             )
             checks.append(Check(better == len(both), line))
     claim = "Weight decay concentrates the margins"
-    return conclude(claim, checks, "interpolating runs with and without weight decay")
+    return verdict_of(claim, checks, "interpolating runs with and without weight decay")
 
 
 def random_labels_raise_rho(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
@@ -117,14 +117,14 @@ def random_labels_raise_rho(runs: pd.DataFrame, history: pd.DataFrame) -> Verdic
             )
             checks.append(Check(trend.rises, line))
     claim = "Random labels raise rho"
-    return conclude(claim, checks, f"interpolating runs at {ENOUGH.format('shares of random labels')}")
+    return verdict_of(claim, checks, f"interpolating runs at {ENOUGH.format('shares of random labels')}")
 
 
 def square_loss_collapses(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     """Section 6: under the square loss with weight decay NC1 and NC2 happen, with mini-batches and full batches."""
     checks = _collapse(runs)
     claim = f"Under the square loss with weight decay NC1 and NC2 of the classifier fall below {_COLLAPSED:g}"
-    return conclude(claim, checks, "interpolating runs on the square loss with weight decay")
+    return verdict_of(claim, checks, "interpolating runs on the square loss with weight decay")
 
 
 def random_labels_collapse(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
@@ -132,7 +132,7 @@ def random_labels_collapse(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict
     measured = _runs(runs, RANDOM_LABELS, *_WEIGHTS)
     checks = _collapse(measured[measured[RANDOM_LABELS] > 0]) if len(measured) else []
     claim = f"Random labels collapse too: NC1 and NC2 of the classifier fall below {_COLLAPSED:g}"
-    return conclude(claim, checks, "interpolating runs on random labels with weight decay")
+    return verdict_of(claim, checks, "interpolating runs on random labels with weight decay")
 
 
 def no_collapse_without_decay(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
@@ -148,7 +148,7 @@ def no_collapse_without_decay(runs: pd.DataFrame, history: pd.DataFrame) -> Verd
         line = f"{title}: {words}; {seed_count(with_decay, without)}{left_out(whole)}"
         checks.append(Check(all(b[name] > a[name] for name in a), line))
     claim = "Under the square loss without weight decay collapse is weaker, in NC1 and in NC2"
-    return conclude(claim, checks, "interpolating runs with and without weight decay")
+    return verdict_of(claim, checks, "interpolating runs with and without weight decay")
 
 
 def _collapse(runs: pd.DataFrame) -> list[Check]:
@@ -194,7 +194,7 @@ def quasi_interpolation_fixes_the_classifier(runs: pd.DataFrame, history: pd.Dat
         )
         checks.append(Check(max(found.values()) < _RESIDUAL, f"{line}{left_out(whole)}"))
     claim = f"Eq. 33 and 34 hold at convergence (within {_RESIDUAL:.0%})"
-    return conclude(claim, checks, "interpolating runs on the square loss with weight decay")
+    return verdict_of(claim, checks, "interpolating runs on the square loss with weight decay")
 
 
 def exponential_loss_needs_small_batches(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
@@ -211,7 +211,7 @@ def exponential_loss_needs_small_batches(runs: pd.DataFrame, history: pd.DataFra
             checks[str(loss)] = Check(trend.rises if exponential else not trend.rises, line)
     found = list(checks.values()) if "exponential" in checks and len(checks) > 1 else []
     claim = "J.2: under the exponential loss NC1 needs small batches, under the square loss it does not"
-    return conclude(claim, found, f"runs on both losses at {ENOUGH.format('batch sizes')}")
+    return verdict_of(claim, found, f"runs on both losses at {ENOUGH.format('batch sizes')}")
 
 
 CLAIMS: tuple[Claim, ...] = (

@@ -16,13 +16,13 @@ from ncflow.figures.papers.verdict import (
     Claim,
     Verdict,
     allows_trend,
-    conclude,
     fitting,
     left_out,
     measured_runs,
     rank_trend,
     seed_count,
     settings,
+    verdict_of,
 )
 from ncflow.figures.style import norm_label
 from ncflow.figures.tables import last_layer, trained_gamma
@@ -54,14 +54,14 @@ def bn_collapses_most(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
         (a, b), (c, d) = ((cell[INTRA].max(), cell[INTER].min()) for cell in cells)
         line = (
             f"{title}: best intra {a:.3f} with BN, {c:.3f} without; best inter {b:.3f} and {d:.3f}; "
-            f"{_pairs(bn, plain)}; {seed_count(bn, plain)}{left_out(all_bn, all_plain)}"
+            f"{_paired_gain(bn, plain)}; {seed_count(bn, plain)}{left_out(all_bn, all_plain)}"
         )
         checks.append(Check(bool(a > c and b < d), line))
     claim = "1. With BN and suitable weight decay collapse is strongest, without BN it is weaker"
-    return conclude(claim, checks, "interpolating runs with and without BN at two weight decays or more")
+    return verdict_of(claim, checks, "interpolating runs with and without BN at two weight decays or more")
 
 
-def _pairs(bn: pd.DataFrame, plain: pd.DataFrame) -> str:
+def _paired_gain(bn: pd.DataFrame, plain: pd.DataFrame) -> str:
     """Paired differences of intra over the cells (weight decay, seed) that both have."""
     keys = ["weight_decay", "seed"]
     both = bn.groupby(keys)[INTRA].mean().to_frame("bn").join(plain.groupby(keys)[INTRA].mean(), how="inner")
@@ -97,7 +97,7 @@ def bn_collapse_grows_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> V
     claim = (
         "2. With BN collapse grows with weight decay while the model interpolates, without BN it is unsteady or falls"
     )
-    return conclude(claim, checks, f"interpolating runs with and without BN at {ENOUGH.format('weight decays')}")
+    return verdict_of(claim, checks, f"interpolating runs with and without BN at {ENOUGH.format('weight decays')}")
 
 
 def _gain_over_decay(part: pd.DataFrame) -> float:
@@ -122,7 +122,7 @@ def bn_collapse_follows_loss(runs: pd.DataFrame, history: pd.DataFrame) -> Verdi
             )
             checks.append(Check(follow < -TREND and plain_gain < gain / 2, line))
     claim = "3. With BN collapse follows the training loss down, without BN it stalls after the first epochs"
-    return conclude(claim, checks, "runs with and without BN that were measured at 8 epochs or more")
+    return verdict_of(claim, checks, "runs with and without BN that were measured at 8 epochs or more")
 
 
 def _path(part: pd.DataFrame, rows: pd.DataFrame) -> tuple[float, float, int]:
@@ -165,7 +165,7 @@ def smaller_gamma_collapses_more(runs: pd.DataFrame, history: pd.DataFrame) -> V
             )
             checks.append(Check(None if excepted else up.falls and down.rises, line))
     claim = "4. Smaller |gamma| gives more collapse (but for the 6-layer MLP on the conic hull)"
-    return conclude(claim, checks, f"interpolating runs at {ENOUGH.format('fixed values of model.gamma')}")
+    return verdict_of(claim, checks, f"interpolating runs at {ENOUGH.format('fixed values of model.gamma')}")
 
 
 def thousand_classes_vgg_parts_from_theory(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
@@ -191,7 +191,7 @@ def thousand_classes_vgg_parts_from_theory(runs: pd.DataFrame, history: pd.DataF
     families = {family for family, _ in checks}
     found = [check for _, check in checks] if len(families) == 2 else []
     claim = "5. With 1000 classes VGG's inter rises with weight decay, against the theory, ResNet's does not"
-    return conclude(claim, found, f"VGG and ResNet runs on 1000 classes at {ENOUGH.format('weight decays')}")
+    return verdict_of(claim, found, f"VGG and ResNet runs on 1000 classes at {ENOUGH.format('weight decays')}")
 
 
 CLAIMS: tuple[Claim, ...] = (

@@ -12,12 +12,12 @@ from ncflow.figures.papers.verdict import (
     Check,
     Claim,
     Verdict,
-    conclude,
     fitting,
     left_out,
     measured_runs,
     seed_count,
     settings,
+    verdict_of,
 )
 from ncflow.figures.tables import SPREAD, bn_kind, last_rows
 from ncflow.theory.depth import effective_depth
@@ -76,7 +76,7 @@ def collapse_improves_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> V
         )
         checks.append(Check(not broken, line))
     claim = f"3.1.1 With BN collapse improves with weight decay (epsilon {EPSILON:g})"
-    return conclude(claim, checks, "interpolating runs with BN at two weight decays or more")
+    return verdict_of(claim, checks, "interpolating runs with BN at two weight decays or more")
 
 
 def collapse_sharpens_with_depth(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
@@ -100,7 +100,7 @@ def collapse_sharpens_with_depth(runs: pd.DataFrame, history: pd.DataFrame) -> V
         )
         checks.append(Check(not broken, line))
     claim = f"3.2.1 With BN collapse sharpens from layer to layer (epsilon {EPSILON:g})"
-    return conclude(claim, checks, "interpolating runs with BN and measure.layers=all")
+    return verdict_of(claim, checks, "interpolating runs with BN and measure.layers=all")
 
 
 def effective_depth_falls_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
@@ -128,7 +128,7 @@ def effective_depth_falls_with_decay(runs: pd.DataFrame, history: pd.DataFrame) 
         )
         checks.append(Check(not broken, line))
     claim = f"3.2.2 With BN the effective depth falls with weight decay (NCC error <= {NCC_EPSILON:g})"
-    return conclude(claim, checks, "interpolating runs with BN and measure.layers=all at two weight decays or more")
+    return verdict_of(claim, checks, "interpolating runs with BN and measure.layers=all at two weight decays or more")
 
 
 def _depth(history: pd.DataFrame, folder: str) -> int | None:
@@ -152,7 +152,7 @@ def only_affine_bn_collapses(runs: pd.DataFrame, history: pd.DataFrame) -> Verdi
         )
         checks.append(Check(bool(affine > max(fixed, none)), line))
     claim = "Section 3.1.2: collapse is strong with affine BN alone"
-    return conclude(claim, checks, "interpolating runs with affine BN, non-affine BN and none")
+    return verdict_of(claim, checks, "interpolating runs with affine BN, non-affine BN and none")
 
 
 CLAIMS: tuple[Claim, ...] = (

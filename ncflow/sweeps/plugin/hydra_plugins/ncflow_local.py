@@ -32,8 +32,6 @@ class NcflowLocalLauncher(JoblibLauncher or Launcher):  # type: ignore[misc]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all, whatever happens to a process."""
-        from ncflow.results.report import began, ended
-
         returned: dict[int, JobReturn] = {}
         since = time.time()
         folders: list[Any] = []
@@ -46,10 +44,10 @@ class NcflowLocalLauncher(JoblibLauncher or Launcher):  # type: ignore[misc]
             else:
                 folders = folders or [self._folder(overrides) for overrides in job_overrides]
                 for index in now:
-                    report = ended(folders[index], since, killed=not left)
+                    report = folders[index].ended(since, killed=not left)
                     if report is not None:
                         returned[index] = JobReturn(status=JobStatus.COMPLETED, _return_value=report)
-                    elif began(folders[index]):
+                    elif folders[index].has_begun():
                         suspects.append(index)
             left = [index for index in left if index not in returned and index not in suspects]
             suspects = [index for index in suspects if index not in returned]

@@ -40,7 +40,7 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
     its job fail; a job that fails does not end the sweep, and with ``wait=false`` the sweep ends with the submission.
 
     Args:
-        options: As :class:`ncflow.sweeps.slurm.Options` has them.
+        options: As :class:`ncflow.sweeps.slurm.SlurmOptions` has them.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -70,7 +70,7 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
         for index in new:
             slurm.note_job(folders[index], configs[index], submitted[folders[index]])
         reports = {folder: Report(Status.ELSEWHERE, str(folder)) for folder in queued}
-        print(slurm.summary(list(submitted.values()), len(queued), folders[0].parent), flush=True)
+        print(slurm.submitted_in_words(list(submitted.values()), len(queued), folders[0].parent), flush=True)
         if self.params["wait"]:
             slurm.wait(submitted)
             reports |= {folder: slurm.outcome(folder, job) for folder, job in submitted.items()}

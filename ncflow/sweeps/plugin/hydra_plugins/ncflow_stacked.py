@@ -16,7 +16,7 @@ class NcflowStackedLauncher(Launcher):
     Runs that are like no other, or that cannot be stacked, are trained one by one, as Hydra's own launcher does.
 
     Args:
-        options: As :class:`ncflow.training.stacked.launcher.Options` has them.
+        options: As :class:`ncflow.training.stacked.launcher.StackedOptions` has them.
     """
 
     def __init__(self, **options: Any) -> None:
