@@ -1,12 +1,12 @@
 """Weights & Biases, kept in the run's own folder and resumed under the same id; it never stops or slows training."""
 
+import atexit
 import logging
 import math
 import os
 import secrets
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,7 +232,7 @@ def _start(
         _go_offline(f"no run could be started ({_one_line(error)})")
         if _process.runs:
             raise
-        _end_service()
+        _service_ender()()  # it holds on to the id of the run that could not be started; it would end other runs
         run = wandb.init(mode="offline", **options)
     _process.runs += 1
     run.define_metric("epoch")
@@ -253,28 +253,31 @@ def _finish(run: Any, summary: Mapping[str, Any], failed: bool = False) -> None:
         run.finish(exit_code=int(failed))
     except TimeoutError:
         if not _process.late:
-            threading.Thread(target=_end_in_time, daemon=True).start()
+            atexit.register(_service_ender())  # W&B's own process goes on trying to send
         _process.late = True
         _tell_unsent(run)
 
 
-def _end_service() -> None:
-    """End W&B's own process, which holds on to the ids of runs that could not be started; it would end other runs."""
-    # Where that process is gone or fails, W&B raises, or even asks this process to exit.
-    with suppress(Exception, SystemExit):
-        import_wandb().teardown()
+def _service_ender() -> Callable[[], None]:
+    """What ends W&B's own process, and waits half a minute for it; what is left of it ends with this process.
 
+    W&B itself would wait without end. The thread is started here, as none can be at the end of a process.
+    """
+    asked = threading.Event()
 
-def _end_in_time() -> None:
-    """At the end of this process W&B's own goes on trying to send: give it half a minute more."""
-    threading.main_thread().join()
-    time.sleep(_FINISH_SECONDS)
-    _kill_service()
+    def end() -> None:
+        asked.wait()
+        # If that process is gone or fails, W&B raises, or even asks this process to exit.
+        with suppress(Exception, SystemExit):
+            import_wandb().teardown()
 
+    def ask() -> None:
+        asked.set()
+        ending.join(_FINISH_SECONDS)
 
-def _kill_service() -> None:
-    with suppress(Exception):  # W&B's own parts, which may be elsewhere in another version
-        import_wandb().setup()._connection._proc._process.kill()
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    return ask
 
 
 def _end_unseen(run: Any, failed: bool) -> None:
