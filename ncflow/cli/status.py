@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ncflow.results import Status
+from ncflow.results import Status, one_line
 from ncflow.sweeps.status import RunState, Survey, survey, total_seconds_left
 
 _STYLES: dict[str, str] = {
@@ -134,7 +134,7 @@ def _trouble(run: RunState, label: str) -> str:
 
 def _plain(text: str) -> str:
     """One line that no terminal takes for a command, whoever wrote the text."""
-    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+    return one_line(text, longest=len(text))
 
 
 def as_json(runs: Sequence[RunState]) -> str:

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from ncflow.checks import error_line
 from ncflow.results import RESULT, Status, read_json, write_json
 from ncflow.runtime.wandb_server import import_wandb, server_problem
 
@@ -166,7 +167,7 @@ class WandbRunLogger(Logger):
             yield
         except Exception as error:
             if not self._complained:
-                log.warning("W&B: training goes on without it: %s", _one_line(error))
+                log.warning("W&B: training goes on without it: %s", error_line(error, named=True))
             self._complained = True
 
 
@@ -190,7 +191,7 @@ def log_finished(folder: Path, described: Mapping[str, Any], project: str, entit
         run.log({key: value for key, value in row.items() if isinstance(value, int | float)})
         _finish(run, row)
     except Exception as error:
-        log.warning("W&B: the finished run could not be sent: %s", _one_line(error))
+        log.warning("W&B: the finished run could not be sent: %s", error_line(error, named=True))
 
 
 def _without(summary: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,7 +230,7 @@ def _start(
     except Exception as error:
         if mode not in _ONLINE:
             raise
-        _go_offline(f"no run could be started ({_one_line(error)})")
+        _go_offline(f"no run could be started ({error_line(error, named=True)})")
         if _process.runs:
             raise
         _service_ender()()  # it holds on to the id of the run that could not be started; it would end other runs
@@ -328,7 +329,3 @@ def mode_of_process() -> str:
 def _go_offline(why: str) -> None:
     _process.mode = "offline"
     log.info("W&B: %s, so runs are kept offline in their folders; `wandb sync` sends them later", why)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")

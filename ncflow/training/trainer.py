@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from ncflow.config.build import check_types, locate, words_of
+from ncflow.checks import error_line
+from ncflow.config.build import check_types, locate
 from ncflow.config.schema import ConfigError
 from ncflow.runtime import processes
 from ncflow.training.checkpoints import Checkpoints
@@ -157,7 +158,7 @@ def make_trainer(
     try:
         trainer = locate("trainer", cfg.trainer._target_)(**{**options, **given})
     except Exception as error:  # Lightning raises many kinds for options that it refuses
-        raise ConfigError(f"trainer: {words_of(error)}") from error
+        raise ConfigError(f"trainer: {error_line(error)}") from error
     if trainer.precision != options["precision"]:  # Lightning takes another one where a device lacks this one
         raise ConfigError(f"trainer.precision must be one that the device has, found {options['precision']!r}")
     return trainer
