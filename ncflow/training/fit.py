@@ -2,7 +2,7 @@
 
 import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ def fit(
     folder: Path,
     described: Mapping[str, Any],
     prepared: tuple[InMemoryData, Classifier] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Outcome:
     """Train the run of a config in a folder, from its checkpoint where there is one.
 
@@ -82,6 +83,7 @@ def fit(
         folder: The run's folder.
         described: The run's flat description: ``name``, ``experiment`` and the config; W&B gets it as its config.
         prepared: Of :func:`ncflow.training.assembly.check` for this config; None to prepare it here.
+        callbacks: Further ones of Lightning, for example a clock.
 
     Raises:
         ConfigError: Before any training, for an impossible config or a checkpoint that is not this run's.
@@ -106,18 +108,18 @@ def fit(
     )
     divergence = StopOnDivergence()
     save = SaveForResume(folder / CHECKPOINT, cfg.measure.every_n_epochs)
-    callbacks: list[Callback] = [divergence, measure, save]
+    own: list[Callback] = [divergence, measure, save]
     if cfg.measure.snapshot_samples is not None:
         keep = SnapshotFeatures(
             folder, cfg.measure.every_n_epochs, cfg.measure.snapshot_samples, cfg.measure.batch_size
         )
-        callbacks.insert(2, keep)  # before the checkpoint, which says that the epoch's files are there
+        own.insert(2, keep)  # before the checkpoint, which says that the epoch's files are there
     tables = [] if measure.history is None else [(measure.state_key, measure.history)]
     if cfg.measure.margins:
         log_margins = LogMargins(
             folder / MARGINS, cfg.measure.every_n_epochs, cfg.measure.first_steps, cfg.measure.batch_size
         )
-        callbacks.insert(2, log_margins)
+        own.insert(2, log_margins)
         tables.append((log_margins.state_key, log_margins.history))
     logger = make_logger(cfg, folder, described)
     if saved is not None and OUTCOME in saved:
@@ -137,8 +139,8 @@ def fit(
             for key, table in tables:
                 table.go_back(marks[key])  # now, as a run that was stopped at its end does not start training
     if is_interactive():  # Lightning calls every callback some ten times a step, whether it does anything or not
-        callbacks.append(EpochProgress(described["name"]))
-    trainer = make_trainer(cfg, folder, callbacks, logger, Checkpoints(run_ids, saved))
+        own.append(EpochProgress(described["name"]))
+    trainer = make_trainer(cfg, folder, [*own, *callbacks], logger, Checkpoints(run_ids, saved))
     # Lightning does so after it has loaded a checkpoint, whose float64 weights would pass through float32.
     trainer.precision_plugin.convert_module(classifier)
     trainer.fit(classifier, datamodule=data, ckpt_path=None if saved is None else str(folder / CHECKPOINT))
