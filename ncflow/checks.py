@@ -1,4 +1,4 @@
-"""One form for every complaint about an argument: its name, the rule, the value found."""
+"""One form for every complaint about an argument (its name, the rule, the value found), and any error as one line."""
 
 from typing import Any
 
@@ -21,3 +21,14 @@ def require(condition: bool, argument: str, rule: str, value: Any) -> None:
     """
     if not condition:
         raise ArgumentError(f"{argument} must be {rule}, found {value!r}")
+
+
+def error_line(error: BaseException, named: bool = False) -> str:
+    """The message of an error as one line; its kind if it has none.
+
+    Args:
+        error: The error.
+        named: Whether its kind stands before its message.
+    """
+    kind, words = type(error).__name__, " ".join(str(error).split())
+    return f"{kind}: {words}" if named and words else words or kind

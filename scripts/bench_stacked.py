@@ -64,13 +64,9 @@ def seconds(kind: str, cells: int, width: int, epochs: int, device: str) -> floa
     number = min(cells, MOST_ALONE) if kind == "alone" else cells
     grid = configs(number, width, epochs, device)
     with tempfile.TemporaryDirectory() as root:
-        described = [describe(cfg, "bench") for cfg in grid]
-        folders = [Path(root) / str(number) for number in range(len(grid))]
-        for folder in folders:
-            folder.mkdir()
-        warm_up = [configs(1, width, 1, device)[0], Path(root) / "warm", {"name": "warm", "experiment": "bench"}]
-        warm_up[1].mkdir()
-        fit(*warm_up)
+        folders = [RunFolder(Path(root) / str(place), describe(cfg, "bench")) for place, cfg in enumerate(grid)]
+        (warm_up,) = configs(1, width, 1, device)
+        fit(warm_up, RunFolder(Path(root) / "warm", describe(warm_up, "bench")))
         start = time.perf_counter()
         if kind == "stacked":
             options = {"max_group": 512, "memory_gb": None, "may_differ": MAY_DIFFER}
@@ -79,11 +75,11 @@ def seconds(kind: str, cells: int, width: int, epochs: int, device: str) -> floa
             for cells_of_group in [found.cells for found in plan.groups] or [range(number)]:
                 data_cache = DataCache()
                 with ExitStack() as held:
-                    chosen = [(RunFolder(folders[cell], described[cell]), grid[cell]) for cell in cells_of_group]
-                    group.train([take(*run, held, data_cache) for run in chosen], Path(root))
+                    runs = [take(folders[cell], grid[cell], held, data_cache) for cell in cells_of_group]
+                    group.train_cells(runs, Path(root))
         else:
-            for run in zip(grid, folders, described, strict=True):
-                fit(*run)
+            for cfg, folder in zip(grid, folders, strict=True):
+                fit(cfg, folder)
         if device == "cuda":
             torch.cuda.synchronize()
         return (time.perf_counter() - start) / number

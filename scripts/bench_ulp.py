@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from ncflow.config.identity import describe
 from ncflow.config.schema import CONF_DIR, register
+from ncflow.results import RunFolder
 from ncflow.training.assembly import prepare
 from ncflow.training.fit import fit
 
@@ -46,7 +47,7 @@ def final(cfg: DictConfig, moved: int | None) -> dict[str, float]:
         index = int(torch.randint(len(chosen), (), generator=generator))
         chosen[index] = torch.nextafter(chosen[index], torch.tensor(torch.inf))
     with tempfile.TemporaryDirectory() as folder:
-        return fit(cfg, Path(folder), describe(cfg, "bench"), (data, classifier)).measures
+        return fit(cfg, RunFolder(Path(folder), describe(cfg, "bench")), (data, classifier)).values
 
 
 def show(title: str, found: list[dict[str, float]]) -> None:

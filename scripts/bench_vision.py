@@ -17,8 +17,6 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +27,13 @@ from omegaconf import DictConfig, open_dict
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-import ncflow.training.assembly
-import ncflow.training.fit
+from ncflow.config.identity import describe
 from ncflow.config.schema import CONF_DIR, register
 from ncflow.data.batches import Split
 from ncflow.data.vision import ByteImages
+from ncflow.results import RunFolder
+from ncflow.training.assembly import prepare
+from ncflow.training.fit import fit
 
 NUM_CLASSES = 10
 NORM = {"vgg11": "torchvision", "resnet18": "all"}
@@ -105,7 +105,7 @@ def now(device: str) -> float:
 def bare(arguments: argparse.Namespace) -> float:
     """Seconds an epoch of the usual loop."""
     cfg = configuration(arguments, arguments.epochs)
-    _, classifier = ncflow.training.assembly.prepare(cfg)
+    _, classifier = prepare(cfg)
     layout = torch.channels_last if arguments.channels_last else torch.contiguous_format
     device, network = torch.device(arguments.device), classifier.network
     network.to(device, memory_format=layout).train()
@@ -145,22 +145,13 @@ class Clock(Callback):
         self.laps.append(now(self.device))
 
 
-@contextmanager
-def clocked(device: str) -> Iterator[Clock]:
-    """A clock in the place of the progress bar that somebody at a terminal sees."""
-    clock, before = Clock(device), (ncflow.training.fit.EpochProgress, ncflow.training.fit.is_interactive)
-    ncflow.training.fit.EpochProgress, ncflow.training.fit.is_interactive = lambda name: clock, lambda: True
-    try:
-        yield clock
-    finally:
-        ncflow.training.fit.EpochProgress, ncflow.training.fit.is_interactive = before
-
-
 def through_ncflow(arguments: argparse.Namespace) -> float:
     """Seconds an epoch of a run as the command line makes it."""
     epochs = arguments.epochs + 2  # the first warms up; the last one's lap would hold the measurement at the end
-    with tempfile.TemporaryDirectory() as folder, clocked(arguments.device) as clock:
-        ncflow.training.fit.fit(configuration(arguments, epochs), Path(folder), {"name": "bench"})
+    clock = Clock(arguments.device)
+    cfg = configuration(arguments, epochs)
+    with tempfile.TemporaryDirectory() as folder:
+        fit(cfg, RunFolder(Path(folder), describe(cfg, "bench")), callbacks=[clock])
     return (clock.laps[-2] - clock.laps[0]) / arguments.epochs
 
 

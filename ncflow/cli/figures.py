@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
+from ncflow.checks import error_line
 from ncflow.figures.files import refuse_foreign, render, write_own
 from ncflow.figures.tables import once
 from ncflow.results import Status, describe, load_history, load_runs, one_line
@@ -222,4 +223,4 @@ def _upload(out: Path, runs: pd.DataFrame, verdicts: "Sequence[Verdict]", pictur
 
         print(f"W&B: {upload(out, runs, verdicts, pictures)}")
     except Exception as error:  # W&B's errors share no class
-        print(f"ncflow-figures: W&B: {' '.join(f'{type(error).__name__}: {error}'.split())}", file=sys.stderr)
+        print(f"ncflow-figures: W&B: {error_line(error, named=True)}", file=sys.stderr)

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ncflow.results import Report, Status
+from ncflow.results import Report, Status, one_line
 from ncflow.sweeps.status import Survey, survey, total_seconds_left
 
 _STYLES: dict[str, str] = {
@@ -136,7 +136,7 @@ def _trouble(run: Report, label: str) -> str:
 
 def _plain(text: str) -> str:
     """One line that no terminal takes for a command, whoever wrote the text."""
-    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+    return one_line(text, longest=len(text))
 
 
 def as_json(runs: Sequence[Report]) -> str:

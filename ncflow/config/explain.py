@@ -9,6 +9,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ncflow.checks import error_line
 from ncflow.config.identity import flatten
 from ncflow.config.schema import CONF_DIR, ConfigError, RunConfig
 
@@ -36,8 +37,7 @@ def explain(error: BaseException) -> str:
 
 def one_line(error: BaseException) -> str:
     """An error as one line; its kind is named unless it was written for the user."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ConfigError) else f"{type(error).__name__}: {text}"
+    return error_line(error, named=not isinstance(error, ConfigError))
 
 
 def _refusal(error: BaseException | None) -> ConfigError | None:

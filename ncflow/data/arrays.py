@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ncflow.checks import ArgumentError, require
+from ncflow.checks import ArgumentError, error_line, require
 from ncflow.data.base import InMemoryData
 from ncflow.data.batches import Split
 from ncflow.data.memory import free_memory, in_words
@@ -70,8 +70,7 @@ class Arrays(InMemoryData):
         except ArgumentError:
             raise
         except Exception as error:  # bytes that are no archive raise nearly anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            rule = f"a readable .npz file of plain arrays ({reason})"
+            rule = f"a readable .npz file of plain arrays ({error_line(error)})"
             raise ArgumentError(f"path must be {rule}, found {str(self.path)!r}") from error
 
     def _check_labels(self, arrays: dict[str, NDArray[Any]], name: str, count: int, of_what: str) -> None:

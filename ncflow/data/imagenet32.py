@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ncflow.checks import ArgumentError, require
+from ncflow.checks import ArgumentError, error_line, require
 from ncflow.data import safe_pickle
 from ncflow.data.batches import Split
 from ncflow.data.vision import ByteImages, keep_classes
@@ -111,5 +111,5 @@ class ImageNet32(ByteImages):
         try:
             return np.asarray(content[key])
         except ValueError as error:  # a list of lists of different lengths
-            rule = f"a folder whose {name} has {key!r} as one array ({' '.join(str(error).split())})"
+            rule = f"a folder whose {name} has {key!r} as one array ({error_line(error)})"
             raise ArgumentError(f"data_dir must be {rule}, found {self._folder!r}") from error

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ncflow.checks import error_line
+
 _TOO_MUCH = "it asks for more than the file has bytes"
 _PLAIN = frozenset({"b1", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"})
 
@@ -141,8 +143,7 @@ def load(file: BinaryIO, encoding: str = "latin1") -> dict[str, Any]:
         made = {key: array.value() for key, array in arrays.items()}
         return {key: made.get(id(value), value) for key, value in content.items()}
     except Exception as error:  # bytes that are no pickle raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise pickle.UnpicklingError(f"{file.name} cannot be read: {reason}") from error
+        raise pickle.UnpicklingError(f"{file.name} cannot be read: {error_line(error)}") from error
 
 
 def _check_memo(file: BinaryIO, size: int) -> None:

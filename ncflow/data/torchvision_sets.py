@@ -17,7 +17,7 @@ from torchvision import datasets
 from torchvision.datasets import VisionDataset, cifar
 from torchvision.datasets.utils import check_integrity
 
-from ncflow.checks import ArgumentError, require
+from ncflow.checks import ArgumentError, error_line, require
 from ncflow.data import safe_pickle
 from ncflow.data.batches import Split
 from ncflow.data.vision import ByteImages, keep_classes
@@ -94,8 +94,7 @@ class TorchvisionImages(ByteImages):
         broken = [file for file in self.files() if not self.is_whole(file)]
         if broken:
             return f"a folder whose {broken[0]} is whole (delete it; data.download=true fetches it, or copy it anew)"
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return f"a folder whose files of {self.official.__name__} can be read ({reason})"
+        return f"a folder whose files of {self.official.__name__} can be read ({error_line(error)})"
 
     def _check(self, split: Split, part: str) -> None:
         images, labels = split

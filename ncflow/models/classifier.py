@@ -46,12 +46,13 @@ class Classifier(LightningModule):
         self.loss_sum = torch.zeros(())
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; Lightning's note of the running hook goes past ``nn.Module``'s bookkeeping.
+        """Set an attribute; a text or None in the place of a plain value goes past ``nn.Module``'s bookkeeping.
 
-        Lightning makes that note some 40 times a step, and the bookkeeping would cost 2 % of a small model's step.
+        Such a value has no need of it, and Lightning notes the running hook some 40 times a step: the bookkeeping would
+        cost 7 % of a small model's step (width 32), 2 % at width 300.
         """
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
+        if name in self.__dict__ and (value is None or isinstance(value, str)):
+            object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ncflow.checks import error_line
 from ncflow.results.files import JOB, RESULT, RUN
 from ncflow.results.report import Status
 
@@ -53,8 +54,9 @@ def describe(error: Exception) -> str:
     """An error as one line."""
     if isinstance(error, UnreadableError):
         return str(error)
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return one_line(f"{type(error).__name__}: {words}".rstrip(": "))
+    if isinstance(error, OSError) and error.strerror:
+        return one_line(f"{type(error).__name__}: {error.strerror}")
+    return one_line(error_line(error, named=True))
 
 
 def leave_out(path: Path, error: Exception) -> None:

@@ -1,12 +1,12 @@
 """Weights & Biases, kept in the run's own folder and resumed under the same id; it never stops or slows training."""
 
+import atexit
 import logging
 import math
 import os
 import secrets
 import threading
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from ncflow.checks import error_line
 from ncflow.results import RESULT, Status, read_json, write_json
 from ncflow.runtime.wandb_server import import_wandb, server_problem
 
@@ -166,7 +167,7 @@ class WandbRunLogger(Logger):
             yield
         except Exception as error:
             if not self._complained:
-                log.warning("W&B: training goes on without it: %s", _one_line(error))
+                log.warning("W&B: training goes on without it: %s", error_line(error, named=True))
             self._complained = True
 
 
@@ -190,7 +191,7 @@ def log_finished(folder: Path, described: Mapping[str, Any], project: str, entit
         run.log({key: value for key, value in row.items() if isinstance(value, int | float)})
         _finish(run, row)
     except Exception as error:
-        log.warning("W&B: the finished run could not be sent: %s", _one_line(error))
+        log.warning("W&B: the finished run could not be sent: %s", error_line(error, named=True))
 
 
 def _without(summary: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,10 +230,10 @@ def _start(
     except Exception as error:
         if mode not in _ONLINE:
             raise
-        _go_offline(f"no run could be started ({_one_line(error)})")
+        _go_offline(f"no run could be started ({error_line(error, named=True)})")
         if _process.runs:
             raise
-        _end_service()
+        _service_ender()()  # it holds on to the id of the run that could not be started; it would end other runs
         run = wandb.init(mode="offline", **options)
     _process.runs += 1
     run.define_metric("epoch")
@@ -253,28 +254,31 @@ def _finish(run: Any, summary: Mapping[str, Any], failed: bool = False) -> None:
         run.finish(exit_code=int(failed))
     except TimeoutError:
         if not _process.late:
-            threading.Thread(target=_end_in_time, daemon=True).start()
+            atexit.register(_service_ender())  # W&B's own process goes on trying to send
         _process.late = True
         _tell_unsent(run)
 
 
-def _end_service() -> None:
-    """End W&B's own process, which holds on to the ids of runs that could not be started; it would end other runs."""
-    # Where that process is gone or fails, W&B raises, or even asks this process to exit.
-    with suppress(Exception, SystemExit):
-        import_wandb().teardown()
+def _service_ender() -> Callable[[], None]:
+    """What ends W&B's own process, and waits half a minute for it; what is left of it ends with this process.
 
+    W&B itself would wait without end. The thread is started here, as none can be at the end of a process.
+    """
+    asked = threading.Event()
 
-def _end_in_time() -> None:
-    """At the end of this process W&B's own goes on trying to send: give it half a minute more."""
-    threading.main_thread().join()
-    time.sleep(_FINISH_SECONDS)
-    _kill_service()
+    def end() -> None:
+        asked.wait()
+        # If that process is gone or fails, W&B raises, or even asks this process to exit.
+        with suppress(Exception, SystemExit):
+            import_wandb().teardown()
 
+    def ask() -> None:
+        asked.set()
+        ending.join(_FINISH_SECONDS)
 
-def _kill_service() -> None:
-    with suppress(Exception):  # W&B's own parts, which may be elsewhere in another version
-        import_wandb().setup()._connection._proc._process.kill()
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    return ask
 
 
 def _end_unseen(run: Any, failed: bool) -> None:
@@ -325,7 +329,3 @@ def mode_of_process() -> str:
 def _go_offline(why: str) -> None:
     _process.mode = "offline"
     log.info("W&B: %s, so runs are kept offline in their folders; `wandb sync` sends them later", why)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")

@@ -12,8 +12,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ncflow.checks import ArgumentError
-from ncflow.config.build import BUILD_ERRORS, build, words_of
+from ncflow.checks import ArgumentError, error_line
+from ncflow.config.build import BUILD_ERRORS, build
 from ncflow.config.schema import ConfigError
 from ncflow.config.validate import check_fields
 from ncflow.data.base import InMemoryData
@@ -99,7 +99,7 @@ def prepare_data(cfg: DictConfig) -> InMemoryData:
     except ArgumentError as error:
         raise ConfigError(f"data.{error}" if not str(error).startswith("seed") else str(error)) from error
     except BUILD_ERRORS as error:
-        raise ConfigError(f"data cannot be made: {words_of(error)}") from error
+        raise ConfigError(f"data cannot be made: {error_line(error)}") from error
     return data
 
 
@@ -149,7 +149,7 @@ def _check_loss(loss: Any, num_classes: int) -> None:
         mean = torch.stack(alone).mean()
         is_mean = whole.shape == () and bool(torch.isclose(whole, mean, rtol=1e-3))
     except BUILD_ERRORS as error:
-        raise ConfigError(f"loss: {words_of(error)}") from error
+        raise ConfigError(f"loss: {error_line(error)}") from error
     if not is_mean:
         raise ConfigError(f"loss must be the mean over the samples of a minibatch, found {_shown(whole)}, not {mean:g}")
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from ncflow.checks import error_line
 from ncflow.config.schema import ConfigError
 from ncflow.results import write_atomically
 
@@ -58,8 +59,7 @@ def read_checkpoint(path: Path, run_ids: Sequence[str]) -> dict[str, Any] | None
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         owners = checkpoint.get(RUNS)
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise _refusal(path, f"it cannot be read ({reason[:200]})") from error
+        raise _refusal(path, f"it cannot be read ({error_line(error, named=True)[:200]})") from error
     if owners is None:
         raise _refusal(path, "it does not say of which run it is")
     if not set(run_ids).issubset(owners):

@@ -13,7 +13,8 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
 from ncflow.callbacks.progress import EpochProgress
-from ncflow.config.build import check_types, locate, words_of
+from ncflow.checks import error_line
+from ncflow.config.build import check_types, locate
 from ncflow.config.schema import ConfigError
 from ncflow.results import CHECKPOINT
 from ncflow.runtime import processes
@@ -203,7 +204,7 @@ def make_trainer(
     try:
         trainer = locate("trainer", cfg.trainer._target_)(**{**options, **given})
     except Exception as error:  # Lightning raises many kinds for options that it refuses
-        raise ConfigError(f"trainer: {words_of(error)}") from error
+        raise ConfigError(f"trainer: {error_line(error)}") from error
     if trainer.precision != options["precision"]:  # Lightning takes another one where a device lacks this one
         raise ConfigError(f"trainer.precision must be one that the device has, found {options['precision']!r}")
     return trainer

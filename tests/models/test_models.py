@@ -130,3 +130,17 @@ def test_milestones_are_fractions_of_the_epochs(epochs, rates):
         optimizer.step()
         schedule.step()
     assert seen == pytest.approx(rates)
+
+
+def test_only_plain_values_are_set_past_the_bookkeeping_of_modules():
+    classifier = Classifier(MLP((4,), 3, depth=2, width=6), nn.CrossEntropyLoss(), torch.optim.SGD)
+    classifier.note = None
+    classifier.note = "text"
+    assert classifier.__dict__["note"] == "text"
+    classifier.note = nn.Parameter(torch.ones(2))
+    assert "note" in dict(classifier.named_parameters())
+    with pytest.raises(TypeError, match="cannot assign 'str' as parameter 'note'"):
+        classifier.note = "text"
+    classifier.note = classifier.network = None
+    assert not list(classifier.named_parameters())
+    assert classifier.network is None

@@ -393,11 +393,7 @@ def test_runs_that_are_open_together_wait_together_for_a_server_that_went_away(p
         start = time.monotonic()
         for logger in several:
             logger.finish({"status": "done"})
-        # As at the end of a process; without it W&B was once seen to wait for minutes.
-        killer = threading.Timer(20, loggers._kill_service)
-        killer.start()
-        loggers._end_service()
-        killer.cancel()
+        loggers._service_ender()()  # as at the end of a process
         assert time.monotonic() - start < 60  # 4 s each, one by one 40 s before the end alone
     assert [message.count(str(tmp_path / str(number))) for number, message in enumerate(said(caplog))] == [1] * 10
     for number in range(10):
@@ -448,6 +444,45 @@ def test_an_outage_stops_no_process_and_what_was_not_sent_can_be_sent_later(home
         sent = sync(*remedy, env=home | at(later.url))
         assert sent.returncode == 0, sent.stderr
         assert [row["epoch"] for row in later.stored(identity)] == [0, 5, 6]
+
+
+# Runs that are open together end, and the process with them, after the server has taken rows and says nothing any more.
+ENDING_IN_AN_OUTAGE = """
+import sys
+from pathlib import Path
+from ncflow.runtime import wandb_logger as loggers
+loggers._FINISH_SECONDS = 5.0
+runs = [loggers.wandb_logger(Path(name), {"name": name, "experiment": "e"}, "ncflow", None) for name in "abc"]
+for run in runs:
+    run.open()
+    run.log_metrics({"train/loss": 1.0, "epoch": 0}, step=0)
+print("opened", flush=True)
+input()
+for run in runs:
+    run.finish({"status": "done"})
+sys.exit(7)
+"""
+
+
+def test_the_end_of_a_process_waits_for_no_outage_and_leaves_nothing_behind(home, tmp_path):
+    program = [sys.executable, "-c", ENDING_IN_AN_OUTAGE]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with serving() as server:
+        env = environment(home | at(server.url))
+        with subprocess.Popen(program, cwd=tmp_path, env=env, **pipes) as running:
+            try:
+                while "opened" not in running.stdout.readline():
+                    assert running.poll() is None
+                server.silent.set()
+                # 4 s for the first run, 5 s for the others together. W&B's own process has the same standard output.
+                running.communicate("\n", timeout=60)
+            finally:
+                running.kill()
+    assert running.returncode == 7
+    for name in "abc":
+        (saved,) = read_all(tmp_path / name, "run")
+        assert [row["train/loss"] for row in saved.rows] == [1.0]
+        assert saved.summary["status"] == "done"
 
 
 def test_nothing_that_goes_wrong_with_wandb_reaches_the_training(process, caplog, tmp_path):

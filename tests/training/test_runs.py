@@ -306,6 +306,17 @@ def test_a_stop_after_any_batch_changes_nothing(stop_after, precision, config, t
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_further_callbacks_see_the_training_and_change_nothing(config, tmp_path):
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    cfg, seen = config(*TINY), []
+    watch = LambdaCallback(on_train_epoch_end=lambda trainer, module: seen.append(trainer.current_epoch))
+    watched = train_here(cfg, tmp_path / "watched", callbacks=[watch])
+    assert seen == list(range(cfg.epochs))
+    assert watched.status == train_here(cfg, tmp_path / "plain").status
+    assert measures(tmp_path / "watched") == measures(tmp_path / "plain")
+
+
 @pytest.mark.parametrize(("stop_after", "at"), [(4, 6), (6, 6), (7, 8), (13, 14)])
 def test_a_stop_between_gradients_that_are_summed_waits_for_their_step(stop_after, at, config, tmp_path, monkeypatch):
     """8 batches an epoch in steps of 3, 3 and 2 batches."""

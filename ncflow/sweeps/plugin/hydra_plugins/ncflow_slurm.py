@@ -84,6 +84,7 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
         from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
         from omegaconf import OmegaConf
 
+        from ncflow.checks import error_line
         from ncflow.config.schema import ConfigError
 
         options = {name: value for name, value in self.params.items() if name not in ("wait", "modules")}
@@ -104,7 +105,7 @@ class NcflowSlurmLauncher(SlurmLauncher or Launcher):  # type: ignore[misc]
             with redirect_stderr(io.StringIO()):  # what sbatch says is in the error
                 return executor.map_array(self, *zip(*arguments, strict=True))
         except submitit.core.utils.FailedJobError as error:
-            raise ConfigError(f"SLURM refuses the jobs: {' '.join(str(error).split())}") from error
+            raise ConfigError(f"SLURM refuses the jobs: {error_line(error)}") from error
 
     def __call__(self, *arguments: Any) -> JobReturn:
         """Run a cell inside its job. A failed run raises, as SLURM must not take its job for completed.
