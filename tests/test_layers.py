@@ -86,6 +86,7 @@ def test_verdicts_and_results_need_nothing_heavy():
     for module, heavy in (
         ("ncflow.results", ("pandas", "torch", "matplotlib")),
         ("ncflow.config.identity", ("torch", "pandas")),
+        ("ncflow.cli.train", ("torch", "pandas", "pydantic")),  # which is all that a finished run imports
         ("ncflow.figures.papers.claims", ("torch", "matplotlib")),
     ):
         found = subprocess.check_output([sys.executable, "-c", code.format(module, heavy)], text=True)

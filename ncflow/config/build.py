@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import types
 import typing
 from collections.abc import Callable, Mapping
 from itertools import takewhile
@@ -10,7 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ncflow.config.schema import ConfigError
+from ncflow.checks import ArgumentError, error_line
+from ncflow.config.schema import ConfigError, Rule
 
 # Options of PyTorch's optimisers and losses that do nothing here, or fail in training alone, and what to use instead.
 _LEFT_OUT = {
@@ -22,6 +24,7 @@ _LEFT_OUT = {
     },
     "loss": dict.fromkeys(("reduction", "reduce", "size_average", "ignore_index"), "it is the mean over a minibatch"),
 }
+_TYPES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 BUILD_ERRORS = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RuntimeError)
 """What a constructor raises for options that it refuses, or that are too large to be allocated."""
 
@@ -101,29 +104,27 @@ def _open_kinds(function: Callable[..., Any]) -> set[Any]:
 
 def _evaluated(signature: inspect.Signature, hinted: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
-        hints = typing.get_type_hints(hinted)
+        hints = typing.get_type_hints(hinted, include_extras=True)
     except NameError:  # another library's hints that exist for its type checker alone
         hints = {}
     return {name: p.replace(annotation=hints.get(name, p.empty)) for name, p in signature.parameters.items()}
 
 
-def words_of(error: BaseException) -> str:
-    """The message of an error as one line; its kind if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _one_line(group: str, error: Exception) -> str:
-    from ncflow.checks import ArgumentError
-
-    text = " ".join(str(error).split())
+    text = error_line(error)
     return f"{group}.{text}" if isinstance(error, ArgumentError) else f"{group}: {text}"
 
 
 def check_types(group: str, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Check options of a group against the type hints of what takes them.
 
+    Args:
+        group: Name of the group, empty for the fields of the run itself.
+        target: Function or class whose parameters are named as the options.
+        options: Those that are given; one without a hint may be anything.
+
     Raises:
-        ConfigError: Naming the option, its type and the value found.
+        ConfigError: Naming the option, the rule and the value found.
     """
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticUserError
@@ -137,25 +138,29 @@ def check_types(group: str, target: Callable[..., Any], options: Mapping[str, An
             # The JSON mode is strict about numbers, flags and strings, and takes a list for a tuple.
             adapter.validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
-            raise ConfigError(f"{group}.{name} must be {_describe(hints[name])}, found {value!r}") from error
+            rule = _rule(hints[name], error.errors()[0])
+            raise ConfigError(f"{group}.{name}".lstrip(".") + f" must be {rule}, found {value!r}") from error
         except PydanticUserError:
             continue
 
 
+def _rule(hint: Any, broken: Mapping[str, Any]) -> str:
+    """What a hint asks for, in words; ``broken`` is the error of pydantic."""
+    more = [item for part in (hint, *typing.get_args(hint)) for item in getattr(part, "__metadata__", ())]
+    words = [item.words for item in more if isinstance(item, Rule) and item.words]
+    if words and broken["type"] != "less_than_equal":
+        return words[0]
+    if more and not broken["type"].endswith("_type"):
+        text = broken["msg"].removeprefix("Input should be ")
+        return text.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
+    return _describe(hint)
+
+
 def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Annotated:
+        return _describe(hint.__origin__)
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
-    parts = typing.get_args(hint) if _is_union(hint) else (hint,)
-    names = ["null" if part is type(None) else _type_name(part) for part in parts]
-    return " or ".join(names)
-
-
-def _is_union(hint: Any) -> bool:
-    import types
-
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
-
-
-def _type_name(hint: Any) -> str:
-    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    return words.get(hint) or str(hint).removeprefix("typing.")
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_describe(part) for part in typing.get_args(hint))
+    return _TYPES.get(hint) or str(hint).removeprefix("typing.")

@@ -28,6 +28,11 @@ _NOT_IDENTITY = (
     "data.data_dir",
     "data.download",
 )
+MOVED: dict[str, str] = {}
+"""Where each class of ncflow that has been moved was first published, by the path that it has now.
+
+A run counts a class by its first path, so that a class may move and the runs of it stay finished: a move adds a line.
+"""
 
 
 def experiment_name(root: DictConfig) -> str:
@@ -76,7 +81,8 @@ def run_id(cfg: DictConfig) -> str:
     """Eight hex digits that are equal exactly for configs with equal numbers.
 
     Left out are paths, logger, device, threads and launcher, and every option that is null, so that a new option
-    whose default is null keeps old runs. ``data.path`` counts by the file's content, not by its place.
+    whose default is null keeps old runs. ``data.path`` counts by the file's content, not by its place, and a class of
+    ncflow by the path under which it was first published (:data:`MOVED`).
     """
     flat = {key: _canonical(value) for key, value in flat_config(cfg).items() if value is not None}
     kept = {
@@ -86,6 +92,7 @@ def run_id(cfg: DictConfig) -> str:
     }
     if "data.path" in kept:
         kept["data.path"] = _file_digest(kept["data.path"])
+    kept |= {key: MOVED.get(str(path), path) for key, path in kept.items() if key.endswith("._target_")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -18,29 +18,54 @@ class ConfigError(ValueError):
     """The config asks for something impossible; the message is one line for the user."""
 
 
+class Rule:
+    """What ``Annotated[type, Rule(...)]`` asks for besides the type: pydantic heeds it, OmegaConf passes over it.
+
+    Pydantic is imported only to check: this module is imported at every start, also of a run that is finished.
+
+    Args:
+        words: To be read after "must be", empty for pydantic's own words. A number above ``le`` is told the limit.
+        hint: A narrower type than OmegaConf can express.
+        bounds: As ``pydantic.Field`` takes them.
+    """
+
+    def __init__(self, words: str = "", hint: Any = None, **bounds: Any) -> None:
+        self.words, self.hint, self.bounds = words, hint, bounds
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic import Field
+
+        return handler.generate_schema(Annotated[self.hint or source, Field(**self.bounds)])
+
+
+Text = Annotated[str, Rule("text", pattern=r"\S")]
+Count = Annotated[int, Rule(ge=1, le=2**31 - 1)]
+OptionalCount = Annotated[int | None, Rule("null or at least 1", ge=1, le=2**31 - 1)]
+
+
 @dataclass
 class Measure:
     """When and how collapse is measured."""
 
-    every_n_epochs: int = 5
-    layers: Any = "last"
-    delta: float = 0.05
+    every_n_epochs: Count = 5
+    layers: Annotated[Any, Rule("a name or a list of names", str | list[str])] = "last"
+    delta: Annotated[float, Rule("between 0 and 1, both excluded", gt=0, lt=1)] = 0.05
     self_pairs: bool = False
-    batch_size: int = 1000
-    snapshot_samples: int | None = None
+    batch_size: Count = 1000
+    snapshot_samples: OptionalCount = None
     margins: bool | None = None
-    first_steps: int | None = None
+    first_steps: OptionalCount = None
 
 
 @dataclass
 class RunConfig:
     """Typed root of ``conf/train.yaml``. The groups are checked against the signature of their ``_target_``."""
 
-    seed: int = MISSING
-    epochs: int = MISSING
-    batch_size: int | None = MISSING
-    weight_decay: float = MISSING
-    weight_decay_scope: str = MISSING
+    seed: Annotated[int, Rule(ge=0)] = MISSING
+    epochs: Count = MISSING
+    batch_size: OptionalCount = MISSING
+    weight_decay: Annotated[float, Rule("a number of at least 0", ge=0, allow_inf_nan=False)] = MISSING
+    weight_decay_scope: Annotated[str, Rule("one of 'all', 'last_layer'", Literal["all", "last_layer"])] = MISSING
     measure: Measure = field(default_factory=Measure)
     figures: list[str] | None = None
     runs_dir: str = MISSING
@@ -51,6 +76,24 @@ class RunConfig:
     scheduler: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
+
+
+@dataclass
+class Named:
+    """What every group has, a logger's included."""
+
+    name: Text
+
+
+@dataclass
+class WandbLogger(Named):
+    """The group ``logger=wandb``."""
+
+    project: Text
+    entity: Text | None
+
+
+LOGGERS: dict[str, type[Named]] = {"csv": Named, "none": Named, "wandb": WandbLogger}
 
 
 def register() -> None:

@@ -8,14 +8,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ncflow.config.build import check_types
 from ncflow.config.identity import LARGEST_WHOLE, flat_config
-from ncflow.config.schema import ConfigError, RunConfig, checked_runs_dir
+from ncflow.config.schema import LOGGERS, ConfigError, Measure, Named, RunConfig, checked_runs_dir
 
-SCOPES = ("all", "last_layer")
-_LARGEST_COUNT = 2**31 - 1
-_COUNTS = ("every_n_epochs", "batch_size", "snapshot_samples", "first_steps")  # of measure
 _NAMED_GROUPS = ("data", "model", "loss", "optimizer", "scheduler")
-_LOGGER_OPTIONS = {"csv": ("name",), "none": ("name",), "wandb": ("name", "project", "entity")}
 
 
 def check_hydra(cfg: DictConfig) -> None:
@@ -49,40 +46,31 @@ def check_fields(cfg: DictConfig) -> None:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise ConfigError(f"{missing[0]} must be given, for example {missing[0]}=...")
-    first_steps, layers = cfg.measure.first_steps, _plain(cfg.measure.layers)
-    names = layers if isinstance(layers, list) else [layers]
-    rules = [
-        ("seed", cfg.seed >= 0, "at least 0"),
-        ("epochs", cfg.epochs >= 1, "at least 1"),
-        ("batch_size", cfg.batch_size is None or cfg.batch_size >= 1, "null or at least 1"),
-        ("weight_decay", 0 <= cfg.weight_decay < float("inf"), "a number of at least 0"),
-        ("weight_decay_scope", cfg.weight_decay_scope in SCOPES, "one of 'all', 'last_layer'"),
-        ("measure.every_n_epochs", cfg.measure.every_n_epochs >= 1, "at least 1"),
-        ("measure.delta", 0 < cfg.measure.delta < 1, "between 0 and 1, both excluded"),
-        ("measure.batch_size", cfg.measure.batch_size >= 1, "at least 1"),
-        (
-            "measure.snapshot_samples",
-            cfg.measure.snapshot_samples is None or cfg.measure.snapshot_samples >= 1,
-            "null or at least 1",
-        ),
-        ("measure.first_steps", first_steps is None or first_steps >= 1, "null or at least 1"),
-        ("measure.first_steps", first_steps is None or cfg.measure.margins, "null without measure.margins=true"),
-        ("measure.layers", all(isinstance(name, str) for name in names), "a name or a list of names"),
-    ]
-    for name in ("epochs", "batch_size", *(f"measure.{name}" for name in _COUNTS)):
-        value = OmegaConf.select(cfg, name)
-        rules.append((name, value is None or value <= _LARGEST_COUNT, f"at most {_LARGEST_COUNT}"))
-    for name, holds, rule in rules:
-        if not holds:
-            raise ConfigError(f"{name} must be {rule}, found {_plain(OmegaConf.select(cfg, name))!r}")
+    options: Any = OmegaConf.to_container(cfg, resolve=True)
+    check_types("", RunConfig, {name: value for name, value in options.items() if not isinstance(value, dict)})
+    check_types("measure", Measure, options["measure"])
+    first_steps = cfg.measure.first_steps
+    if first_steps is not None and not cfg.measure.margins:
+        raise ConfigError(f"measure.first_steps must be null without measure.margins=true, found {first_steps}")
     for name, value in flat_config(cfg).items():
         _check_value(name, value)
     checked_runs_dir(cfg)
-    _check_names(cfg)
+    for group in _NAMED_GROUPS:
+        if not isinstance(options[group], dict):
+            raise ConfigError(f"{group} must be a group of options, found {options[group]!r}")
+        check_types(group, Named, {"name": options[group].get("name", group)})
+    _check_logger(options["logger"])
 
 
-def _plain(value: Any) -> Any:
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+def _check_logger(options: Any) -> None:
+    kind = options.get("name") if isinstance(options, dict) else options
+    if not isinstance(options, dict) or not isinstance(kind, str) or kind not in LOGGERS:
+        raise ConfigError(f"logger.name must be one of 'csv', 'none', 'wandb', found {kind!r}")
+    known = LOGGERS[kind].__dataclass_fields__
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"logger.{key} must be one of the options of logger={kind}: {', '.join(known)}")
+    check_types("logger", LOGGERS[kind], options)
 
 
 def _check_value(name: str, value: Any) -> None:
@@ -104,26 +92,6 @@ def _check_value(name: str, value: Any) -> None:
 def _shortened(number: int) -> str:
     """A number of thousands of digits is refused by Python's ``str``."""
     return str(number) if abs(number) < 10**40 else f"one of {number.bit_length()} bits"
-
-
-def _check_names(cfg: DictConfig) -> None:
-    for group in _NAMED_GROUPS:
-        node = cfg[group]
-        if not isinstance(node, DictConfig):
-            raise ConfigError(f"{group} must be a group of options, found {_plain(node)!r}")
-        name = _plain(node.get("name", group))
-        if not isinstance(name, str) or not name.strip():
-            raise ConfigError(f"{group}.name must be text, found {name!r}")
-    logger = cfg.logger
-    kind = _plain(logger.get("name")) if isinstance(logger, DictConfig) else _plain(logger)
-    if not isinstance(kind, str) or kind not in _LOGGER_OPTIONS:
-        raise ConfigError(f"logger.name must be one of 'csv', 'none', 'wandb', found {kind!r}")
-    for key in logger:
-        value, known = _plain(logger[key]), _LOGGER_OPTIONS[kind]
-        if key not in known:
-            raise ConfigError(f"logger.{key} must be one of the options of logger={kind}: {', '.join(known)}")
-        if not (isinstance(value, str) and value.strip()) and not (key == "entity" and value is None):
-            raise ConfigError(f"logger.{key} must be text, found {value!r}")
 
 
 def claim_folder(claimed: dict[str, str], folder: Path, identity: str) -> None:

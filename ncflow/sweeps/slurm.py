@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
 
 from ncflow.config.build import check_types
 from ncflow.config.identity import describe, experiment_name
-from ncflow.config.schema import ConfigError
+from ncflow.config.schema import ConfigError, Rule
 from ncflow.results import FINAL, JOB, Status, status_of, write_json
 from ncflow.results.report import Report
 from ncflow.sweeps.squeue import QueueError, ask_squeue, is_alive
@@ -22,6 +22,8 @@ from ncflow.sweeps.status import read_state
 _SECONDS_BETWEEN_QUESTIONS = 5.0
 # submitit takes a signal in the last ten minutes of a job for its time-out, also when it is a preemption.
 _SUBMITIT_LAST_MINUTES = 10
+_Natural = Annotated[int, Rule(ge=0)]
+_Positive = Annotated[int, Rule(ge=1)]
 
 
 @dataclass
@@ -48,15 +50,15 @@ class SlurmOptions:
     qos: str | None
     constraint: str | None
     exclude: str | None
-    nodes: int
-    tasks_per_node: int
-    cpus_per_task: int
-    gpus_per_node: int | None
-    mem_gb: int | None
-    timeout_min: int
-    array_parallelism: int
-    signal_delay_s: int
-    max_num_timeout: int
+    nodes: _Positive
+    tasks_per_node: _Positive
+    cpus_per_task: _Positive
+    gpus_per_node: _Natural | None
+    mem_gb: _Positive | None
+    timeout_min: _Positive
+    array_parallelism: _Positive
+    signal_delay_s: _Natural
+    max_num_timeout: _Natural
     modules: list[str]
     setup: list[str]
     name: str
@@ -64,10 +66,6 @@ class SlurmOptions:
     additional_parameters: dict[str, Any]
     stderr_to_stdout: bool
     submitit_folder: str
-
-
-_AT_LEAST_1 = ("nodes", "tasks_per_node", "cpus_per_task", "mem_gb", "timeout_min", "array_parallelism")
-_AT_LEAST_0 = ("gpus_per_node", "signal_delay_s", "max_num_timeout")
 
 
 def check(options: Mapping[str, Any], runs: Sequence[DictConfig]) -> None:
@@ -81,10 +79,6 @@ def check(options: Mapping[str, Any], runs: Sequence[DictConfig]) -> None:
         ConfigError: Naming the option, the rule and the value found.
     """
     check_types("hydra.launcher", SlurmOptions, options)
-    for least, names in enumerate((_AT_LEAST_0, _AT_LEAST_1)):
-        for name in names:
-            if options[name] is not None and options[name] < least:
-                _refuse(name, f"at least {least}", options[name])
     minutes, delay = options["timeout_min"], options["signal_delay_s"]
     if delay >= 60 * minutes:
         _refuse("signal_delay_s", f"less than the time of the job, {60 * minutes} s", delay)

@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ncflow.callbacks.progress import EpochProgress
 from ncflow.checks import error_line
 from ncflow.config.build import check_types, locate
-from ncflow.config.schema import ConfigError
+from ncflow.config.schema import ConfigError, Rule
 from ncflow.results import CHECKPOINT
 from ncflow.runtime import processes
 from ncflow.runtime.progress import is_interactive
@@ -23,7 +23,8 @@ from ncflow.training.checkpoints import Checkpoints
 
 # Of the options in conf/trainer, those that are ours rather than lightning.Trainer's.
 _OWN_TRAINER_OPTIONS = ("_target_", "threads", "channels_last")
-_MOST_DEVICES, _MOST_NODES, _MOST_THREADS = 1024, 65536, 1024
+_GIVEN = ("devices", "num_nodes", "threads", "channels_last")  # which no config may leave to Lightning
+_WHOLE = "a whole number of at least 1"
 _LENGTH = "epochs is what sets how long a run is"
 _IDLE = "it does nothing in a run of ncflow"
 # Arguments of lightning.Trainer that ncflow sets itself, that do nothing here, or that would break a run or resuming.
@@ -44,23 +45,25 @@ _NOT_TRAINER_OPTIONS = {
 
 
 class TrainerOptions:
-    """The arguments of lightning.Trainer that a config may set, with their types."""
+    """The options of a trainer that a config may set, with their types and ranges."""
 
     def __init__(
         self,
         *,
         accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto",
-        devices: int = 1,
-        num_nodes: int = 1,
+        devices: Annotated[int, Rule(_WHOLE, ge=1, le=1024)] = 1,
+        num_nodes: Annotated[int, Rule(_WHOLE, ge=1, le=65536)] = 1,
         strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"] = "auto",
         precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true",
         deterministic: bool | Literal["warn"] | None = False,
         benchmark: bool | None = None,
         sync_batchnorm: bool = False,
-        gradient_clip_val: float | None = None,
+        gradient_clip_val: Annotated[float | None, Rule("null or greater than 0", gt=0)] = None,
         gradient_clip_algorithm: Literal["norm", "value"] | None = None,
-        accumulate_grad_batches: int = 1,
+        accumulate_grad_batches: Annotated[int, Rule("in 1..2147483647", ge=1, lt=2**31)] = 1,
         detect_anomaly: bool = False,
+        threads: Annotated[int, Rule(_WHOLE, ge=1, le=1024)] = 1,
+        channels_last: bool = False,
     ) -> None:
         """Never called: the signature alone is read."""
 
@@ -75,7 +78,8 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise ConfigError(f"trainer must be a group of options, found {cfg.trainer!r}")
     locate("trainer", options.get("_target_"))
-    named = {str(key): value for key, value in options.items() if key not in _OWN_TRAINER_OPTIONS}
+    given = {str(key): value for key, value in options.items()}
+    named = {name: value for name, value in given.items() if name not in _OWN_TRAINER_OPTIONS}
     known = inspect.signature(Trainer).parameters
     for name in named:
         if name not in known:
@@ -84,12 +88,7 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
             raise ConfigError(f"trainer.{name} must be left out: {_NOT_TRAINER_OPTIONS[name]}")
         if name not in inspect.signature(TrainerOptions).parameters:  # of a Lightning that is newer than this list
             raise ConfigError(f"trainer.{name} must be left out: ncflow does not know what it would do to a run")
-    for name, most in (("devices", _MOST_DEVICES), ("num_nodes", _MOST_NODES)):
-        if type(named.get(name)) is not int or named[name] < 1:
-            raise ConfigError(f"trainer.{name} must be a whole number of at least 1, found {named.get(name)!r}")
-        if named[name] > most:
-            raise ConfigError(f"trainer.{name} must be at most {most}, found {named[name]}")
-    check_types("trainer", TrainerOptions, named)
+    check_types("trainer", TrainerOptions, dict.fromkeys(_GIVEN) | given)
     _check_trainer_values(named)
     wanted, launched = processes.wanted(named), processes.launched()
     if launched not in (1, wanted):
@@ -100,13 +99,6 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
             raise ConfigError(f"trainer.num_nodes must be 1 without SLURM or torchrun, found {named['num_nodes']}")
         if named["devices"] > processes.most_devices():
             raise ConfigError(processes.too_many(named["devices"]))
-    if not isinstance(options.get("channels_last"), bool):
-        raise ConfigError(f"trainer.channels_last must be true or false, found {options.get('channels_last')!r}")
-    threads = options.get("threads")
-    if type(threads) is not int or threads < 1:
-        raise ConfigError(f"trainer.threads must be a whole number of at least 1, found {threads!r}")
-    if threads > _MOST_THREADS:
-        raise ConfigError(f"trainer.threads must be at most {_MOST_THREADS}, found {threads}")
     return named
 
 
@@ -116,14 +108,9 @@ def _check_trainer_values(named: Mapping[str, Any]) -> None:
             raise ConfigError(f"trainer.{name} must be given, as conf/trainer/auto.yaml does")
     if named["accelerator"] == "cpu" and named["precision"] == "16-mixed":
         raise ConfigError("trainer.precision must be one that a CPU has, such as 'bf16-mixed', found '16-mixed'")
-    clip, steps = named.get("gradient_clip_val"), named.get("accumulate_grad_batches", 1)
-    if clip is not None and clip <= 0:
-        raise ConfigError(f"trainer.gradient_clip_val must be null or greater than 0, found {clip!r}")
-    if clip is None and named.get("gradient_clip_algorithm") is not None:
+    if named.get("gradient_clip_val") is None and named.get("gradient_clip_algorithm") is not None:
         found = named["gradient_clip_algorithm"]
         raise ConfigError(f"trainer.gradient_clip_algorithm must be null without gradient_clip_val, found {found!r}")
-    if not 1 <= steps < 2**31:
-        raise ConfigError(f"trainer.accumulate_grad_batches must be in 1..2147483647, found {steps}")
 
 
 def is_submitted() -> bool:

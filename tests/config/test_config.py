@@ -3,11 +3,12 @@
 import itertools
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from pydantic import Field
 
 from ncflow.config.build import build
 from ncflow.config.explain import explain
@@ -201,6 +202,16 @@ class OpenModule(torch.nn.Module):
         self.found = {"own": own, **anything}
 
 
+class Bounded:
+    def __init__(
+        self,
+        *,
+        even: Annotated[int, Field(ge=2, le=8, multiple_of=2)] = 2,
+        share: Annotated[float, Field(lt=1)] | None = None,
+    ):
+        self.found = {"even": even, "share": share}
+
+
 def built(target, **options):
     node = {"_target_": f"{__name__}.{target.__name__}", **options}
     return build(OmegaConf.create({"data": node}), "data", given=5).found
@@ -232,6 +243,24 @@ def test_a_class_that_keeps_what_it_takes_is_open_ended(target):
 def test_a_misspelt_option_is_no_argument_of_a_data_set(kind):
     with pytest.raises(TypeError, match="num_sample"):
         kind(num_sample=40)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"even": 0}, "even must be at least 2, found 0"),
+        ({"even": 10}, "even must be at most 8, found 10"),
+        ({"even": 3}, "even must be a multiple of 2, found 3"),
+        ({"even": "2"}, "even must be a whole number, found '2'"),
+        ({"share": 1}, "share must be less than 1, found 1"),
+        ({"share": []}, "share must be a number or null, found []"),
+    ],
+)
+def test_bounds_in_the_hints_of_a_class_are_rules_of_its_options(options, message):
+    assert built(Bounded, even=4, share=0.5) == {"even": 4, "share": 0.5}
+    with pytest.raises(ConfigError) as error:
+        built(Bounded, **options)
+    assert str(error.value) == f"data.{message}"
 
 
 MISSPELT = [

@@ -44,6 +44,7 @@ REFUSED = [
     (["+loss.reduction=sum"], "loss.reduction must be left out"),
     (["+logger.project=mine"], "logger.project must be one of the options of logger=csv: name"),
     (["logger=wandb", "logger.project=null"], "logger.project must be text, found None"),
+    (["logger=wandb", "logger.entity=' '"], "logger.entity must be text, found ' '"),
     (
         ["scheduler.fractions=[]"],
         "scheduler.fractions must be at least one number (scheduler=constant has none), found",
@@ -74,8 +75,15 @@ REFUSED = [
     (["+trainer.strategy=fsdp"], "trainer.strategy must be one of 'auto', 'ddp', "),
     (["trainer.accelerator=tpu"], "trainer.accelerator must be one of 'auto', 'cpu', "),
     (["+trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches must be in 1..2147483647, found 0"),
+    (["+trainer.accumulate_grad_batches=2147483648"], "trainer.accumulate_grad_batches must be in 1..2147483647, f"),
     (["+trainer.detect_anomaly=1"], "trainer.detect_anomaly must be true or false, found 1"),
     (["~trainer.threads"], "trainer.threads must be a whole number of at least 1, found None"),
+    (["~trainer.devices"], "trainer.devices must be a whole number of at least 1, found None"),
+    (["~trainer.channels_last"], "trainer.channels_last must be true or false, found None"),
+    (
+        ["+trainer.gradient_clip_algorithm=all"],
+        "trainer.gradient_clip_algorithm must be one of 'norm', 'value' or null",
+    ),
     (["~trainer.precision"], "trainer.precision must be given"),
     (["measure.layers=null"], "measure.layers must be a name or a list of names, found None"),
     (["measure.layers=3"], "measure.layers must be a name or a list of names, found 3"),
@@ -162,6 +170,7 @@ def test_a_list_of_trainer_options_is_sorted_into_what_can_be_stacked_and_what_c
     """A new one has to be thought through: does a stacked run do with it what a run alone does?"""
     alike = {"accelerator", "deterministic", "benchmark", "sync_batchnorm"}
     alike |= {"gradient_clip_algorithm"}  # nothing without gradient_clip_val
+    alike |= {"threads", "channels_last"}  # ours, of all of a sweep
     alone = {name for name in TrainerOptions.__init__.__kwdefaults__ if name not in alike}
     assert alone == {name.removeprefix("trainer.") for name in _NEEDED if name.startswith("trainer.")}
 

@@ -477,6 +477,7 @@ def test_shapes_and_schedules_keep_runs_apart(config):
         ({"max_group": 0}, "hydra.launcher.max_group must be greater than 0, found 0"),
         ({"max_group": "many"}, "hydra.launcher.max_group must be a whole number, found 'many'"),
         ({"memory_gb": -1.0}, "hydra.launcher.memory_gb must be greater than 0, found -1.0"),
+        ({"memory_gb": float("nan")}, "hydra.launcher.memory_gb must be greater than 0, found nan"),
         (
             {"may_differ": ["seed", "epochs"]},
             f"hydra.launcher.may_differ must be of {', '.join(MAY_DIFFER)}, found 'epochs'",

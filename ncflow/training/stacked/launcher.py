@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -17,7 +17,7 @@ from ncflow.config.build import check_types
 from ncflow.config.compose import folder_of
 from ncflow.config.explain import one_line
 from ncflow.config.identity import describe, experiment_name, flat_config, run_id, without_hydra
-from ncflow.config.schema import ConfigError
+from ncflow.config.schema import ConfigError, Rule
 from ncflow.results import RunFolder, Status
 from ncflow.results.report import Report
 from ncflow.runtime.signals import StoppedBySignalError
@@ -44,8 +44,8 @@ class StackedOptions:
         may_differ: Options, or groups of them, in which the cells of a group may differ.
     """
 
-    max_group: int
-    memory_gb: float | None
+    max_group: Annotated[int, Rule(gt=0)]
+    memory_gb: Annotated[float, Rule(gt=0)] | None
     may_differ: list[str]
 
 
@@ -69,9 +69,6 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> Swe
         ConfigError: Naming the option, the rule and the value found.
     """
     check_types("hydra.launcher", StackedOptions, options)
-    for name in ("max_group", "memory_gb"):
-        if options[name] is not None and options[name] <= 0:
-            raise ConfigError(f"hydra.launcher.{name} must be greater than 0, found {options[name]!r}")
     for name in options["may_differ"]:
         if name not in MAY_DIFFER:
             raise ConfigError(f"hydra.launcher.may_differ must be of {', '.join(MAY_DIFFER)}, found {name!r}")
