@@ -122,9 +122,7 @@ def _run(cfg: DictConfig, folder: RunFolder) -> Report:
         try:
             from ncflow.training.fit import fit
 
-            report = fit(cfg, folder, _prepared.pop(folder.run_id, None))
-            log.debug("%s", line_of(report))  # for the log: the console gets it from the task
-            return report
+            return fit(cfg, folder, _prepared.pop(folder.run_id, None))
         except StoppedBySignalError as stop:
             raise stop.told(folder.path.name) from None
         except (Exception, SystemExit) as error:

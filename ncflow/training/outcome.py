@@ -10,7 +10,7 @@ import torch
 
 import ncflow
 from ncflow.results import History, RunFolder, final_measures
-from ncflow.results.report import Report
+from ncflow.results.report import Report, line_of
 from ncflow.training.checkpoints import OUTCOME
 
 
@@ -40,7 +40,9 @@ def end(
     for logger in loggers:
         logger.finish({**result, "epoch": rows[0]["epoch"]})
     folder.finish(result)
-    return Report(status, str(folder.path), values=result)
+    report = Report(status, str(folder.path), values=result)
+    folder.note(line_of(report))
+    return report
 
 
 def ended_with(saved: Mapping[str, Any], history: History | None) -> dict[str, Any] | None:
