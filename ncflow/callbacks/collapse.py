@@ -30,13 +30,13 @@ class NeuralCollapseCallback(Scheduled):
         layers: ``"last"`` (the classifier's input), ``"all"`` or a list of module names
             (see :func:`ncflow.measuring.features.resolve_layers`).
         loaders: Batches (inputs, labels) by split name, each sample once and in evaluation form (no shuffling, no
-            augmentation). None takes the data module's ``measure_dataloaders()`` where it has one, else sequential
+            augmentation). None takes the data module's ``measure_dataloaders()`` if it has one, else sequential
             copies of the trainer's own training, validation and test DataLoaders.
         classifier: Name of the classifier layer; None takes the last ``nn.Linear``.
         norm: Name of the BN right before the classifier, for ``gamma_norm``; None takes the network's ``last_norm``.
-        loss: From logits (N, C) and labels (N,) to the mean loss; None takes the module's ``loss`` where that is
+        loss: From logits (N, C) and labels (N,) to the mean loss; None takes the module's ``loss`` if that is
             callable, else cross-entropy.
-        weight_decay: lambda of ``regularized_loss`` and its gap; None takes the module's ``weight_decay`` where that is
+        weight_decay: lambda of ``regularized_loss`` and its gap; None takes the module's ``weight_decay`` if that is
             a number, else the two are NaN.
         delta: Level of the quantiles.
         self_pairs: Whether intra counts the pairs i = j.

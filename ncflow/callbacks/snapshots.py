@@ -24,7 +24,7 @@ class SnapshotFeatures(Scheduled):
 
     A file an epoch, ``snapshots/epoch_00005.npz``: ``features`` (n, d), their ``labels`` (n,), the ``means`` (C, d)
     over *all* training samples of each class (NaN for an absent class), the mean ``center`` (d,) over all samples and
-    the classifier's ``weight`` (C, d), in float32; and the samples' ``inputs`` where they have up to three numbers. It
+    the classifier's ``weight`` (C, d), in float32; and the samples' ``inputs`` if they have up to three numbers. It
     needs a data module with ``measure_dataloaders()``.
 
     Args:

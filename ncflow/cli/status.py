@@ -195,7 +195,7 @@ def _interval(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ncflow-status", description="Show how far the runs below folders are.")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="folder with runs at any depth")
-    parser.add_argument("--all", action="store_true", help=f"list done runs also where there are more than {_MANY}")
+    parser.add_argument("--all", action="store_true", help=f"list done runs also if there are more than {_MANY}")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a list of one object a run, for other programs")
     form.add_argument(

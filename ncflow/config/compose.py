@@ -17,7 +17,7 @@ def compose(
         context: As Hydra gives it to its plugins.
         sweep: The config of the sweep.
         overrides: Those of the cell.
-        number: Of the cell in the sweep, where it is known.
+        number: Of the cell in the sweep, if it is known.
     """
     cfg = context.config_loader.load_sweep_config(sweep, list(overrides))
     with read_write(cfg.hydra), open_dict(cfg.hydra):

@@ -36,7 +36,7 @@ A run counts a class by its first path, so that a class may move and the runs of
 
 
 def experiment_name(root: DictConfig) -> str:
-    """Name of the chosen experiment option, ``"single"`` where there is none."""
+    """Name of the chosen experiment option, ``"single"`` if there is none."""
     return OmegaConf.select(root, "hydra.runtime.choices.experiment") or "single"
 
 

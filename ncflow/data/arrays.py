@@ -18,7 +18,7 @@ _NAMES = ("X", "y", "X_test", "y_test")
 
 
 class Arrays(InMemoryData):
-    """Arrays ``X`` (N, ...) and ``y`` (N,) from an ``.npz`` file, with ``X_test`` and ``y_test`` where it has them.
+    """Arrays ``X`` (N, ...) and ``y`` (N,) from an ``.npz`` file, with ``X_test`` and ``y_test`` if it has them.
 
     ``X`` becomes float32 and is not rescaled but by ``max_norm``; ``y`` holds whole numbers 0..C-1, C being the largest
     label plus one and at most the number of training samples. Files that need unpickling are refused: loading them

@@ -127,7 +127,7 @@ def batch_bounds(num_samples: int, batch_size: int | None) -> list[tuple[int, in
 
 
 def shard(count: int) -> range:
-    """This rank's samples of 0..count-1: every world-size-th one, all where there is one process, none twice."""
+    """This rank's samples of 0..count-1: every world-size-th one, all if there is one process, none twice."""
     if not torch.distributed.is_initialized():
         return range(count)
     return range(torch.distributed.get_rank(), count, torch.distributed.get_world_size())

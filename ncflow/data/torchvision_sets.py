@@ -68,7 +68,7 @@ class TorchvisionImages(ByteImages):
         """Images (N, channels, height, width) in uint8 of torchvision's object."""
 
     def load(self) -> tuple[Split, Split, int]:
-        """Read both official splits, and fetch them first where that is needed and allowed."""
+        """Read both official splits, and fetch them first if that is needed and allowed."""
         try:
             train, test = self._read(train=True), self._read(train=False)
         except ArgumentError:

@@ -207,7 +207,7 @@ class NeuralCollapse(Metric):
         return measures
 
     def _over_cache(self, around: Around) -> tuple[SecondSums, list[Tensor]]:
-        """Sums of the second pass over the kept features, and margins where no logits were given."""
+        """Sums of the second pass over the kept features, and margins if no logits were given."""
         given = len(self.predicted)
         rule = "given with every batch or with none"
         require(given in (0, len(self.features)), "logits", rule, f"{given} of {len(self.features)} batches")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def summarize(family: str, values: Tensor, worst: str, level: float) -> dict[str, Tensor]:
-    """``{family}_{worst}``, ``_mean`` and ``_quantile`` of the defined values (n,); NaN where there is none.
+    """``{family}_{worst}``, ``_mean`` and ``_quantile`` of the defined values (n,); NaN if there is none.
 
     Args:
         family: Prefix of the names.

@@ -10,7 +10,7 @@ class Network(nn.Module):
 
     Attributes:
         classifier: The last linear layer; its input is the last-layer feature h (d,), its weight W (C, d).
-        last_norm: The BN whose output the classifier reads, None where there is none.
+        last_norm: The BN whose output the classifier reads, None if there is none.
         layer_names: Names of the hidden layers whose outputs can be measured, from the first to the last.
         is_chain: Whether its modules are applied one after the other, each once, in the order of ``modules()``.
     """

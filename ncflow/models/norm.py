@@ -22,7 +22,7 @@ def check_norm(
     Args:
         norm: Where BN is.
         affine: Whether the BN before the classifier may train anything.
-        gamma: What its gamma is fixed to, None where it is trained.
+        gamma: What its gamma is fixed to, None if it is trained.
         norm_bias: Whether it adds a trained offset.
         placements: The placements that the model has.
 

@@ -53,7 +53,7 @@ def normalize_weights(network: Network, normalization: Normalization | None, nor
         norm: The network's BN placement.
 
     Raises:
-        ArgumentError: For an unknown kind, or where there is BN: the memo has one normalisation for each network, BN,
+        ArgumentError: For an unknown kind, or if there is BN: the memo has one normalisation for each network, BN,
             weight normalisation or the multipliers that model them, and only without BN does the output scale with rho.
     """
     if normalization is None:

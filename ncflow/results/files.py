@@ -14,8 +14,8 @@ RUN = "run.json"  # written first: the config, and why a run failed
 JOB = "job.json"  # written by the SLURM launcher before the job starts: the config, the job and its log
 PROGRESS = "progress.json"  # finished epochs, epochs in all, and training seconds so far over all attempts
 HISTORY = "history.csv"
-MARGINS = "margins.csv"  # quantiles of the training margins, where they were asked for
-SNAPSHOTS = "snapshots"  # features of some samples at each measurement, where they were asked for
+MARGINS = "margins.csv"  # quantiles of the training margins, if they were asked for
+SNAPSHOTS = "snapshots"  # features of some samples at each measurement, if they were asked for
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 LOG = "ncflow.log"
 LOCK = ".lock"
@@ -102,7 +102,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The mapping in a file; None where there is no file, or no whole mapping in it.
+    """The mapping in a file; None if there is no file, or no whole mapping in it.
 
     Raises:
         OSError: If there is a file that may not be read.

@@ -49,7 +49,7 @@ class RunFolder:
         self.run_id = str(described["run_id"])
 
     def finished(self) -> dict[str, Any] | None:
-        """The run's result, None where there is none that is readable, this run's and final."""
+        """The run's result, None if there is none that is readable, this run's and final."""
         result = read_json(self.path / RESULT)
         return result if result is not None and result.get("run_id") == self.run_id and is_final(result) else None
 
@@ -64,7 +64,7 @@ class RunFolder:
         return None
 
     def complaint(self) -> str | None:
-        """Why the run may not have this folder, in one line; None where it may.
+        """Why the run may not have this folder, in one line; None if it may.
 
         It may have a folder that is new or empty, that another file in it says is this run's, or whose name ends with
         the run's id.
@@ -128,7 +128,7 @@ class RunFolder:
         write_json(self.path / RUN, {**self.described, "status": Status.RUNNING})
 
     def fail(self, line: str) -> None:
-        """Say why the run failed, where that can be written: what is said on a full disk is on the console."""
+        """Say why the run failed, if that can be written: what is said on a full disk is on the console."""
         with suppress(OSError):
             write_json(self.path / RUN, {**self.described, "status": Status.FAILED, "error": line})
 
@@ -159,7 +159,7 @@ class RunFolder:
         return None
 
     def note(self, text: str) -> None:
-        """Add text to the run's log, where that can be written."""
+        """Add text to the run's log, if that can be written."""
         with suppress(OSError):
             refuse_irregular(self.path / LOG)
             with (self.path / LOG).open("a") as file:

@@ -162,7 +162,7 @@ class History:
         return OSError(f"somebody else changed {self.path} while the run wrote it")
 
     def _until(self, mark: Mapping[str, Any] | None) -> bytes | None:
-        """What the file begins with, where that has the mark and is such a table."""
+        """What the file begins with, if that has the mark and is such a table."""
         if mark is None or not self.path.is_file():
             return None
         with self.path.open("rb") as file:

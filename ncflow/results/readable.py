@@ -65,7 +65,7 @@ def leave_out(path: Path, error: Exception) -> None:
 
 
 def why_no_file(path: Path) -> str | None:
-    """What is wrong where something stands in the place of a file; None for a file, and where there is nothing.
+    """What is wrong where something stands in the place of a file; None for a file, and if there is nothing.
 
     A pipe would block whoever opens it.
     """

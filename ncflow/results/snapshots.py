@@ -47,7 +47,7 @@ def load_snapshots(folder: Path | str) -> list[Snapshot]:
 
 
 def _last_epoch(history: Path) -> int | None:
-    """The last epoch of a history, None where there is none that can be read."""
+    """The last epoch of a history, None if there is none that can be read."""
     try:
         table = read_table(history, COLUMNS, ("epoch",), ("epoch",))
     except (UnreadableError, OSError):

@@ -93,7 +93,7 @@ def end_with_parent(parent: int) -> None:
     """Let this process end when its parent has ended, and leave Ctrl-C to it; without effect for another process.
 
     Args:
-        parent: The process that started this one, where it did so itself.
+        parent: The process that started this one, if it did so itself.
     """
     if os.getppid() != parent or _watching:
         return

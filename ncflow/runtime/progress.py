@@ -62,7 +62,7 @@ def sweep_progress(folders: Sequence[Path]) -> Iterator[None]:
 
 
 class EpochBar:
-    """Bar over the epochs of a run: a line of the sweep's display where there is one, else a display of its own.
+    """Bar over the epochs of a run: a line of the sweep's display if there is one, else a display of its own.
 
     Args:
         name: Name of the run.

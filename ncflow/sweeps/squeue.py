@@ -48,7 +48,7 @@ def parse_squeue(output: str) -> dict[str, Job]:
 def ask_squeue(timeout: float = 10.0) -> dict[str, Job]:
     """All jobs that SLURM knows, those that have just ended included, by their ids.
 
-    All are asked for, as ``squeue --jobs`` fails where it does not know one of the ids.
+    All are asked for, as ``squeue --jobs`` fails if it does not know one of the ids.
 
     Args:
         timeout: Seconds to wait for the answer.

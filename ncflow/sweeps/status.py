@@ -1,4 +1,4 @@
-"""How far the runs below some folders are, from their files and, where there is one, SLURM.
+"""How far the runs below some folders are, from their files and, if there is one, SLURM.
 
 It imports nothing heavy and changes nothing, so it can look at a sweep that is going on, from any machine that sees
 the folders.
@@ -103,7 +103,7 @@ def _unless_it_ended(run: Report) -> Report:
 
 
 def total_seconds_left(runs: Sequence[Report]) -> float | None:
-    """Estimate of the time until nothing is running or pending; None where there is no sound one.
+    """Estimate of the time until nothing is running or pending; None if there is no sound one.
 
     The work of a run is its epochs left times its own mean time of an epoch or, before its first has ended, the mean
     over the runs of its experiment that have one. The work of all running and pending runs, divided by the number of

@@ -34,7 +34,7 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any], run_ids: Sequenc
 
 
 def read_checkpoint(path: Path, run_ids: Sequence[str]) -> dict[str, Any] | None:
-    """A checkpoint that has the state of some runs, on the CPU; None where there is none.
+    """A checkpoint that has the state of some runs, on the CPU; None if there is none.
 
     It is read without running code in it. PyTorch writes a checksum of each of its parts, and reads without looking at
     them; here a part that does not have its own is refused.

@@ -36,7 +36,7 @@ def enter(folder: RunFolder, cfg: DictConfig, held: ExitStack) -> Report | None:
 
     Args:
         folder: The run's folder.
-        cfg: The run's config without Hydra's own; that one is taken from ``HydraConfig``, where it is known.
+        cfg: The run's config without Hydra's own; that one is taken from ``HydraConfig``, if it is known.
         held: Keeps the lock.
 
     Raises:

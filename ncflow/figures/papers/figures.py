@@ -40,7 +40,7 @@ def drawings(runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None 
 
 
 def asked_for(run: "pd.Series[Any]") -> tuple[str, ...]:
-    """The names of figures that a run's experiment asks for; none where it names none."""
+    """The names of figures that a run's experiment asks for; none if it names none."""
     asked = run.get("figures")
     return tuple(map(str, asked)) if isinstance(asked, list) else ()
 

@@ -84,7 +84,7 @@ def norm_entries(runs: pd.DataFrame) -> list[Any]:
 
 
 def missed_entry(runs: pd.DataFrame) -> list[Any]:
-    """Legend entry of the hollow points, where there are any."""
+    """Legend entry of the hollow points, if there are any."""
     if (runs["train/interpolated"] == 1).all():
         return []
     words = "a run misses training accuracy 1"

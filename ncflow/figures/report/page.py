@@ -119,7 +119,7 @@ def write_report(
 
 
 def _values(runs: pd.DataFrame, column: str) -> list[Any]:
-    """A value a run, None where it has none."""
+    """A value a run, None if it has none."""
     values = runs[column].tolist() if column in runs else [None] * len(runs)
     return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
 

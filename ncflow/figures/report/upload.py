@@ -104,7 +104,7 @@ def table_of_verdicts(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
 
 def _values(runs: pd.DataFrame, column: str) -> list[Any]:
-    """A value a run that a W&B table can hold, None where it has none."""
+    """A value a run that a W&B table can hold, None if it has none."""
     values = runs[column].tolist() if column in runs else [None] * len(runs)
     return [
         None if isinstance(value, float) and pd.isna(value) else str(value) if isinstance(value, list | dict) else value

@@ -52,7 +52,7 @@ class StackedData(LightningDataModule):
     """The data of all cells; cells with the same samples share them.
 
     Args:
-        cells: Each cell's data module, set up; the same object where they are the same.
+        cells: Each cell's data module, set up; the same object if they are the same.
         seeds: Each cell's seed.
         batch_size: Samples of each cell a batch, None for all.
     """

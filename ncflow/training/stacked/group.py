@@ -36,7 +36,7 @@ def train_cells(
     saved: dict[str, Any] | None = None,
     measure_at_once: bool | None = None,
 ) -> dict[str, Report]:
-    """Train a group to its end, from its checkpoint where there is one.
+    """Train a group to its end, from its checkpoint if there is one.
 
     Where it goes on, those that are at their end or not asked for keep their places: the last bits of a cell may depend
     on how many are trained with it, and a kill should change no digit.
@@ -99,7 +99,7 @@ def _cell(run: Ready) -> tuple[Cell, Classifier]:
 
 
 def _stand_in(member: Mapping[str, Any], data_cache: DataCache) -> tuple[Cell, Classifier] | tuple[None, None]:
-    """A cell in the place of a member that is not asked for; none where it cannot be built any more."""
+    """A cell in the place of a member that is not asked for; none if it cannot be built any more."""
     cfg = OmegaConf.create(dict(member["config"]))
     try:
         data, classifier = prepare(cfg, data_cache.get(cfg))

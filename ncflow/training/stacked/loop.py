@@ -157,7 +157,7 @@ class MeasureCells(Scheduled):
         loss: The cells' loss.
         clock: Of the group's training.
         finish: Called with each cell at its end and its status, which it gives to the cell.
-        at_once: Whether to measure them side by side where that can be done; None: on a GPU. One by one they get what
+        at_once: Whether to measure them side by side if that can be done; None: on a GPU. One by one they get what
             they get alone to the last bit.
     """
 
@@ -230,7 +230,7 @@ class MeasureCells(Scheduled):
                 keep(cell.rows, cell.loggers, cell.history, epoch, trainer.global_step)
 
     def _together(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, list[dict[str, float] | None]]:
-        """Measures of all cells by split, where they can be measured side by side."""
+        """Measures of all cells by split, if they can be measured side by side."""
         on_gpu = pl_module.device.type == "cuda"
         if self.layers != LAST or not (on_gpu if self.at_once is None else self.at_once):
             return {}

@@ -67,7 +67,7 @@ class StackedBatchNorm(nn.Module):
             self.register_buffer(name, torch.stack([getattr(layer, name) for layer in layers]))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """PyTorch's own BN, over K d features at once where that is to the last bit the BN of each cell."""
+        """PyTorch's own BN, over K d features at once if that is to the last bit the BN of each cell."""
         cells, count, width = inputs.shape
         if self.training:
             self.num_batches_tracked += 1
@@ -168,7 +168,7 @@ def _leaves(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _stacking(layer: nn.Module) -> Callable[[Sequence[nn.Module]], nn.Module] | None:
-    """How layers of one type are stacked, None where they are not. A layer with more than its type has no form."""
+    """How layers of one type are stacked, None if they are not. A layer with more than its type has no form."""
     if isinstance(layer, _ELEMENTWISE):
         return lambda layers: StackedActivation(type(layers[0])(**_options(layers[0])))
     if type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1):

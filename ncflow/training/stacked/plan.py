@@ -68,7 +68,7 @@ class Plan:
 
 
 def why_alone(cfg: DictConfig) -> str | None:
-    """Why a run cannot be stacked, None where it can."""
+    """Why a run cannot be stacked, None if it can."""
     flat = flat_config(cfg)
     for name, allowed in _NEEDED.items():
         if flat.get(name) not in allowed:

@@ -95,7 +95,7 @@ class Ready:
 
 
 def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, data_cache: DataCache) -> Report | Ready:
-    """Enter a run's folder and build its parts; a report where it is not to be trained.
+    """Enter a run's folder and build its parts; a report if it is not to be trained.
 
     Args:
         folder: The run's folder.

@@ -128,7 +128,7 @@ def square_loss_collapses(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
 
 
 def random_labels_collapse(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
-    """Section 6: neural collapse happens with random labels too, where they are fitted."""
+    """Section 6: neural collapse happens with random labels too, if they are fitted."""
     measured = _runs(runs, RANDOM_LABELS, *_WEIGHTS)
     checks = _collapse(measured[measured[RANDOM_LABELS] > 0]) if len(measured) else []
     claim = f"Random labels collapse too: NC1 and NC2 of the classifier fall below {_COLLAPSED:g}"
