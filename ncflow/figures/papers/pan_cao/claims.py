@@ -6,53 +6,29 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from ncflow.figures.papers.evidence import (
-    COSINE,
-    PER_DECADE,
-    Effect,
-    Quantifier,
-    Setting,
-    Verdict,
+from ncflow.figures.papers.selection import (
+    FITS,
+    INTER,
+    INTRA,
+    belonging,
     by_seed,
+    fitting,
+    left_out,
+    settings,
+    slope_effect,
 )
-from ncflow.figures.papers.verdict import FITS, INTER, INTRA, fitting, left_out, measured_runs, settings
+from ncflow.figures.papers.verdict import COSINE, Claim, Effect, Quantifier, Setting, Verdict
 from ncflow.figures.style import norm_label
-from ncflow.figures.tables import finished, last_layer, names, numbers, trained_gamma
+from ncflow.figures.tables import last_layer, trained_gamma
 
 GAMMA = "train/gamma_norm"
 # |gamma| is compared by its logarithm to base 10: 0.05 is 12 percent.
 _LOG_GAMMA = 0.05
 # Spearman's correlation of loss and intra over the epochs of a run.
 _FOLLOWS = 0.5
-_FEWEST_DECAYS, _FEWEST_EPOCHS = 3, 8
+_FEWEST_EPOCHS = 8
 _SEEDS = "seed=0,1,2,3,4"
 _BY_DECAY = f"experiment=... model.norm=last,none weight_decay=2e-4,5e-4,2e-3,5e-3,1e-2 {_SEEDS}"
-
-
-def belonging(runs: pd.DataFrame, *columns: str) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The runs that the paper's claims are about, by what they are, and how many are not, by the reason.
-
-    They are of networks, trained to their end with cross-entropy on the true labels, without another normalisation of
-    the weights than BN.
-    """
-    measured = measured_runs(runs, *columns)
-    reasons = {"unfinished or without the measures": len(runs) - len(measured)}
-    for reason, foreign in (
-        ("on another loss than cross-entropy", _names_another(measured, "loss.name", "cross_entropy")),
-        ("on random labels", numbers(measured["data.random_labels"]) > 0 if "data.random_labels" in measured else None),
-        (
-            "of normalised weights",
-            names(measured["model.normalization"]).notna() if "model.normalization" in measured else None,
-        ),
-    ):
-        if foreign is not None:
-            reasons[reason] = int(foreign.reindex(measured.index).fillna(False).sum())
-            measured = measured[~foreign.reindex(measured.index).fillna(False).astype(bool)]
-    return measured, {reason: count for reason, count in reasons.items() if count}
-
-
-def _names_another(runs: pd.DataFrame, column: str, name: str) -> "pd.Series[bool] | None":
-    return (runs[column].notna() & (runs[column].astype(str) != name)) if column in runs else None
 
 
 def _against_no_bn(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
@@ -65,25 +41,8 @@ def _against_no_bn(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.D
             yield name, part[part["model.norm"] == placement], plain
 
 
-def slopes(part: pd.DataFrame, x: str, y: str) -> dict[float, float]:
-    """Least-squares slope of y over log10 of x in each seed that has three values of x, on means over equal x."""
-    found = {}
-    for seed, own in part[part[x] > 0].groupby("seed"):
-        cells = own.groupby(x)[y].mean().dropna()
-        if len(cells) >= _FEWEST_DECAYS:
-            found[seed] = float(np.polyfit(np.log10(cells.index.to_numpy(float)), cells.to_numpy(float), 1)[0])
-    return found
-
-
-def _slope(
-    part: pd.DataFrame, x: str, y: str, words: str, sign: int = 1, smallest: float = PER_DECADE, absent: bool = False
-) -> Effect:
-    values = by_seed((seed, sign * slope) for seed, slope in slopes(part, x, y).items())
-    return Effect(words, smallest, values, absent)
-
-
 def _at_best_decay(part: pd.DataFrame) -> pd.DataFrame:
-    """Intra and inter of each seed, at the weight decay that is best in the other seeds, so that chance wins nothing."""
+    """Intra and inter of each seed, at the weight decay that is best in the other seeds: chance wins nothing."""
     cells = part.groupby(["seed", "weight_decay"])[[INTRA, INTER]].mean()
     spread = (cells[INTRA] - cells[INTER]).unstack("weight_decay")
     found = {}
@@ -95,7 +54,7 @@ def _at_best_decay(part: pd.DataFrame) -> pd.DataFrame:
 
 
 def bn_collapses_most(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
-    """Claim 1: at its best weight decay, chosen in the other seeds, BN beats no BN at its own, in intra and in inter."""
+    """Claim 1: at its best weight decay, chosen in the other seeds, BN beats no BN at its own best."""
     measured, others = belonging(runs)
     found = []
     for title, all_bn, all_plain in _against_no_bn(trained_gamma(measured)):
@@ -103,10 +62,10 @@ def bn_collapses_most(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
         a, b = _at_best_decay(bn), _at_best_decay(plain)
         gain = (a - b).dropna()
         effects = (
-            Effect("intra with BN less intra without", COSINE, by_seed(gain[INTRA].items())),
-            Effect("inter without BN less inter with", COSINE, by_seed((-gain[INTER]).items())),
+            Effect("intra with BN less intra without", COSINE, by_seed(gain[INTRA])),
+            Effect("inter without BN less inter with", COSINE, by_seed(-gain[INTER])),
         )
-        found.append(Setting(title, effects, len(bn) + len(plain), left_out(all_bn, all_plain).strip("; ")))
+        found.append(Setting(title, effects, len(bn) + len(plain), left_out(all_bn, all_plain)))
     return Verdict(
         "pan_cao/1",
         "1. With BN and suitable weight decay collapse is strongest, without BN it is weaker",
@@ -126,12 +85,12 @@ def bn_collapse_grows_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> V
     for title, all_bn, all_plain in _against_no_bn(trained_gamma(measured)):
         bn, plain = fitting(all_bn), fitting(all_plain)
         effects = (
-            _slope(bn, decay, INTRA, "rise of intra per decade of weight decay with BN"),
-            _slope(bn, decay, INTER, "fall of inter per decade with BN", -1),
-            _slope(plain, decay, INTRA, "rise of intra per decade without BN", absent=True),
-            _slope(plain, decay, INTER, "fall of inter per decade without BN", -1, absent=True),
+            slope_effect(bn, decay, INTRA, "rise of intra per decade of weight decay with BN"),
+            slope_effect(bn, decay, INTER, "fall of inter per decade with BN", -1),
+            slope_effect(plain, decay, INTRA, "rise of intra per decade without BN", absent=True),
+            slope_effect(plain, decay, INTER, "fall of inter per decade without BN", -1, absent=True),
         )
-        found.append(Setting(title, effects, len(bn) + len(plain), left_out(all_bn, all_plain).strip("; ")))
+        found.append(Setting(title, effects, len(bn) + len(plain), left_out(all_bn, all_plain)))
     return Verdict(
         "pan_cao/2",
         "2. With BN collapse grows with weight decay while the model interpolates, without BN it is unsteady or falls",
@@ -162,7 +121,7 @@ def bn_collapse_follows_loss(runs: pd.DataFrame, history: pd.DataFrame) -> Verdi
             Effect(f"gain {quarter} without BN", COSINE, without[1], absent=True),
         )
         if all(len(effect.blocks) for effect in effects):
-            found.append(Setting(title, effects, len(bn) + len(plain), left_out(all_bn, all_plain).strip("; ")))
+            found.append(Setting(title, effects, len(bn) + len(plain), left_out(all_bn, all_plain)))
     return Verdict(
         "pan_cao/3",
         "3. With BN collapse follows the training loss down, without BN it stalls after the first epochs",
@@ -198,7 +157,7 @@ def _over_seeds(
     ]
     table = pd.DataFrame([(seed, *found) for seed, found in of_runs], columns=["seed", "a", "b"])
     means = table.groupby("seed").mean()
-    return by_seed(means["a"].items()), by_seed(means["b"].items())
+    return by_seed(means["a"]), by_seed(means["b"])
 
 
 def smaller_gamma_collapses_more(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
@@ -213,11 +172,11 @@ def smaller_gamma_collapses_more(runs: pd.DataFrame, history: pd.DataFrame) -> V
         for decay, whole in part.groupby("weight_decay"):
             cell = fitting(whole)
             effects = (
-                _slope(cell, gamma, INTRA, "fall of intra while gamma grows tenfold", -1),
-                _slope(cell, gamma, INTER, "rise of inter while gamma grows tenfold"),
+                slope_effect(cell, gamma, INTRA, "fall of intra while gamma grows tenfold", -1),
+                slope_effect(cell, gamma, INTER, "rise of inter while gamma grows tenfold"),
             )
             name = f"{title}, weight decay {decay:g}"
-            found.append(Setting(name, effects, len(cell), left_out(whole).strip("; "), bool(excepted)))
+            found.append(Setting(name, effects, len(cell), left_out(whole), bool(excepted)))
     return Verdict(
         "pan_cao/4",
         "4. Smaller |gamma| gives more collapse (but for the 6-layer MLP on the conic hull)",
@@ -244,7 +203,7 @@ def thousand_classes_vgg_parts_from_theory(runs: pd.DataFrame, history: pd.DataF
         if family is None:
             continue
         words = f"rise of the worst inter per decade of weight decay, {family}"
-        effect = _slope(part, "weight_decay", INTER, words, absent=family == "resnet")
+        effect = slope_effect(part, "weight_decay", INTER, words, absent=family == "resnet")
         missed = int((part[FITS] != 1).sum())
         found.append(Setting(title, (effect,), len(part), f"{missed} of {len(part)} runs do not interpolate"))
         families.add(family)
@@ -262,15 +221,15 @@ def thousand_classes_vgg_parts_from_theory(runs: pd.DataFrame, history: pd.DataF
 
 def decay_shrinks_gamma(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     """The mechanism: with BN a larger weight decay gives a smaller |gamma|, by which theorem 2.2 bounds collapse."""
-    measured, others = belonging(finished(runs, GAMMA))
+    measured, others = belonging(runs, GAMMA)
     found = []
     for title, whole in settings(trained_gamma(measured[measured["bn"]]), "model.norm"):
         for placement, of_kind in whole.groupby("model.norm"):
             part = fitting(of_kind)
             part = part.assign(log_gamma=np.log10(part[GAMMA].where(part[GAMMA] > 0)))
             words = "fall of log10 |gamma| per decade of weight decay"
-            effect = _slope(part, "weight_decay", "log_gamma", words, -1, _LOG_GAMMA)
-            note = left_out(of_kind).strip("; ")
+            effect = slope_effect(part, "weight_decay", "log_gamma", words, -1, _LOG_GAMMA)
+            note = left_out(of_kind)
             found.append(Setting(f"{title}, {norm_label(placement)}", (effect,), len(part), note))
     return Verdict(
         "pan_cao/gamma",
@@ -284,7 +243,7 @@ def decay_shrinks_gamma(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     )
 
 
-CLAIMS = (
+CLAIMS: tuple[Claim, ...] = (
     bn_collapses_most,
     bn_collapse_grows_with_decay,
     bn_collapse_follows_loss,
