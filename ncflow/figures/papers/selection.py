@@ -5,6 +5,7 @@ and counted.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,8 @@ def belonging(
         norm: Whether the claims are of BN: then another normalisation of the weights is foreign, and ``bn`` says
             whether a run has BN.
     """
-    needed = [INTRA, INTER, FITS, "weight_decay", "seed", "loss.name", *(["model.norm"] if norm else []), *columns]
+    own = [INTRA, INTER, "model.norm"] if norm else []
+    needed = [FITS, "weight_decay", "seed", "loss.name", *own, *columns]
     left = finished(runs, *needed)
     reasons = {"unfinished, or without what is measured": len(runs) - len(left)}
     for column in ("data.name", "model.depth"):
@@ -73,7 +75,7 @@ def left_out(*parts: pd.DataFrame) -> str:
     return f"{count} of {sum(map(len, parts))} runs do not interpolate, left out" if count else ""
 
 
-def by_seed(values: "Mapping[object, float] | pd.Series[float]") -> tuple[float, ...]:
+def by_seed(values: "Mapping[Any, float] | pd.Series[float]") -> tuple[float, ...]:
     """The finite values of seeds, in their order."""
     pairs = sorted(values.items(), key=lambda pair: float(str(pair[0])))
     return tuple(float(value) for _, value in pairs if np.isfinite(value))

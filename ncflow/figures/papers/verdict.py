@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+_MOST_SHOWN = 4
 LEVEL = 0.05
 """Of every one-sided test; intervals are those of two such tests, at 1 - 2 LEVEL."""
 COSINE = 0.02
@@ -165,6 +166,14 @@ class Setting:
         return min(1.0, len(self.effects) * min(effect.p_no_effect for effect in self.effects))
 
     @property
+    def words(self) -> str:
+        """Its effects; of many, the one that is furthest from what is claimed."""
+        if len(self.effects) <= _MOST_SHOWN or not self.is_testable:
+            return "; ".join(map(str, self.effects[:_MOST_SHOWN])) or "too few runs"
+        worst = max(self.effects, key=lambda effect: effect.p_supported)
+        return f"worst of {len(self.effects)}: {worst}"
+
+    @property
     def answer(self) -> Answer:
         """Of this setting by itself."""
         return judge_settings([self], Quantifier.ALL)
@@ -240,7 +249,7 @@ class Verdict:
         lines = []
         for setting in sorted(self.settings, key=lambda setting: order.index(setting.answer)):
             told = "excepted by the authors" if setting.excepted else setting.answer
-            words = "; ".join(map(str, setting.effects)) or "too few runs"
+            words = setting.words
             note = f"; {setting.note}" if setting.note else ""
             lines.append(f"{told}: {setting.name}: {words}; {setting.seeds} seeds, {setting.runs} runs{note}")
         if self.answer in (Answer.NOT_ENOUGH, Answer.UNDECIDED):
@@ -256,6 +265,7 @@ class Verdict:
     def as_json(self) -> dict[str, Any]:
         """For machines."""
         return {
+            "maker": "ncflow",
             "id": self.id,
             "claim": self.claim,
             "answer": str(self.answer),
