@@ -70,7 +70,7 @@ def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: l
     if found:
         listed = json.dumps([verdict.as_json() for verdict in found], indent=1)
         write_own(out / VERDICTS, f"{listed}\n".encode())
-        written.append(out / VERDICTS)
+        print(out / VERDICTS)
     if parsed.html:
         title = ", ".join(Path(folder).resolve().name for folder in parsed.folders)
         shown = [picture for picture in pictures if picture.kind != "png"]

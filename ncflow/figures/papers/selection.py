@@ -35,6 +35,9 @@ def belonging(
     own = [INTRA, INTER, "model.norm"] if norm else []
     needed = [FITS, "weight_decay", "seed", "loss.name", *own, *columns]
     left = finished(runs, *needed)
+    if left.empty:
+        absent = [column for column in needed if column not in left]
+        return left.assign(**dict.fromkeys(absent), bn=False), {"unfinished, or without what is measured": len(runs)}
     reasons = {"unfinished, or without what is measured": len(runs) - len(left)}
     for column in ("data.name", "model.depth"):
         if column not in left:
