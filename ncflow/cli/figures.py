@@ -1,6 +1,7 @@
 """``ncflow-figures DIR ...``: figures and verdicts from the runs below some folders."""
 
 import argparse
+import json
 import logging
 import sys
 import warnings
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ncflow.figures.papers.verdict import Verdict
     from ncflow.figures.report.page import Picture
 
+VERDICTS = "verdicts.json"
 FORMATS = ("png", "pdf", "svg")
 Kind = Literal["svg", "png"]
 _LONGEST_PATH, _LONGEST_ERROR = 4096, 500
@@ -61,10 +63,14 @@ def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: l
     history = load_history(*runs.loc[runs["status"] != Status.UNREADABLE, "folder"])
     print(summary(runs) + (f"\n{again} of them are in two folders, and count once" if again else ""))
     out = parsed.out or Path(parsed.folders[0]) / "figures"
-    page = [out / "report.html"] if parsed.html else []
+    page = [out / VERDICTS, *([out / "report.html"] if parsed.html else [])]
     written, pictures = draw(runs, history, out, parsed.figure, parsed.format or ["png"], kinds, failed, page)
     found = judge(runs, history, failed)
     print("\n".join(str(verdict) for verdict in found))
+    if found:
+        listed = json.dumps([verdict.as_json() for verdict in found], indent=1)
+        write_own(out / VERDICTS, f"{listed}\n".encode())
+        print(out / VERDICTS)
     if parsed.html:
         title = ", ".join(Path(folder).resolve().name for folder in parsed.folders)
         shown = [picture for picture in pictures if picture.kind != "png"]

@@ -25,6 +25,7 @@ _MARKS = {
     ".pdf": f"/Creator ({MAKER})".encode(),
     ".gif": b"\x21\xfe" + bytes([len(MAKER)]) + MAKER.encode() + b"\0",
     ".html": f'<meta name="generator" content="{MAKER}">'.encode(),
+    ".json": f'"maker": "{MAKER}"'.encode(),
 }
 
 

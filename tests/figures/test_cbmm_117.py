@@ -19,7 +19,7 @@ from ncflow.figures.papers.cbmm_117.claims import (
     square_loss_collapses,
 )
 from ncflow.figures.papers.figures import drawings
-from ncflow.figures.papers.verdict import FAILS, HOLDS, TOO_FEW
+from ncflow.figures.papers.verdict import Answer
 from ncflow.figures.plots.dynamics import (
     COLLAPSE,
     norm_against_accuracy,
@@ -87,17 +87,20 @@ CASES = [
 
 @pytest.mark.parametrize(("claim", "grid"), CASES)
 def test_predictions_hold_where_planted_and_fail_where_not(tmp_path, claim, grid):
-    assert claim(*sweep(tmp_path / "good", **grid)).answer == HOLDS
-    assert claim(*sweep(tmp_path / "bad", good=False, **grid)).answer == FAILS
+    assert claim(*sweep(tmp_path / "good", **grid)).answer == Answer.SUPPORTED
+    assert claim(*sweep(tmp_path / "bad", good=False, **grid)).answer in (Answer.CONTRADICTED, Answer.NO_EFFECT)
 
 
 def test_batch_sizes_matter_to_the_exponential_loss_alone(tmp_path):
     grid = {"losses": ("exponential", "square_signs"), "sizes": (16, 200, 400, None), "inits": (1.0,)}
-    assert exponential_loss_needs_small_batches(*sweep(tmp_path / "good", **grid)).answer == HOLDS
+    assert exponential_loss_needs_small_batches(*sweep(tmp_path / "good", **grid)).answer == Answer.SUPPORTED
     runs, history = sweep(tmp_path / "again", **grid)
     runs["loss.name"] = runs["loss.name"].map({"exponential": "square_signs", "square_signs": "exponential"})
-    assert exponential_loss_needs_small_batches(runs, history).answer == FAILS
-    assert exponential_loss_needs_small_batches(runs[runs["loss.name"] == "exponential"], history).answer == TOO_FEW
+    assert exponential_loss_needs_small_batches(runs, history).answer == Answer.CONTRADICTED
+    assert (
+        exponential_loss_needs_small_batches(runs[runs["loss.name"] == "exponential"], history).answer
+        == Answer.NOT_ENOUGH
+    )
 
 
 def test_runs_that_do_not_interpolate_are_left_out(tmp_path):
@@ -105,14 +108,14 @@ def test_runs_that_do_not_interpolate_are_left_out(tmp_path):
     stray = (runs["model.init_norm"] == 5) & (runs["weight_decay"] > 0)
     runs.loc[stray, ["train/rho", "train/interpolated"]] = [1e6, 0.0]
     verdict = decay_frees_rho_of_its_start(runs, history)
-    assert verdict.answer == HOLDS
+    assert verdict.answer == Answer.SUPPORTED
     assert "2 of 12 runs do not interpolate, left out" in verdict.numbers[0]
 
 
 def test_every_prediction_asks_for_what_it_lacks(tmp_path):
     runs, history = sweep(tmp_path, inits=(1.0,), decays=(0.01,), seeds=1)
     for claim, _ in [*CASES[:4], CASES[5]]:
-        assert claim(runs, history).answer == TOO_FEW
+        assert claim(runs, history).answer == Answer.NOT_ENOUGH
 
 
 def test_curves_are_means_over_seeds_of_the_logarithm(tmp_path):

@@ -13,10 +13,11 @@ from ncflow.figures.papers.pan_thesis.claims import (
     CLAIMS,
     collapse_improves_with_decay,
     collapse_sharpens_with_depth,
+    decay_harms_without_bn,
     effective_depth_falls_with_decay,
     only_affine_bn_collapses,
 )
-from ncflow.figures.papers.verdict import FAILS, HOLDS, TOO_FEW
+from ncflow.figures.papers.verdict import Answer
 from ncflow.figures.plots.geometry import classes_in_the_plane
 from ncflow.figures.tables import SPREAD, last_rows
 from ncflow.results import COLUMNS, Snapshot, load_history, load_runs, write_json
@@ -34,6 +35,7 @@ def sweep(root, kinds=("affine",), seeds=2, slope=0.05, step=0.1, depth_falls=Tr
         end = {"affine": 0.8, "non_affine": 0.5, "none": 0.4}[kind] + slope * index
         folder = root / f"{kind}-{decay:g}-{seed}"
         config = {"model.norm": norm, "model.affine": affine, "model.gamma": gamma, "data.name": "teacher_mlp"}
+        config["loss.name"] = "cross_entropy"
         values = {"experiment": experiment, "seed": seed, "weight_decay": decay, "model.name": "mlp", **config}
         folder.mkdir(parents=True)
         measures = {"intra_min": end, "inter_max": 0.0, "interpolated": 1.0, "classes_present": 4.0}
@@ -51,50 +53,62 @@ def sweep(root, kinds=("affine",), seeds=2, slope=0.05, step=0.1, depth_falls=Tr
 
 def test_conjectures_hold_where_they_were_planted(tmp_path):
     runs, history = sweep(tmp_path, kinds=KINDS)
-    assert [claim(runs, history).answer for claim in CLAIMS] == [HOLDS] * 4
+    assert [claim(runs, history).answer for claim in CLAIMS[:4]] == [Answer.SUPPORTED] * 4
+    assert decay_harms_without_bn(runs, history).answer == Answer.CONTRADICTED
+    runs, history = sweep(tmp_path / "falling", kinds=KINDS, slope=-0.05)
+    assert decay_harms_without_bn(runs, history).answer == Answer.SUPPORTED
 
 
-def test_broken_pairs_are_named_with_the_epsilon_that_they_need(tmp_path):
-    runs, history = sweep(tmp_path, slope=-0.3, seeds=1)
+def test_a_fall_with_decay_breaks_the_first_conjecture(tmp_path):
+    runs, history = sweep(tmp_path, slope=-0.3)
     verdict = collapse_improves_with_decay(runs, history)
-    assert verdict.answer == FAILS
-    assert "of 3 pairs 3 break it: 0.0001 to 0.001 (seed 0)" in verdict.numbers[0]
-    assert f"least epsilon {0.3 / np.log(10):.3f}" in verdict.numbers[0]
+    assert verdict.answer == Answer.CONTRADICTED
+    assert f"log lambda, 0.0001 to 0.001 {0.3 / np.log(10):+.3f}" in verdict.numbers[0]
+
+
+def test_a_small_fall_is_within_epsilon(tmp_path):
+    runs, history = sweep(tmp_path, slope=-0.05)
+    assert collapse_improves_with_decay(runs, history).answer == Answer.SUPPORTED
 
 
 def test_steps_down_from_layer_to_layer_break_the_second_conjecture(tmp_path):
-    runs, history = sweep(tmp_path, step=-0.1, seeds=1)
+    runs, history = sweep(tmp_path, step=-0.1)
     verdict = collapse_sharpens_with_depth(runs, history)
-    assert verdict.answer == FAILS
-    assert "of 12 steps from layer to layer 12 break it: " in verdict.numbers[0]
-    assert "least epsilon 0.100" in verdict.numbers[0]
+    assert verdict.answer == Answer.CONTRADICTED
+    assert "worst of 12: fall of intra - inter, layers." in verdict.numbers[0]
+    assert "+0.100 [+0.100, +0.100]" in verdict.numbers[0]
 
 
 def test_a_small_step_down_is_within_epsilon(tmp_path):
     runs, history = sweep(tmp_path, step=-0.01)
-    assert collapse_sharpens_with_depth(runs, history).answer == HOLDS
+    assert collapse_sharpens_with_depth(runs, history).answer == Answer.SUPPORTED
 
 
 def test_a_growing_effective_depth_breaks_the_third(tmp_path):
-    runs, history = sweep(tmp_path, depth_falls=False, seeds=1)
+    runs, history = sweep(tmp_path, depth_falls=False)
     verdict = effective_depth_falls_with_decay(runs, history)
-    assert verdict.answer == FAILS
-    assert "1 at 0.0001 to 2 at 0.001 (seed 0)" in verdict.numbers[0]
+    assert verdict.answer == Answer.CONTRADICTED
+    assert "rise of the effective depth in layers, 0.0001 to 0.001 +1.000" in verdict.numbers[0]
 
 
 def test_runs_that_do_not_interpolate_are_left_out_and_counted(tmp_path):
-    runs, history = sweep(tmp_path, seeds=1)
+    runs, history = sweep(tmp_path)
     runs.loc[runs["weight_decay"] == 1e-2, ["train/interpolated", "train/intra_min"]] = 0.0
     for claim in (collapse_improves_with_decay, effective_depth_falls_with_decay, collapse_sharpens_with_depth):
         verdict = claim(runs, history)
-        assert verdict.answer == HOLDS
-        assert "1 of 3 runs do not interpolate, left out" in verdict.numbers[0]
+        assert verdict.answer == Answer.SUPPORTED
+        assert "2 of 6 runs do not interpolate, left out" in verdict.numbers[0]
 
 
 def test_conjectures_are_about_bn_before_the_classifier(tmp_path):
     runs, history = sweep(tmp_path, kinds=("none",))
-    assert collapse_improves_with_decay(runs, history).answer == TOO_FEW
-    assert only_affine_bn_collapses(runs, history).answer == TOO_FEW
+    assert collapse_improves_with_decay(runs, history).answer == Answer.NOT_ENOUGH
+    assert only_affine_bn_collapses(runs, history).answer == Answer.NOT_ENOUGH
+
+
+def test_one_seed_is_not_enough(tmp_path):
+    runs, history = sweep(tmp_path, kinds=KINDS, seeds=1)
+    assert {claim(runs, history).answer for claim in CLAIMS} == {Answer.NOT_ENOUGH}
 
 
 def test_layers_are_in_the_order_of_the_network(tmp_path):

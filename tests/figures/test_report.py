@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ncflow.figures.papers.verdict import FAILS, HOLDS, TOO_FEW, Verdict
+from ncflow.figures.papers.verdict import Effect, Quantifier, Setting, Verdict
 from ncflow.figures.report.page import Picture, write_report
 from ncflow.results import load_runs, write_json
 
@@ -18,10 +18,19 @@ CONFIG = {
     "model.gamma": None,
     "trainer.gpu": False,
 }
+
+
+def verdict(claim, *blocks):
+    settings = (Setting("digits", (Effect("intra & inter", 0.02, blocks),), 9),) if blocks else ()
+    return Verdict("p/1", claim, "Paper A, section 1", Quantifier.ALL, settings, "seed=0,1", "it is ours & not theirs")
+
+
 VERDICTS = [
-    Verdict("1. First", HOLDS, ("intra 0.9 & 0.6",)),
-    Verdict("2. Second", FAILS, ("against it: digits",)),
-    Verdict("3. Third", TOO_FEW),
+    verdict("1. First", 0.9, 0.91),
+    verdict("2. Second", -0.9, -0.91),
+    verdict("3. Third"),
+    verdict("4. Fourth", 0.0, 0.0),
+    verdict("5. Fifth", 0.9, -0.9),
 ]
 PICTURES = [
     Picture("fig2", "Two cosines.", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "svg", "two curves"),
@@ -120,9 +129,14 @@ def test_figures_have_captions_and_words_for_who_does_not_see_them(runs):
 
 def test_verdicts_are_words_with_their_numbers(runs):
     page = report(runs)
-    assert page.texts["strong"][:3] == ["✓ holds", "✗ does not hold", "? not enough runs"]
-    assert page.texts["div"][:3] == ["1. First", "2. Second", "3. Third"]
-    assert page.texts["details"] == ["numbers intra 0.9 & 0.6", "numbers against it: digits"]
+    words = ["✓ supported", "✗ contradicted", "… not enough runs", "= no effect", "? undecided"]
+    assert page.texts["strong"][:5] == words
+    assert page.texts["div"][:2] == ["1. First (in all settings)", "2. Second (in all settings)"]
+    first = page.texts["details"][0]
+    assert "source: Paper A, section 1" in first
+    assert "the test departs from the text: it is ours & not theirs" in first
+    assert "supported: digits: intra & inter +0.905" in first
+    assert "needs seed=0,1" in page.texts["details"][2]
 
 
 def test_every_run_is_a_row_with_what_tells_it_apart(runs):
@@ -204,7 +218,7 @@ def test_whatever_is_in_a_folder_is_text(runs, place):
     if place == "status":
         write_json(runs / name / "result.json", {"status": ATTACK})
     figures = [Picture(ATTACK, ATTACK, b"", "png", ATTACK)] if place == "figure" else []
-    page = report(runs, [Verdict(ATTACK, ATTACK, (ATTACK,))], figures, ATTACK if place == "title" else "")
+    page = report(runs, [verdict(ATTACK, 0.5, 0.5)], figures, ATTACK if place == "title" else "")
     shown = name if place == "name" else ATTACK
     assert shown in page.texts["body"][0]
     assert len(page.texts["script"]) == 1

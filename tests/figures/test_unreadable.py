@@ -235,7 +235,7 @@ def test_an_empty_history_costs_a_line_and_the_rest_is_drawn(runs, capsys):
     out, err = capsys.readouterr()
     assert err == f"ncflow-figures: unreadable: {folder}/history.csv: is empty\n"
     assert "12 runs: 12 done" in out
-    assert out.count("HOLDS") == 3
+    assert out.count("SUPPORTED  ") == 4
     assert (root / "figures/fig2.png").exists()
 
 
@@ -308,7 +308,7 @@ def test_long_and_like_names_give_each_panel_a_file(runs, monkeypatch):
         edit(folder, data__name=named[number % 4], model__kind="漢" * (9 + 99 * (number // 4 % 2)))
     main([str(root), "--figure", "trajectories", "--format", "svg"])
     names = {file.name for file in (root / "figures").iterdir()}
-    assert len(names) == 8
+    assert len(names) == 9
     assert {f"trajectories_a_b_kind_{'漢' * 9}.svg", f"trajectories_a_b_kind_{'漢' * 9}_2.svg"} <= names
     assert all(len(name.encode()) < 200 for name in names)
 
@@ -346,8 +346,8 @@ def test_a_figure_and_a_claim_that_fail_cost_a_line_each(runs, capsys, monkeypat
         "ncflow-figures: not drawn: fig2: RuntimeError: no way",
         "ncflow-figures: not judged: fail: RuntimeError: no way",
     ]
-    assert out.count("HOLDS") == 2
-    assert [file.name for file in (root / "figures").iterdir()] == ["gap.png"]
+    assert out.count("SUPPORTED  ") == 2
+    assert sorted(file.name for file in (root / "figures").iterdir()) == ["gap.png", "verdicts.json"]
 
 
 def test_a_recipe_that_fails_keeps_what_it_had_and_what_others_have(runs, capsys, monkeypatch):
@@ -361,7 +361,7 @@ def test_a_recipe_that_fails_keeps_what_it_had_and_what_others_have(runs, capsys
     with pytest.raises(SystemExit, match="1"):
         main([str(root), "--figure", "broken"])
     assert capsys.readouterr().err == "ncflow-figures: not drawn: broken: ValueError: later\n"
-    assert [file.name for file in (root / "figures").iterdir()] == ["gap.png"]
+    assert sorted(file.name for file in (root / "figures").iterdir()) == ["gap.png", "verdicts.json"]
 
 
 def test_a_file_that_several_figures_read_is_named_once(whole, tmp_path, capsys):
@@ -408,7 +408,7 @@ def test_our_own_files_are_replaced(runs, capsys):
     formats = ["--format", "png", "--format", "svg", "--format", "pdf"]
     for _ in range(2):
         main([str(root), "--figure", "fig2", *formats, "--html"])
-    assert len(list((root / "figures").iterdir())) == 4
+    assert len(list((root / "figures").iterdir())) == 5
     assert Image.open(root / "figures/fig2.png").info["Software"] == "ncflow"
 
 
@@ -505,7 +505,7 @@ def test_damage_costs_a_line_and_nothing_else(whole, tmp_path, capsys, caplog, m
         lines = [line for line in [*out.splitlines(), *err.splitlines()] if "unreadable: " in line]
         assert all(sum(folder in line for line in lines) <= 2 for folder in damaged)
         assert not [line for line in lines if not any(folder in line for folder in damaged)]
-        assert {file.suffix for file in (root / "figures").iterdir()} == {".png", ".html"}
+        assert {file.suffix for file in (root / "figures").iterdir()} == {".png", ".html", ".json"}
 
 
 def test_planned_damage_leaves_every_figure(whole, tmp_path, capsys):
@@ -524,7 +524,7 @@ def test_planned_damage_leaves_every_figure(whole, tmp_path, capsys):
         f"  unreadable: {third}: result.json is no file",
     ]
     assert err == f"ncflow-figures: unreadable: {second}/history.csv: has NUL bytes\n"
-    assert {file.stem for file in (root / "figures").iterdir()} == names
+    assert {file.stem for file in (root / "figures").iterdir()} == names | {"verdicts"}
 
 
 def test_where_every_run_is_unreadable_each_has_its_line(whole, tmp_path, capsys):

@@ -17,7 +17,9 @@ _DEFAULT = "pan_cao"
 
 
 def judge(runs: pd.DataFrame, history: pd.DataFrame, failed: list[str] | None = None) -> list[Verdict]:
-    """The verdict on each claim of the papers whose experiments are among the runs; of other runs on Pan and Cao's.
+    """The verdict on each claim of which there are runs, whatever experiment they came from.
+
+    Of a paper whose experiments are among the runs, and of Pan and Cao if there is none, all claims are told.
 
     Args:
         runs: Table of :func:`ncflow.results.load_runs`.
@@ -26,11 +28,13 @@ def judge(runs: pd.DataFrame, history: pd.DataFrame, failed: list[str] | None = 
     """
     experiments = list(runs["experiment"].dropna().unique()) if "experiment" in runs else []
     papers = {str(experiment).rpartition("/")[0] for experiment in experiments}
-    chosen = [paper for paper in CLAIMS if paper in papers] or [_DEFAULT]
+    told = [paper for paper in CLAIMS if paper in papers] or [_DEFAULT]
     verdicts = []
-    for claim in (claim for paper in chosen for claim in CLAIMS[paper]):
+    for paper, claim in ((paper, claim) for paper, claims in CLAIMS.items() for claim in claims):
         try:
-            verdicts.append(claim(runs, history))
+            verdict = claim(runs, history)
+            if verdict.settings or paper in told:
+                verdicts.append(verdict)
         except Exception as error:  # whatever runs of strangers bring about
             if failed is None:
                 raise

@@ -1,145 +1,303 @@
-"""What a claim is: a function from runs to a verdict with its numbers; and what claims share.
+"""How a claim is judged: effects over seeds, five answers, and the text's own quantifier over settings.
 
-Every verdict gives the size of the effect, the number of seeds and a test, for example a permutation test of Spearman's
-rank correlation within seeds. Runs that do not interpolate (training accuracy below 1) are outside of what the claims
-are about: they are left out and counted.
+A setting's effect is one number a seed, paired within the seed. Seeds are the blocks: the interval is Student's t over
+them. An effect matters if it is larger than a named smallest one, and every answer is a one-sided test at
+:data:`LEVEL` against that bound, so that a missing significance is never evidence of absence:
+
+* *supported*: larger than the smallest effect that matters, in the claimed direction;
+* *contradicted*: larger in the other direction;
+* *no effect*: smaller than it in both directions (two one-sided tests, Schuirmann 1987);
+* *undecided*: none of these;
+* *not enough runs*: no test is possible.
+
+A claim about several quantities is supported in a setting if each of them is (an intersection-union test, Berger 1982,
+which needs no correction); it is contradicted if one of them is, for which their number is corrected. Over settings
+"all" is such a test again, and "most" and "some" count the settings that Holm's procedure leaves.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from math import factorial, prod
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy import stats
 
-from ncflow.figures.tables import finished, panel_title, panels
+_MOST_SHOWN = 4
+LEVEL = 0.05
+"""Of every one-sided test; intervals are those of two such tests, at 1 - 2 LEVEL."""
+COSINE = 0.02
+"""Smallest difference of two cosines that matters: about a degree near a right angle, and what a seed may do alone."""
+PER_DECADE = 0.02
+"""Smallest change of a cosine that matters while weight decay, or gamma, grows tenfold."""
 
-HOLDS, FAILS, TOO_FEW = "holds", "does not hold", "not enough runs"
-INTRA, INTER, FITS = "train/intra_min", "train/inter_max", "train/interpolated"
 
-# A rank correlation below this, or one that chance gives more often than this, is not called a trend.
-TREND, _LEVEL = 0.5, 0.05
-ENOUGH = "four {0} or more, or at three with two seeds"
+class Answer(StrEnum):
+    """What runs say of a claim."""
+
+    SUPPORTED = "supported"
+    CONTRADICTED = "contradicted"
+    NO_EFFECT = "no effect"
+    UNDECIDED = "undecided"
+    NOT_ENOUGH = "not enough runs"
+
+
+class Quantifier(StrEnum):
+    """In how many settings the text claims it."""
+
+    ALL = "in all settings"
+    MOST = "in most settings"
+    SOME = "in some setting"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A quantity of a setting, one value a seed, positive in the claimed direction.
+
+    Attributes:
+        quantity: What it is, in words, with its unit.
+        smallest: The smallest effect that matters, > 0.
+        blocks: Its value in each seed.
+        absent: Whether the claim is that there is no such effect, or the opposite one.
+    """
+
+    quantity: str
+    smallest: float
+    blocks: tuple[float, ...]
+    absent: bool = False
+
+    @property
+    def is_testable(self) -> bool:
+        """Whether there are two seeds or more, all with finite values."""
+        return len(self.blocks) > 1 and bool(np.isfinite(self.blocks).all())
+
+    @property
+    def mean(self) -> float:
+        """The estimate."""
+        return float(np.mean(self.blocks))
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        """Of the estimate, at 1 - 2 LEVEL."""
+        half = self._error * float(stats.t.ppf(1 - LEVEL, len(self.blocks) - 1))
+        return self.mean - half, self.mean + half
+
+    @property
+    def _error(self) -> float:
+        return float(np.std(self.blocks, ddof=1) / np.sqrt(len(self.blocks)))
+
+    def _above(self, bound: float) -> float:
+        """Of one-sided tests: p of the effect being larger than a bound."""
+        if self._error == 0:  # all seeds alike
+            return 0.0 if self.mean > bound else 1.0
+        return float(stats.t.sf((self.mean - bound) / self._error, len(self.blocks) - 1))
+
+    def _below(self, bound: float) -> float:
+        if self._error == 0:
+            return 0.0 if self.mean < bound else 1.0
+        return float(stats.t.cdf((self.mean - bound) / self._error, len(self.blocks) - 1))
+
+    @property
+    def p_supported(self) -> float:
+        """Of one-sided tests: p of the claim."""
+        return self._below(self.smallest) if self.absent else self._above(self.smallest)
+
+    @property
+    def p_contradicted(self) -> float:
+        """Of one-sided tests: p of its opposite."""
+        return self._above(self.smallest) if self.absent else self._below(-self.smallest)
+
+    @property
+    def p_no_effect(self) -> float:
+        """Of one-sided tests: p of nothing that matters, if the claim is that there is something."""
+        return 1.0 if self.absent else max(self._below(self.smallest), self._above(-self.smallest))
+
+    def __str__(self) -> str:
+        if not self.is_testable:
+            return f"{self.quantity}: {len(self.blocks)} seed{'s' * (len(self.blocks) != 1)}, two are needed"
+        low, high = self.interval
+        at_most = "at most " if self.absent else ""
+        return f"{self.quantity} {self.mean:+.3f} [{low:+.3f}, {high:+.3f}] (matters from {at_most}{self.smallest:g})"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What one setting says: data, network and recipe are one and the same, seeds differ.
+
+    Attributes:
+        name: What tells it apart.
+        effects: All that the claim says of it; empty if runs are missing.
+        runs: How many count.
+        note: What else is to be known, such as runs that were left out.
+        excepted: Whether the authors except it: it is reported and not counted.
+    """
+
+    name: str
+    effects: tuple[Effect, ...]
+    runs: int
+    note: str = ""
+    excepted: bool = False
+
+    @property
+    def is_testable(self) -> bool:
+        """Whether all effects are."""
+        return bool(self.effects) and all(effect.is_testable for effect in self.effects)
+
+    @property
+    def seeds(self) -> int:
+        """Seeds, the least of the effects'."""
+        return min((len(effect.blocks) for effect in self.effects), default=0)
+
+    @property
+    def p_supported(self) -> float:
+        """Of one-sided tests: p of the claim here."""
+        return max(effect.p_supported for effect in self.effects)
+
+    @property
+    def p_contradicted(self) -> float:
+        """Of one-sided tests: p of the opposite of a part of it."""
+        return min(1.0, len(self.effects) * min(effect.p_contradicted for effect in self.effects))
+
+    @property
+    def p_no_effect(self) -> float:
+        """Of one-sided tests: p of the absence of a part of it."""
+        return min(1.0, len(self.effects) * min(effect.p_no_effect for effect in self.effects))
+
+    @property
+    def words(self) -> str:
+        """Its effects; of many, the one that is furthest from what is claimed."""
+        if len(self.effects) <= _MOST_SHOWN or not self.is_testable:
+            return "; ".join(map(str, self.effects[:_MOST_SHOWN])) or "too few runs"
+        worst = max(self.effects, key=lambda effect: effect.p_supported)
+        return f"worst of {len(self.effects)}: {worst}"
+
+    @property
+    def answer(self) -> Answer:
+        """Of this setting by itself."""
+        return judge_settings([self], Quantifier.ALL)
+
+
+def judge_settings(settings: Sequence[Setting], quantifier: Quantifier) -> Answer:
+    """The answer over settings.
+
+    Args:
+        settings: Those that count and can be tested; none is *not enough runs*.
+        quantifier: In how many of them the text claims it.
+    """
+    found = [setting for setting in settings if setting.is_testable and not setting.excepted]
+    if not found:
+        return Answer.NOT_ENOUGH
+    ps = {
+        Answer.SUPPORTED: [setting.p_supported for setting in found],
+        Answer.CONTRADICTED: [setting.p_contradicted for setting in found],
+        Answer.NO_EFFECT: [setting.p_no_effect for setting in found],
+    }
+    needed = {
+        Quantifier.ALL: (len(found), 1, 1),
+        Quantifier.MOST: (len(found) // 2 + 1,) * 3,
+        Quantifier.SOME: (1, len(found), len(found)),
+    }[quantifier]
+    for (answer, values), least in zip(ps.items(), needed, strict=True):
+        if rejected(values, least):
+            return answer
+    return Answer.UNDECIDED
+
+
+def rejected(ps: Sequence[float], least: int) -> bool:
+    """Whether at least so many hypotheses are rejected; all of them need no correction, fewer are Holm's (1979)."""
+    ordered = sorted(ps)
+    if least == len(ps):
+        return ordered[-1] < LEVEL
+    return all(p < LEVEL / (len(ps) - place) for place, p in enumerate(ordered[:least]))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, the answer (``holds``, ``does not hold``, ``not enough runs``) and the numbers behind it."""
+    """What runs say of a claim.
 
+    Attributes:
+        id: Its stable name, such as ``pan_cao/1``.
+        claim: The claim, in our words.
+        source: Paper and section.
+        quantifier: In how many settings the text claims it.
+        settings: What each setting says.
+        needs: What runs are needed at least, as overrides of ``ncflow``.
+        departure: Where the test departs from the text.
+        left_out: How many runs do not count, by the reason.
+    """
+
+    id: str
     claim: str
-    answer: str
-    numbers: tuple[str, ...] = ()
+    source: str
+    quantifier: Quantifier
+    settings: tuple[Setting, ...]
+    needs: str
+    departure: str = ""
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def answer(self) -> Answer:
+        """The answer."""
+        return judge_settings(self.settings, self.quantifier)
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """A line for each effect of each setting, the worst news first; last what was left out or is needed."""
+        order = [Answer.CONTRADICTED, Answer.NO_EFFECT, Answer.UNDECIDED, Answer.NOT_ENOUGH, Answer.SUPPORTED]
+        lines = []
+        for setting in sorted(self.settings, key=lambda setting: order.index(setting.answer)):
+            told = "excepted by the authors" if setting.excepted else setting.answer
+            words = setting.words
+            note = f"; {setting.note}" if setting.note else ""
+            lines.append(f"{told}: {setting.name}: {words}; {setting.seeds} seeds, {setting.runs} runs{note}")
+        if self.answer in (Answer.NOT_ENOUGH, Answer.UNDECIDED):
+            lines.append(f"needs {self.needs}")
+        if self.left_out:
+            lines.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in self.left_out.items()))
+        return tuple(lines)
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.answer.upper():>16}  {self.claim}", *(f"{'':18}{line}" for line in self.numbers)])
+        lines = [f"{self.answer.upper():>16}  {self.claim} ({self.quantifier})"]
+        return "\n".join([*lines, *(f"{'':18}{line}" for line in self.numbers)])
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "maker": "ncflow",
+            "id": self.id,
+            "claim": self.claim,
+            "answer": str(self.answer),
+            "source": self.source,
+            "departure": self.departure,
+            "quantifier": str(self.quantifier),
+            "needs": self.needs,
+            "settings": [_setting_as_json(setting) for setting in self.settings],
+            "left_out": self.left_out,
+        }
+
+
+def _setting_as_json(setting: Setting) -> dict[str, Any]:
+    return {
+        "name": setting.name,
+        "answer": str(setting.answer),
+        "excepted": setting.excepted,
+        "runs": setting.runs,
+        "note": setting.note,
+        "effects": [
+            {
+                "quantity": effect.quantity,
+                "smallest": effect.smallest,
+                "absent": effect.absent,
+                "blocks": list(effect.blocks),
+                "mean": effect.mean if effect.is_testable else None,
+                "interval": list(effect.interval) if effect.is_testable else None,
+            }
+            for effect in setting.effects
+        ],
+    }
 
 
 Claim = Callable[[pd.DataFrame, pd.DataFrame], Verdict]
-
-
-class Check(NamedTuple):
-    """One setting's answer: whether the claim holds there, and the numbers; None: reported, but not counted."""
-
-    right: bool | None
-    line: str
-
-
-class Trend(NamedTuple):
-    """Spearman's rank correlation and the share of random orders that give one as far from 0 on the same side."""
-
-    correlation: float
-    p: float
-
-    def __str__(self) -> str:
-        return f"{self.correlation:+.2f} (p = {self.p:.2g})"
-
-    @property
-    def rises(self) -> bool:
-        """Whether there is an upward trend."""
-        return self.correlation > TREND and self.p < _LEVEL
-
-    @property
-    def falls(self) -> bool:
-        """Whether there is a downward trend."""
-        return self.correlation < -TREND and self.p < _LEVEL
-
-
-def rank_trend(runs: pd.DataFrame, x: str, y: str, block: str | None = "seed", orders: int = 9999) -> Trend:
-    """Spearman's correlation within each block, pooled over blocks, with a one-sided permutation test within blocks.
-
-    A seed is a block: its data and initial weights may shift a measure by more than the setting does. With one block it
-    is the plain rank correlation.
-
-    Args:
-        runs: A row a run.
-        x: Column of the setting.
-        y: Column of the measure.
-        block: Column of the blocks; None takes all rows as one.
-        orders: Random orders of y; they are the same at each call. 0 gives p = 1.
-    """
-    groups = [runs] if block is None else [part for _, part in runs.groupby(block)]
-    ranked = [[_centred_ranks(part[column]) for column in (x, y)] for part in groups]
-    size = np.sqrt(sum(a @ a for a, _ in ranked) * sum(b @ b for _, b in ranked))
-    if size == 0:  # one of them does not vary
-        return Trend(0.0, 1.0)
-    rng = np.random.default_rng(0)
-    by_chance = sum(rng.permuted(np.tile(b, (orders, 1)), axis=1) @ a for a, b in ranked) / size
-    found = float(sum(a @ b for a, b in ranked) / size)
-    reached = by_chance * np.sign(found) >= abs(found) - 1e-12  # equal but for rounding counts
-    return Trend(found, float((1 + np.sum(reached)) / (1 + orders)))
-
-
-def _centred_ranks(values: "pd.Series[float]") -> NDArray[np.float64]:
-    return np.asarray(rankdata(values) - (len(values) + 1) / 2)
-
-
-def allows_trend(part: pd.DataFrame, by: str) -> bool:
-    """Whether so many runs could show a trend at all: in perfect order, would they be rare enough by chance?"""
-    orders = prod(factorial(count) for count in part["seed"].value_counts())
-    return part[by].nunique() >= 3 and orders * _LEVEL > 1
-
-
-def verdict_of(claim: str, checks: list[Check], needs: str) -> Verdict:
-    """The claim holds where it holds in every setting that counts; each setting gives a line."""
-    counted = [check.right for check in checks if check.right is not None]
-    signs = {True: "", False: "against it: ", None: "not counted: "}
-    lines = tuple(signs[check.right] + check.line for check in checks)
-    if not counted:
-        return Verdict(claim, TOO_FEW, (f"needs {needs}", *lines))
-    return Verdict(claim, HOLDS if all(counted) else FAILS, lines)
-
-
-def measured_runs(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """Finished runs of networks that have the columns, with a flag for BN; free features are no network."""
-    done = finished(runs, INTRA, INTER, FITS, "model.norm", "weight_decay", "seed", *columns)
-    for column in ("data.name", "model.depth"):
-        if column not in done:
-            done = done.assign(**{column: None})
-    done = done[done["data.name"] != "sample_index"]
-    return done.assign(bn=done["model.norm"] != "none" if len(done) else False)
-
-
-def settings(runs: pd.DataFrame, *inside: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(name, runs) of each setting: everything but seed, weight decay, BN and ``inside`` is one and the same."""
-    for values, part in panels(runs, "bn", *inside):
-        yield panel_title(values) or "all runs", part
-
-
-def left_out(*parts: pd.DataFrame) -> str:
-    """Words for the runs that do not interpolate."""
-    count = sum(int((part[FITS] != 1).sum()) for part in parts)
-    return f"; {count} of {sum(map(len, parts))} runs do not interpolate, left out" if count else ""
-
-
-def fitting(part: pd.DataFrame) -> pd.DataFrame:
-    """The runs that interpolate."""
-    return part[part[FITS] == 1]
-
-
-def seed_count(*parts: pd.DataFrame) -> str:
-    """Words for the number of seeds, the least of the parts'."""
-    count = min(part["seed"].nunique() for part in parts)
-    return f"{count} seed{'s' if count != 1 else ''}"
+"""From the tables of runs and histories to a verdict."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
-from ncflow.figures.papers.verdict import FAILS, HOLDS, Verdict
+from ncflow.figures.papers.verdict import Answer, Verdict
 from ncflow.figures.tables import is_number
 from ncflow.results import write_atomically
 
@@ -35,7 +35,13 @@ _NOT_CONFIG = (
     *("folder", "status", "error", "seconds", "steps_per_second"),
 )
 _VERSION = "version/"
-_SIGNS = {HOLDS: ("yes", "✓"), FAILS: ("no", "✗")}
+_SIGNS = {
+    Answer.SUPPORTED: ("yes", "✓"),
+    Answer.CONTRADICTED: ("no", "✗"),
+    Answer.NO_EFFECT: ("no", "="),
+    Answer.UNDECIDED: ("open", "?"),
+    Answer.NOT_ENOUGH: ("open", "…"),
+}
 _MEDIA = {"svg": "image/svg+xml", "png": "image/png", "gif": "image/gif"}
 
 # Some errors list every weight of a model; the whole message is in the run's log.

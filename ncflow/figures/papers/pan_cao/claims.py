@@ -1,197 +1,246 @@
 """Claims of Pan and Cao. A new claim is an entry of ``CLAIMS``."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
+from scipy.stats import spearmanr
 
-from ncflow.figures.papers.verdict import (
-    ENOUGH,
+from ncflow.figures.papers.selection import (
     FITS,
     INTER,
     INTRA,
-    TREND,
-    Check,
-    Claim,
-    Verdict,
-    allows_trend,
+    belonging,
+    by_seed,
     fitting,
     left_out,
-    measured_runs,
-    rank_trend,
-    seed_count,
     settings,
-    verdict_of,
+    slope_effect,
 )
+from ncflow.figures.papers.verdict import COSINE, Claim, Effect, Quantifier, Setting, Verdict
 from ncflow.figures.style import norm_label
 from ncflow.figures.tables import last_layer, trained_gamma
 
+GAMMA = "train/gamma_norm"
+# |gamma| is compared by its logarithm to base 10: 0.05 is 12 percent.
+_LOG_GAMMA = 0.05
+# Spearman's correlation of loss and intra over the epochs of a run.
+_FOLLOWS = 0.5
+_FEWEST_EPOCHS = 8
+_SEEDS = "seed=0,1,2,3,4"
+_BY_DECAY = f"experiment=... model.norm=last,none weight_decay=2e-4,5e-4,2e-3,5e-3,1e-2 {_SEEDS}"
+
 
 def _against_no_bn(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
-    """(name, runs with a BN placement, runs without BN) for each setting and placement."""
+    """(name, runs with a BN placement, runs without BN) for each setting and placement that has both."""
     for title, part in settings(runs):
         plain = part[~part["bn"]]
         placements = sorted(part.loc[part["bn"], "model.norm"].unique())
-        for placement in placements:
+        for placement in placements if len(plain) else ():
             name = f"{title}, {norm_label(placement)}" if len(placements) > 1 else title
             yield name, part[part["model.norm"] == placement], plain
 
 
+def _at_best_decay(part: pd.DataFrame) -> pd.DataFrame:
+    """Intra and inter of each seed, at the weight decay that is best in the other seeds: chance wins nothing."""
+    cells = part.groupby(["seed", "weight_decay"])[[INTRA, INTER]].mean()
+    spread = (cells[INTRA] - cells[INTER]).unstack("weight_decay")
+    found = {}
+    for seed in spread.index if spread.shape[1] > 1 else ():
+        elsewhere = spread.drop(index=seed).mean()[spread.loc[seed].dropna().index].dropna()
+        if len(elsewhere):
+            found[seed] = cells.loc[(seed, elsewhere.idxmax())]
+    return pd.DataFrame(found).T if found else pd.DataFrame(columns=[INTRA, INTER])
+
+
 def bn_collapses_most(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
-    """Claim 1: the best weight decay with BN beats the best without, in mean over seeds, in intra and in inter.
-
-    Beside it the runs that differ in BN alone are paired, over weight decays and seeds.
-    """
-    checks = []
-    for title, all_bn, all_plain in _against_no_bn(trained_gamma(measured_runs(runs))):
+    """Claim 1: at its best weight decay, chosen in the other seeds, BN beats no BN at its own best."""
+    measured, others = belonging(runs)
+    found = []
+    for title, all_bn, all_plain in _against_no_bn(trained_gamma(measured)):
         bn, plain = fitting(all_bn), fitting(all_plain)
-        if min(bn["weight_decay"].nunique(), plain["weight_decay"].nunique()) < 2:
-            if len(all_bn) and len(all_plain):
-                checks.append(Check(None, f"{title}: too few weight decays{left_out(all_bn, all_plain)}"))
-            continue
-        cells = [part.groupby("weight_decay")[[INTRA, INTER]].mean() for part in (bn, plain)]
-        (a, b), (c, d) = ((cell[INTRA].max(), cell[INTER].min()) for cell in cells)
-        line = (
-            f"{title}: best intra {a:.3f} with BN, {c:.3f} without; best inter {b:.3f} and {d:.3f}; "
-            f"{_paired_gain(bn, plain)}; {seed_count(bn, plain)}{left_out(all_bn, all_plain)}"
+        a, b = _at_best_decay(bn), _at_best_decay(plain)
+        gain = (a - b).dropna()
+        effects = (
+            Effect("intra with BN less intra without", COSINE, by_seed(gain[INTRA])),
+            Effect("inter without BN less inter with", COSINE, by_seed(-gain[INTER])),
         )
-        checks.append(Check(bool(a > c and b < d), line))
-    claim = "1. With BN and suitable weight decay collapse is strongest, without BN it is weaker"
-    return verdict_of(claim, checks, "interpolating runs with and without BN at two weight decays or more")
-
-
-def _paired_gain(bn: pd.DataFrame, plain: pd.DataFrame) -> str:
-    """Paired differences of intra over the cells (weight decay, seed) that both have."""
-    keys = ["weight_decay", "seed"]
-    both = bn.groupby(keys)[INTRA].mean().to_frame("bn").join(plain.groupby(keys)[INTRA].mean(), how="inner")
-    gain = both["bn"] - both[INTRA]
-    if len(gain) < 2 or (gain == 0).all():
-        return f"{len(gain)} pairs"
-    p = float(wilcoxon(gain).pvalue)
-    return f"paired: {gain.mean():+.3f} intra, higher in {int((gain > 0).sum())} of {len(gain)} (Wilcoxon p = {p:.2g})"
+        found.append(Setting(title, effects, len(bn) + len(plain), left_out(all_bn, all_plain)))
+    return Verdict(
+        "pan_cao/1",
+        "1. With BN and suitable weight decay collapse is strongest, without BN it is weaker",
+        "Pan and Cao, section 3, figures 2 and 3",
+        Quantifier.ALL,
+        tuple(found),
+        _BY_DECAY,
+        "both sides at the weight decay that is best in the other seeds; the text compares the best runs",
+        others,
+    )
 
 
 def bn_collapse_grows_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
-    """Claim 2: over interpolating runs, collapse rises in rank with weight decay with BN.
-
-    Without BN it must show no such trend, or change by less than half as much.
-    """
-    checks = []
-    for title, all_bn, all_plain in _against_no_bn(trained_gamma(measured_runs(runs))):
+    """Claim 2: over interpolating runs collapse grows with the logarithm of weight decay with BN, and not without."""
+    measured, others = belonging(runs)
+    found, decay = [], "weight_decay"
+    for title, all_bn, all_plain in _against_no_bn(trained_gamma(measured)):
         bn, plain = fitting(all_bn), fitting(all_plain)
-        if not (allows_trend(bn, "weight_decay") and allows_trend(plain, "weight_decay")):
-            if len(all_bn) and len(all_plain):
-                checks.append(Check(None, f"{title}: too few runs{left_out(all_bn, all_plain)}"))
-            continue
-        up, down = (rank_trend(bn, "weight_decay", measure) for measure in (INTRA, INTER))
-        plain_up = rank_trend(plain, "weight_decay", INTRA)
-        gain, plain_gain = _gain_over_decay(bn), _gain_over_decay(plain)
-        right = up.rises and down.falls and (not plain_up.rises or plain_gain < gain / 2)
-        line = (
-            f"{title}: rank correlation of weight decay with intra {up}, with inter {down} with BN, "
-            f"with intra {plain_up} without; change of intra {gain:+.3f} with BN, {plain_gain:+.3f} without; "
-            f"{seed_count(bn, plain)}{left_out(all_bn, all_plain)}"
+        effects = (
+            slope_effect(bn, decay, INTRA, "rise of intra per decade of weight decay with BN"),
+            slope_effect(bn, decay, INTER, "fall of inter per decade with BN", -1),
+            slope_effect(plain, decay, INTRA, "rise of intra per decade without BN", absent=True),
+            slope_effect(plain, decay, INTER, "fall of inter per decade without BN", -1, absent=True),
         )
-        checks.append(Check(right, line))
-    claim = (
-        "2. With BN collapse grows with weight decay while the model interpolates, without BN it is unsteady or falls"
+        found.append(Setting(title, effects, len(bn) + len(plain), left_out(all_bn, all_plain)))
+    return Verdict(
+        "pan_cao/2",
+        "2. With BN collapse grows with weight decay while the model interpolates, without BN it is unsteady or falls",
+        "Pan and Cao, section 3, figures 2 and 3",
+        Quantifier.ALL,
+        tuple(found),
+        _BY_DECAY,
+        "a straight line over the logarithm of weight decay in each seed",
+        others,
     )
-    return verdict_of(claim, checks, f"interpolating runs with and without BN at {ENOUGH.format('weight decays')}")
-
-
-def _gain_over_decay(part: pd.DataFrame) -> float:
-    cells = part.groupby("weight_decay")[INTRA].mean().sort_index()
-    return float(cells.iloc[-1] - cells.iloc[0])
 
 
 def bn_collapse_follows_loss(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
-    """Claim 3: over the epochs of a run with BN min intra rises as the loss falls, in rank.
+    """Claim 3: over the epochs of an interpolating run with BN intra rises as the loss falls, and it goes on to rise.
 
-    After a quarter of the training it must still gain, and without BN less than half as much.
+    Without BN it stalls: after a quarter of the training it gains nothing that matters.
     """
     rows = last_layer(history)
-    checks = []
-    for title, bn, plain in _against_no_bn(trained_gamma(measured_runs(runs))):
-        (follow, gain, with_bn), (plain_follow, plain_gain, without) = (_path(part, rows) for part in (bn, plain))
-        if with_bn and without:
-            line = (
-                f"{title}: rank correlation of loss with intra over epochs {follow:+.2f} with BN, {plain_follow:+.2f} "
-                f"without; intra after a quarter of training {gain:+.3f} with BN, {plain_gain:+.3f} without; "
-                f"{with_bn} and {without} runs, {seed_count(bn, plain)}"
-            )
-            checks.append(Check(follow < -TREND and plain_gain < gain / 2, line))
-    claim = "3. With BN collapse follows the training loss down, without BN it stalls after the first epochs"
-    return verdict_of(claim, checks, "runs with and without BN that were measured at 8 epochs or more")
+    measured, others = belonging(runs)
+    found = []
+    for title, all_bn, all_plain in _against_no_bn(trained_gamma(measured)):
+        bn, plain = fitting(all_bn), fitting(all_plain)
+        paths = [_over_seeds(part, lambda folder: _path(rows, folder)) for part in (bn, plain)]
+        (with_bn, without), quarter = paths, "of intra after a quarter of training"
+        effects = (
+            Effect("minus the rank correlation of loss and intra over epochs with BN", _FOLLOWS, with_bn[0]),
+            Effect(f"gain {quarter} with BN", COSINE, with_bn[1]),
+            Effect(f"gain {quarter} without BN", COSINE, without[1], absent=True),
+        )
+        if all(len(effect.blocks) for effect in effects):
+            found.append(Setting(title, effects, len(bn) + len(plain), left_out(all_bn, all_plain)))
+    return Verdict(
+        "pan_cao/3",
+        "3. With BN collapse follows the training loss down, without BN it stalls after the first epochs",
+        "Pan and Cao, section 3, figure 3",
+        Quantifier.ALL,
+        tuple(found),
+        f"{_BY_DECAY} (measured at {_FEWEST_EPOCHS} epochs or more)",
+        "means over the weight decays of a seed",
+        others,
+    )
 
 
-def _path(part: pd.DataFrame, rows: pd.DataFrame) -> tuple[float, float, int]:
-    """Means over runs: correlation of loss and intra, gain of intra after a quarter of training; number of runs."""
-    correlations, gains = [], []
-    for folder in part["folder"]:
-        path = rows[(rows["folder"] == folder) & (rows["epoch"] > 0)].sort_values("epoch")
-        path = path.dropna(subset=["loss", "intra_min"])
-        if len(path) >= 8:
-            after = path[path["epoch"] >= path["epoch"].max() / 4]
-            correlations.append(rank_trend(path, "loss", "intra_min", None, orders=0).correlation)
-            gains.append(float(after["intra_min"].iloc[-1] - after["intra_min"].iloc[0]))
-    if not correlations:
-        return 0.0, 0.0, 0
-    return float(np.mean(correlations)), float(np.mean(gains)), len(correlations)
+def _path(rows: pd.DataFrame, folder: str) -> tuple[float, float] | None:
+    """Of a run: minus Spearman's correlation of loss and intra, and the gain of intra after a quarter of training."""
+    path = rows[(rows["folder"] == folder) & (rows["epoch"] > 0)].sort_values("epoch")
+    path = path.dropna(subset=["loss", "intra_min"])
+    if len(path) < _FEWEST_EPOCHS:
+        return None
+    after = path.loc[path["epoch"] >= path["epoch"].max() / 4, "intra_min"]
+    varies = path["loss"].nunique() > 1 and path["intra_min"].nunique() > 1
+    correlation = float(spearmanr(path["loss"], path["intra_min"]).statistic) if varies else 0.0
+    return -correlation, float(after.iloc[-1] - after.iloc[0])
+
+
+def _over_seeds(
+    part: pd.DataFrame, measure: Callable[[str], tuple[float, float] | None]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Two values of each seed, means over its runs."""
+    of_runs = [
+        (seed, found)
+        for seed, folder in zip(part["seed"], part["folder"], strict=True)
+        if (found := measure(folder)) is not None
+    ]
+    table = pd.DataFrame([(seed, *found) for seed, found in of_runs], columns=["seed", "a", "b"])
+    means = table.groupby("seed").mean()
+    return by_seed(means["a"]), by_seed(means["b"])
 
 
 def smaller_gamma_collapses_more(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
-    """Claim 4: over interpolating runs intra falls and inter rises in rank with a fixed gamma.
+    """Claim 4: over interpolating runs intra falls and inter rises with a fixed gamma, at each weight decay.
 
-    The text says "higher feature norm" where theorem and plots show the opposite; the opposite is tested. The
-    authors except the 6-layer MLP on the conic hull: it is reported and not counted.
+    The text says "higher feature norm" where theorem and plots show the opposite; the opposite is tested.
     """
-    measured = measured_runs(runs, "model.gamma")
-    checks = []
-    for title, part in settings(measured, "model.gamma"):
+    measured, others = belonging(runs, "model.gamma")
+    found, gamma = [], "model.gamma"
+    for title, part in settings(measured, gamma):
         excepted = (part["data.name"] == "conic_hull").all() and (part["model.depth"] == 6).all()
         for decay, whole in part.groupby("weight_decay"):
             cell = fitting(whole)
-            name = f"{title}, weight decay {decay:g}" + (" (excepted by the authors)" if excepted else "")
-            if not allows_trend(cell, "model.gamma"):
-                checks.append(Check(None, f"{name}: too few runs{left_out(whole)}"))
-                continue
-            up, down = (rank_trend(cell, "model.gamma", measure) for measure in (INTRA, INTER))
-            ends = cell.groupby("model.gamma")[INTRA].mean().sort_index()
-            line = (
-                f"{name}: rank correlation of gamma with intra {up}, with inter {down}; intra {ends.iloc[0]:.3f} at "
-                f"gamma {ends.index[0]:g}, {ends.iloc[-1]:.3f} at {ends.index[-1]:g}; {seed_count(cell)}"
-                f"{left_out(whole)}"
+            effects = (
+                slope_effect(cell, gamma, INTRA, "fall of intra while gamma grows tenfold", -1),
+                slope_effect(cell, gamma, INTER, "rise of inter while gamma grows tenfold"),
             )
-            checks.append(Check(None if excepted else up.falls and down.rises, line))
-    claim = "4. Smaller |gamma| gives more collapse (but for the 6-layer MLP on the conic hull)"
-    return verdict_of(claim, checks, f"interpolating runs at {ENOUGH.format('fixed values of model.gamma')}")
+            name = f"{title}, weight decay {decay:g}"
+            found.append(Setting(name, effects, len(cell), left_out(whole), bool(excepted)))
+    return Verdict(
+        "pan_cao/4",
+        "4. Smaller |gamma| gives more collapse (but for the 6-layer MLP on the conic hull)",
+        "Pan and Cao, section 3, figures 4 and 5",
+        Quantifier.MOST,
+        tuple(found),
+        f"experiment=... model.norm=last model.gamma=0.1,1,10 {_SEEDS}",
+        "the text prints the opposite of its theorem and plots; these are tested",
+        others,
+    )
 
 
 def thousand_classes_vgg_parts_from_theory(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
-    """Claim 5: with 1000 classes the 95 % quantile of inter rises with weight decay for VGG, not for ResNet.
+    """Claim 5: with 1000 classes the worst inter rises with weight decay for VGG, not for ResNet.
 
     Runs that do not interpolate count, as in the published figure, and are told.
     """
-    quantile, classes = "train/inter_quantile", "train/classes_present"
-    measured = measured_runs(runs, quantile, classes, "model.name")
+    classes = "train/classes_present"
+    measured, others = belonging(runs, classes, "model.name")
     thousand = trained_gamma(measured[measured[classes] == 1000] if len(measured) else measured)
-    checks = []
+    found, families = [], set()
     for title, part in settings(thousand):
         family = next((name for name in ("vgg", "resnet") if part["model.name"].iloc[0].startswith(name)), None)
-        if family is None or not allows_trend(part, "weight_decay"):
+        if family is None:
             continue
-        trend = rank_trend(part, "weight_decay", quantile)
+        words = f"rise of the worst inter per decade of weight decay, {family}"
+        effect = slope_effect(part, "weight_decay", INTER, words, absent=family == "resnet")
         missed = int((part[FITS] != 1).sum())
-        line = (
-            f"{title}: rank correlation of weight decay with inter {trend}; {seed_count(part)}; {missed} of {len(part)}"
-        )
-        right = trend.rises if family == "vgg" else not trend.rises
-        checks.append((family, Check(right, f"{line} runs do not interpolate")))
-    families = {family for family, _ in checks}
-    found = [check for _, check in checks] if len(families) == 2 else []
-    claim = "5. With 1000 classes VGG's inter rises with weight decay, against the theory, ResNet's does not"
-    return verdict_of(claim, found, f"VGG and ResNet runs on 1000 classes at {ENOUGH.format('weight decays')}")
+        found.append(Setting(title, (effect,), len(part), f"{missed} of {len(part)} runs do not interpolate"))
+        families.add(family)
+    return Verdict(
+        "pan_cao/5",
+        "5. With 1000 classes VGG's inter rises with weight decay, against the theory, ResNet's does not",
+        "Pan and Cao, appendix, figures 8 and 9",
+        Quantifier.ALL,
+        tuple(found) if len(families) == 2 else (),
+        f"experiment=pan_cao/fig9 model=vgg11,resnet18 {_SEEDS}",
+        "",
+        others,
+    )
+
+
+def decay_shrinks_gamma(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
+    """The mechanism: with BN a larger weight decay gives a smaller |gamma|, by which theorem 2.2 bounds collapse."""
+    measured, others = belonging(runs, GAMMA)
+    found = []
+    for title, whole in settings(trained_gamma(measured[measured["bn"]]), "model.norm"):
+        for placement, of_kind in whole.groupby("model.norm"):
+            part = fitting(of_kind)
+            part = part.assign(log_gamma=np.log10(part[GAMMA].where(part[GAMMA] > 0)))
+            words = "fall of log10 |gamma| per decade of weight decay"
+            effect = slope_effect(part, "weight_decay", "log_gamma", words, -1, _LOG_GAMMA)
+            note = left_out(of_kind)
+            found.append(Setting(f"{title}, {norm_label(placement)}", (effect,), len(part), note))
+    return Verdict(
+        "pan_cao/gamma",
+        "Larger weight decay gives a smaller |gamma| of the BN before the classifier",
+        "Pan and Cao, section 2.3 after theorem 2.2",
+        Quantifier.ALL,
+        tuple(found),
+        _BY_DECAY,
+        "",
+        others,
+    )
 
 
 CLAIMS: tuple[Claim, ...] = (
@@ -200,4 +249,5 @@ CLAIMS: tuple[Claim, ...] = (
     bn_collapse_follows_loss,
     smaller_gamma_collapses_more,
     thousand_classes_vgg_parts_from_theory,
+    decay_shrinks_gamma,
 )
