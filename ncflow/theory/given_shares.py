@@ -276,15 +276,15 @@ def _descend_far(objective: Objective, x: Floats) -> Floats:
 
 def _polish(objective: Objective, x: Floats) -> Floats:
     """A root of the gradient nearby: beyond what differences of the loss, which are rounded, can tell L-BFGS."""
-    from scipy.optimize import NoConvergence, newton_krylov
+    from scipy.optimize import root
 
+    options = {"fatol": 1e-14, "maxiter": 6, "jac_options": {"inner_maxiter": 100}}
     try:
-        root: Floats = newton_krylov(lambda y: objective(y)[1], x, f_tol=1e-14, maxiter=6, inner_maxiter=100)
-    except NoConvergence as last:
-        root = last.args[0].reshape(x.shape)
-    except ValueError:  # not a finite number on its way
+        with np.errstate(all="ignore"):
+            found: Floats = root(lambda y: objective(y)[1], x, method="krylov", options=options).x.reshape(x.shape)
+    except (ValueError, OverflowError):  # not a finite number on its way
         return x
-    return root
+    return found if np.isfinite(found).all() else x
 
 
 def _unreached(problem: "_Problem") -> Optimum:
