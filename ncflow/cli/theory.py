@@ -19,12 +19,28 @@ FORMATS = ("png", "pdf", "svg")
 
 
 def _optimum(arguments: argparse.Namespace) -> None:
+    if arguments.shares is not None:
+        return _optimum_for_shares(arguments)
     C = arguments.classes
     print(f"{'classes':>8}{'weight decay':>14}{'alpha beta':>12}{'CE':>12}{'CE + penalty':>14}{'inter limit':>13}")
     for weight_decay in arguments.weight_decay:
         product = optimal_norm_product(C, weight_decay)
         loss, total = minimum_loss(C, 1.0, product), minimum_regularized_loss(C, weight_decay)
         print(f"{C:>8}{weight_decay:>14g}{product:>12.6f}{loss:>12.7f}{total:>14.7f}{inter_limit(C):>13.6f}")
+    return None
+
+
+def _optimum_for_shares(arguments: argparse.Namespace) -> None:
+    from ncflow.theory.given_shares import FORMS, optimum
+
+    print(f"{'form':>8}{'weight decay':>14}{'alpha beta':>12}{'CE':>12}{'CE + penalty':>14}{'rank':>6}", end="")
+    print(f"{'inter mean':>12}{'inter max':>12}")
+    for weight_decay in arguments.weight_decay:
+        for form in FORMS:
+            found = optimum(arguments.shares, weight_decay, form)
+            print(f"{form:>8}{weight_decay:>14g}{found.norm_product:>12.6f}{found.loss:>12.7f}", end="")
+            print(f"{found.regularized_loss:>14.7f}{found.rank:>6}", end="")
+            print(f"{found.inter_mean:>12.6f}{found.inter_max:>12.6f}")
 
 
 def _bound(arguments: argparse.Namespace) -> None:
@@ -118,8 +134,15 @@ def _draw(arguments: argparse.Namespace, paths: "dict[tuple[float, float], Traje
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ncflow-theory", description="Theory of neural collapse, without training.")
     commands = parser.add_subparsers(required=True)
-    optimum = commands.add_parser("optimum", help="optimum of the layer-peeled model with weight decay")
-    optimum.add_argument("--classes", type=int, required=True, help="number of classes C")
+    optimum = commands.add_parser(
+        "optimum",
+        help="optimum of the layer-peeled model with weight decay",
+        description="For C equal classes, or for classes with given shares of the samples: with free features, with "
+        "class means that sum to 0 under the shares (BN without offset), and with a bias of the classifier.",
+    )
+    classes = optimum.add_mutually_exclusive_group(required=True)
+    classes.add_argument("--classes", type=int, help="number of classes C, of equal size")
+    classes.add_argument("--shares", type=float, nargs="+", help="of each class, or numbers in proportion to them")
     optimum.add_argument("--weight-decay", type=float, nargs="+", required=True, help="lambda, one or several")
     optimum.set_defaults(command=_optimum)
     bound = commands.add_parser(

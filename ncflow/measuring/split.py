@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite, isnan, nan, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,14 @@ from ncflow.measuring.outputs import Outputs, exact_device
 from ncflow.metrics import NeuralCollapse
 from ncflow.metrics.margins import folded_weight_norm_product, weight_norm_product
 from ncflow.models.network import find_classifier
+from ncflow.theory import given_shares
+from ncflow.theory.given_shares import Form
 from ncflow.theory.layer_peeled import minimum_loss, minimum_regularized_loss, regularized_loss
+
+# Beyond, the optimum for classes of unequal size would take longer than the measures: it is found once for a weight
+# decay, and at every measurement for the norms.
+_MOST_CLASSES = {"regularized_loss_gap": 100, "loss_gap": 30}
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def measure_split(
@@ -65,7 +72,8 @@ def measure_split(
                 _update(unfit, batch)
         values = {name: metric.compute() for name, metric in metrics.items()}
         means = metrics[LAST].centred_means() if LAST in metrics and outputs.signs is not None else None
-    return conclude(network, head, values, means, outputs, norm, weight_decay)
+        counts = metrics[LAST].class_counts() if LAST in metrics else None
+    return conclude(network, head, values, means, counts, outputs, norm, weight_decay)
 
 
 def conclude(
@@ -73,6 +81,7 @@ def conclude(
     head: nn.Linear,
     values: dict[str, dict[str, Tensor]],
     means: Tensor | None,
+    counts: Tensor | None,
     outputs: Outputs,
     norm: str | None,
     weight_decay: float,
@@ -84,6 +93,7 @@ def conclude(
         head: Its classifier.
         values: Measures of each layer's features, by layer and name.
         means: M, (K, d), of the last layer; only where the outputs are compared with quasi-interpolation.
+        counts: Samples of each class, (C,); only where the last layer was measured.
         outputs: What the logits say.
         norm: As for :func:`measure_split`.
         weight_decay: As for :func:`measure_split`.
@@ -96,9 +106,9 @@ def conclude(
             values[LAST] |= _norms(network, values[LAST])
             values[LAST] |= outputs.quasi_measures(head, means, weight_decay)
     measured = {name: _floats(measures) for name, measures in values.items()}
-    if LAST in measured:
-        offset = getattr(last_norm, "bias", None) is not None
-        measured[LAST] |= _optimality(head.out_features, weight_decay, offset, measured[LAST])
+    if LAST in measured and counts is not None:
+        theory = _Theory.of(counts, head, last_norm)
+        measured[LAST] |= _optimality(theory, weight_decay, measured[LAST])
     return measured
 
 
@@ -138,22 +148,73 @@ def _norms(network: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor
     return {"rho": rho, "rho_folded": folded_weight_norm_product(network), **margins}
 
 
-def _optimality(num_classes: int, decay: float, offset: bool, values: dict[str, float]) -> dict[str, float]:
-    """Regularised loss and the gaps to the least losses of the layer-peeled model, for balanced classes.
+class _Theory(NamedTuple):
+    """Which form of the layer-peeled model a network has on a split.
+
+    Attributes:
+        counts: Samples of each class.
+        form: As for :func:`ncflow.theory.given_shares.optimum`. Where BN uses running averages, as in evaluation mode,
+            the mean of ``centred`` features is only about 0. The penalty of ``regularized_loss`` leaves out the
+            classifier's bias: where training decays it, and classes are unequal, the gap does not fall to 0.
+        offset: Whether BN adds an offset, which nothing penalises.
+    """
+
+    counts: tuple[int, ...]
+    form: Form
+    offset: bool
+
+    @classmethod
+    def of(cls, counts: Tensor, head: nn.Linear, last_norm: nn.Module | None) -> "_Theory":
+        """Of the samples of each class, (C,), the classifier and the BN before it."""
+        offset = getattr(last_norm, "bias", None) is not None
+        centred = isinstance(last_norm, _BATCH_NORMS) and not offset
+        form: Form = "bias" if head.bias is not None else "centred" if centred else "free"
+        return cls(tuple(int(count) for count in counts.tolist()), form, offset)
+
+    @property
+    def equal(self) -> bool:
+        """Whether all classes have as many samples."""
+        return len(set(self.counts)) == 1
+
+    def least_loss(self, alpha: float, beta: float) -> float:
+        """Least cross-entropy at these norms, NaN where it is not known."""
+        if not (isfinite(alpha) and isfinite(beta) and self._is_known("loss_gap")):
+            return nan
+        if self.equal:
+            return minimum_loss(len(self.counts), alpha, beta)
+        return _or_nan(lambda: given_shares.least_loss(self.counts, alpha, beta, self.form))
+
+    def least_regularized_loss(self, decay: float) -> float:
+        """Least regularised loss at this weight decay, NaN where it is not known."""
+        if isnan(decay) or self.offset or not self._is_known("regularized_loss_gap"):
+            return nan
+        if self.equal:
+            return minimum_regularized_loss(len(self.counts), decay)
+        return _or_nan(lambda: given_shares.optimum(self.counts, decay, self.form).regularized_loss)
+
+    def _is_known(self, gap: str) -> bool:
+        return min(self.counts) > 0 and (self.equal or len(self.counts) <= _MOST_CLASSES[gap])
+
+
+def _or_nan(least: Callable[[], float]) -> float:
+    try:
+        return least()
+    except RuntimeError:  # not certified
+        return nan
+
+
+def _optimality(theory: _Theory, decay: float, values: dict[str, float]) -> dict[str, float]:
+    """Regularised loss and the gaps to the least losses of the layer-peeled model for the shares of the classes.
 
     Where the theory does not apply they are NaN: a class is absent, or BN adds an offset, which nothing penalises.
     """
     cross_entropy, gamma = values.pop("cross_entropy"), values["gamma_norm"]
     alpha, weight_norm = values["feature_rms_norm"], values["weight_norm"]
-    applies = values["classes_present"] == num_classes
-    finite = isfinite(alpha) and isfinite(weight_norm)
     total = regularized_loss(cross_entropy, decay, alpha if isnan(gamma) else gamma, weight_norm)
-    least = minimum_loss(num_classes, alpha, weight_norm / sqrt(num_classes)) if finite else nan
-    least_total = nan if isnan(decay) else minimum_regularized_loss(num_classes, decay)
     return {
         "regularized_loss": total,
-        "loss_gap": cross_entropy - least if applies else nan,
-        "regularized_loss_gap": total - least_total if applies and not offset else nan,
+        "loss_gap": cross_entropy - theory.least_loss(alpha, weight_norm / sqrt(len(theory.counts))),
+        "regularized_loss_gap": total - theory.least_regularized_loss(decay),
     }
 
 

@@ -171,6 +171,11 @@ class NeuralCollapse(Metric):
         with self.sync_context(should_sync=self.sync_on_compute):
             return self._geometry().centred
 
+    def class_counts(self) -> Tensor:
+        """Samples of each class, (C,), over all batches of all ranks; every rank has to call it."""
+        with self.sync_context(should_sync=self.sync_on_compute):
+            return self._total(self.counts)
+
     def _flag(self, value: bool) -> Tensor:
         return self.squares.new_tensor(float(value))
 

@@ -427,3 +427,13 @@ def test_sums_of_many_runs_are_those_of_each(samples, classes, dim):
             for name, value in vars(one).items():
                 torch.testing.assert_close(getattr(many, name)[run], value, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(quasi[run], output_sums(logits[run], labels[run]), rtol=1e-13, atol=0)
+
+
+def test_class_counts_are_of_all_batches_also_after_a_second_pass():
+    metric = NeuralCollapse(num_classes=3, feature_dim=2, max_cached_bytes=0)
+    batches = [(torch.randn(4, 2), torch.tensor([0, 0, 2, 0])), (torch.randn(2, 2), torch.tensor([2, 0]))]
+    for _ in range(2):
+        for features, labels in batches:
+            metric.update(features, labels)
+        metric.second_pass()
+    assert metric.class_counts().tolist() == [4, 0, 2]

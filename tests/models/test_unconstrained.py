@@ -10,6 +10,7 @@ from ncflow.config.schema import ConfigError
 from ncflow.data.synthetic import SampleIndex
 from ncflow.models.classifier import parameter_groups
 from ncflow.models.unconstrained import Unconstrained
+from ncflow.theory.given_shares import optimum
 from ncflow.theory.layer_peeled import minimum_regularized_loss
 from ncflow.training.assembly import prepare
 from tests.conftest import run_folder
@@ -45,6 +46,35 @@ def test_training_reaches_the_least_regularised_loss_and_collapse(ncflow, tmp_pa
         assert result[f"train/{name}"] == pytest.approx(limit, abs=1e-4), name
     if norm == "last":  # Lemma C.4
         assert result["train/feature_rms_norm"] == pytest.approx(result["train/gamma_norm"], rel=1e-9)
+
+
+@pytest.mark.parametrize(("norm", "form"), [("last", "centred"), ("none", "free")])
+def test_training_on_unequal_classes_reaches_the_optimum_for_their_shares(ncflow, tmp_path, norm, form):
+    options = [
+        "experiment=pan_cao/layer_peeled",
+        "hydra.mode=RUN",
+        "seed=0",
+        "trainer=cpu",
+        "measure.every_n_epochs=1000",
+        "data.random_labels=1",
+        "weight_decay=5e-3",
+        "epochs=2500",
+        f"model.norm={norm}",
+    ]
+    done = ncflow(*options)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((run_folder(tmp_path) / "result.json").read_text())
+    data = SampleIndex(random_labels=1.0, seed=0)
+    data.setup()
+    counts = torch.bincount(data.train.labels).tolist()
+    assert len(set(counts)) > 1
+    best = optimum(counts, 5e-3, form)
+    assert result["train/regularized_loss"] == pytest.approx(best.regularized_loss, rel=1e-6)
+    assert abs(result["train/regularized_loss_gap"]) < 1e-6 * best.regularized_loss
+    assert abs(result["train/loss_gap"]) < 1e-6 * best.regularized_loss
+    assert result["train/inter_max"] == pytest.approx(best.inter_max, abs=1e-4)
+    assert result["train/inter_mean"] == pytest.approx(best.inter_mean, abs=1e-4)
+    assert result["train/intra_min"] == pytest.approx(1, abs=1e-4)
 
 
 def test_batch_norm_is_over_all_samples_whatever_the_batch_and_mode():

@@ -1,0 +1,454 @@
+"""Optimum of the layer-peeled model when the classes have given shares p_c of the samples, which need not be equal.
+
+By convexity all features of a class are equal. With the class means h_c as columns of H, (d, C), d >= C - 1, it is
+
+    min over W, H of  sum_c p_c CE(W h_c, c) + lambda/2 (|W|_F^2 + sum_c p_c |h_c|^2).
+
+At given logits Z = W H the least penalty is lambda times the nuclear norm of A = Z diag(sqrt p), so with
+F(A) = sum_c p_c CE(z_c, c) the problem is convex in the (C, C) matrix A (Zhu et al. 2021, Theorem 3.2, and Fang et al.
+2021 for unequal classes). In the three forms, with s = sqrt p and P = I - s s^T,
+
+    free     min F(A) + lambda |A|_*                 free features
+    centred  the same subject to A s = 0             class means that sum to 0 under p: BN without an offset
+    bias     min F(A) + lambda |A P|_*               a classifier with a bias, on which there is no penalty
+
+For equal shares all three have the closed form of :mod:`ncflow.theory.layer_peeled`. For others it is no simplex.
+
+It is found by L-BFGS over factors W, H and certified by Fenchel's dual: for columns q_c of probabilities and
+G = (Q - I) diag(s), sum_c p_c entropy(q_c) is a lower bound if the spectral norm of G (of G P unless the form is
+``free``) is at most lambda, and for ``bias`` G s = 0. No number is given out without such a bound within
+:data:`TOLERANCE`. The gradient of F has the form of G; repaired to be feasible, it gives a bound that is off by the
+square of its error.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import exp, inf, isfinite, log, nan, sqrt
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncflow.checks import require
+from ncflow.theory.layer_peeled import optimal_norm_product
+from ncflow.theory.simplex import simplex_etf
+
+Form = Literal["free", "centred", "bias"]
+FORMS: tuple[Form, ...] = get_args(Form)
+Floats = NDArray[np.float64]
+
+TOLERANCE = 1e-10
+"""Largest distance, in nats, between a least loss that is given out and a proven lower bound of it."""
+
+_STEPS = 20_000  # at most, of L-BFGS
+_NOTHING = 1e-16  # nats: rounding, beside a loss of order 1
+# Shares of the largest: singular values that are 0, and class means that are at the centre.
+_ZERO = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """The optimum of the layer-peeled model for class shares p_c and weight decay lambda.
+
+    Attributes:
+        shares: p, (C,), of sum 1.
+        regularized_loss: Least value of CE + lambda/2 (alpha^2 + |W|_F^2), nats.
+        loss: CE there, nats.
+        norm_product: alpha beta there, alpha^2 = sum_c p_c |h_c|^2 and beta = |W|_F/sqrt(C); alpha = |W|_F.
+        duality_gap: ``regularized_loss`` minus its proven lower bound, at most :data:`TOLERANCE` (and rounding).
+        classifier: W, (C, C); up to a rotation of the feature space, as is H.
+        class_means: h_c as rows, (C, C).
+        bias: Of the classifier, (C,); 0 but in the form ``bias``.
+    """
+
+    shares: Floats
+    regularized_loss: float
+    loss: float
+    norm_product: float
+    duality_gap: float
+    classifier: Floats
+    class_means: Floats
+    bias: Floats
+
+    @property
+    def logits(self) -> Floats:
+        """W h_c + b as rows, (C, C)."""
+        return self.class_means @ self.classifier.T + self.bias
+
+    @cached_property
+    def rank(self) -> float:
+        """Of W, a whole number; below C - 1 where decay leaves no room for every class (minority collapse)."""
+        if not np.isfinite(self.classifier).all():
+            return nan
+        values = np.linalg.svd(self.classifier, compute_uv=False)
+        return int((values > sqrt(_ZERO) * values[0]).sum())  # those of W are the roots of those of W H
+
+    @cached_property
+    def cosines(self) -> Floats:
+        """Cosines of the class means around the mean of all samples, (C, C); NaN of a mean that is at it.
+
+        This is the centre of the measures ``inter_*``.
+        """
+        centred = self.class_means - self.shares @ self.class_means
+        norms = np.linalg.norm(centred, axis=1)
+        at_centre = norms <= _ZERO * np.linalg.norm(self.class_means, axis=1).max()
+        directions = centred / np.where(at_centre, nan, norms)[:, None]
+        return directions @ directions.T
+
+    @property
+    def intra(self) -> float:
+        """Cosine of two features of a class, 1; NaN where every feature is 0."""
+        return 1.0 if self.rank > 0 else nan
+
+    @property
+    def inter_max(self) -> float:
+        """Largest cosine over pairs of classes, NaN where there is none."""
+        return max(self._pairs(), default=nan)
+
+    @property
+    def inter_mean(self) -> float:
+        """Mean cosine over pairs of classes, NaN where there is none."""
+        pairs = self._pairs()
+        return sum(pairs) / len(pairs) if pairs else nan
+
+    def _pairs(self) -> list[float]:
+        pairs = self.cosines[np.triu_indices(len(self.shares), 1)]
+        return [float(value) for value in pairs if isfinite(value)]
+
+
+def optimum(shares: Sequence[float], weight_decay: float, form: Form = "free") -> Optimum:
+    """The optimum for given shares; remembered for the arguments.
+
+    Without weight decay the least loss is 0, which is approached but not reached, and the rest is NaN. Strong decay
+    leaves W = 0 and H = 0: the loss is log C, or with a classifier bias the entropy of the shares.
+
+    Args:
+        shares: p_c > 0 of C >= 2 classes, or numbers in proportion to them, as numbers of samples.
+        weight_decay: lambda >= 0, the penalty being lambda/2 (alpha^2 + |W|_F^2).
+        form: ``free`` features, class means that are ``centred``, or a classifier with a ``bias``.
+
+    Raises:
+        ArgumentError: If a class has no share, or another argument breaks its rule.
+        RuntimeError: If no solution was certified to :data:`TOLERANCE`.
+
+    Example:
+        >>> round(optimum((9, 72, 13, 5), 5e-3, "centred").regularized_loss, 7)
+        0.0656861
+    """
+    require(0 <= weight_decay < inf, "weight_decay", "at least 0 and finite", weight_decay)
+    return _optimum(_normalised(shares), float(weight_decay), _checked(form))
+
+
+def least_loss(shares: Sequence[float], alpha: float, beta: float, form: Form = "free") -> float:
+    """Least mean cross-entropy in nats under norm constraints, min F(A) subject to |A|_* <= sqrt(C) alpha beta.
+
+    For equal shares it is m(alpha, beta) of :func:`ncflow.theory.layer_peeled.minimum_loss`. Remembered as well. What
+    is below 1e-16 is 0.
+
+    Args:
+        shares: As for :func:`optimum`.
+        alpha: Bound on sqrt(sum_c p_c |h_c|^2), >= 0.
+        beta: Bound on |W|_F/sqrt(C), >= 0.
+        form: As for :func:`optimum`.
+
+    Raises:
+        ArgumentError: If an argument breaks its rule.
+        RuntimeError: If no solution was certified to :data:`TOLERANCE`.
+
+    Example:
+        >>> round(least_loss((1, 1, 1, 1), 0.0, 1.0), 6)  # log 4: no features, uniform predictions
+        1.386294
+    """
+    require(0 <= alpha < inf, "alpha", "at least 0 and finite", alpha)
+    require(0 <= beta < inf, "beta", "at least 0 and finite", beta)
+    normalised = _normalised(shares)
+    return _least_loss(normalised, sqrt(len(normalised)) * alpha * beta, _checked(form))
+
+
+def _normalised(shares: Sequence[float]) -> tuple[float, ...]:
+    given = tuple(float(share) for share in shares)
+    require(len(given) >= 2, "shares", "those of at least 2 classes", given)
+    require(all(0 < share < inf for share in given), "shares", "greater than 0 and finite for every class", given)
+    total = sum(given)
+    return tuple(share / total for share in given)
+
+
+def _checked(form: Form) -> Form:
+    require(form in FORMS, "form", f"one of {', '.join(map(repr, FORMS))}", form)
+    return form
+
+
+# --- the two problems -----------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1024)
+def _optimum(shares: tuple[float, ...], decay: float, form: Form) -> Optimum:
+    problem = _problem(shares, form)
+    if decay == 0:
+        return _unreached(problem)
+    X, b = problem.nothing()
+    if np.linalg.norm(problem.slope(X, b)[1], 2) <= decay:
+        return _described(problem, X, b, decay)
+    # For decay beyond that of equal shares any size will do.
+    norm = sqrt(problem.C) * max(optimal_norm_product(problem.C, decay), 0.1)
+
+    def gap(X: Floats, b: Floats) -> tuple[float, float]:
+        total = exp(problem.slope(X, b)[0]) + decay * _nuclear(X)
+        return total, total - problem.lower_bound(X, b, decay)
+
+    # Polished whatever the gap: that of the loss is of the square of the cosines' error.
+    X, b = _certified(problem, norm, lambda x: problem.penalised(x, decay), problem.product, gap, least_steps=2)
+    return _described(problem, X, b, decay)
+
+
+@lru_cache(maxsize=1024)
+def _least_loss(shares: tuple[float, ...], norm: float, form: Form) -> float:
+    problem = _problem(shares, form)
+    if norm == 0:
+        return exp(problem.slope(*problem.nothing())[0])
+    if problem.on_sphere(problem.start(norm), norm)[0] < log(_NOTHING):
+        return 0.0
+
+    def product(x: Floats) -> tuple[Floats, Floats]:
+        X, b = problem.product(x)
+        return X * (norm / _nuclear(X)), b
+
+    def gap(X: Floats, b: Floats) -> tuple[float, float]:
+        log_loss, Y, _ = problem.slope(X, b)
+        multiplier = -float((Y * X).sum()) / norm  # lambda: that of the penalty with the same solution
+        return exp(log_loss), exp(log_loss) - max(problem.lower_bound(X, b, multiplier) - multiplier * norm, 0.0)
+
+    X, b = _certified(problem, norm, lambda x: problem.on_sphere(x, norm), product, gap)
+    return exp(problem.slope(X, b)[0])
+
+
+Objective = Callable[[Floats], tuple[float, Floats]]
+
+
+def _certified(
+    problem: "_Problem",
+    norm: float,
+    objective: Objective,
+    product: Callable[[Floats], tuple[Floats, Floats]],
+    gap: Callable[[Floats, Floats], tuple[float, float]],
+    least_steps: int = 1,
+) -> tuple[Floats, Floats]:
+    """X and b at the least value of an objective of the factors.
+
+    Args:
+        problem: Shares and form.
+        norm: About the nuclear norm of the solution.
+        objective: Value and gradient.
+        product: From the factors to X and b.
+        gap: From X and b to the loss and its distance to a lower bound.
+        least_steps: Of the descent and its polish.
+
+    Raises:
+        RuntimeError: If the distance stays above :data:`TOLERANCE`.
+    """
+    x, best = problem.start(norm), (inf, *problem.nothing())
+    for taken, step in enumerate((_descend, _polish, _descend_far, _polish), 1):
+        x = step(objective, x)
+        X, b = product(x)
+        for candidate in (X, _trimmed(X)):
+            value, distance = gap(candidate, b)
+            if taken >= least_steps:  # the trimmed one also if it is no worse
+                best = min((distance, candidate, b), best, key=lambda found: max(found[0], TOLERANCE * value / 100))
+        if best[0] <= TOLERANCE * min(1.0, value):
+            break
+    if not best[0] <= TOLERANCE:
+        raise RuntimeError(f"the optimum for {problem.C} classes was not certified (duality gap {best[0]:g})")
+    return best[1:]
+
+
+def _descend(objective: Objective, x: Floats, slope: float = 1e-7) -> Floats:
+    from scipy.optimize import minimize  # here, as the closed forms do without
+
+    options = {"maxcor": 20, "maxiter": _STEPS, "maxfun": 2 * _STEPS, "ftol": 0, "gtol": slope}
+    found: Floats = minimize(objective, x, jac=True, method="L-BFGS-B", options=options).x
+    return found
+
+
+def _descend_far(objective: Objective, x: Floats) -> Floats:
+    return _descend(objective, x, 1e-11)
+
+
+def _polish(objective: Objective, x: Floats) -> Floats:
+    """A root of the gradient nearby: beyond what differences of the loss, which are rounded, can tell L-BFGS."""
+    from scipy.optimize import root
+
+    options = {"fatol": 1e-14, "maxiter": 6, "jac_options": {"inner_maxiter": 100}}
+    try:
+        with np.errstate(all="ignore"):
+            found: Floats = root(lambda y: objective(y)[1], x, method="krylov", options=options).x.reshape(x.shape)
+    except (ValueError, OverflowError):  # not a finite number on its way
+        return x
+    return found if np.isfinite(found).all() else x
+
+
+def _unreached(problem: "_Problem") -> Optimum:
+    matrix = np.full((problem.C, problem.C), nan)
+    return Optimum(problem.shares, 0.0, 0.0, inf, 0.0, matrix, matrix, matrix[0])
+
+
+def _described(problem: "_Problem", X: Floats, b: Floats, decay: float) -> Optimum:
+    """The optimum with balanced factors of U X V^T: W^T W = sum_c p_c h_c h_c^T."""
+    left, values, right = np.linalg.svd(X, full_matrices=False)
+    values[values <= 1e-14 * values[0]] = 0  # rounding, of which a root is left otherwise
+    C, roots, nuclear = problem.C, np.sqrt(values), float(values.sum())
+    classifier, means = np.zeros((C, C)), np.zeros((C, C))
+    classifier[:, : len(roots)] = problem.left @ left * roots
+    means[:, : len(roots)] = (roots[:, None] * right @ problem.to_logits).T
+    offset = problem.left @ b
+    for array in (classifier, means, offset):
+        array.setflags(write=False)  # they are shared by all who ask
+    loss = exp(problem.slope(X, b)[0])
+    total = loss + decay * nuclear
+    gap = total - problem.lower_bound(X, b, decay)
+    return Optimum(problem.shares, total, loss, nuclear / sqrt(C), gap, classifier, means, offset)
+
+
+def _trimmed(X: Floats) -> Floats:
+    """X without singular values that are next to 0: where they should be 0, they converge slowly."""
+    left, values, right = np.linalg.svd(X, full_matrices=False)
+    if values[-1] > _ZERO * values[0]:
+        return X
+    return (left * np.where(values > _ZERO * values[0], values, 0)) @ right
+
+
+def _nuclear(matrix: Floats) -> float:
+    return float(np.linalg.svd(matrix, compute_uv=False).sum())
+
+
+# --- the loss, its gradient and its dual ------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _problem(shares: tuple[float, ...], form: Form) -> "_Problem":
+    return _Problem(shares, form)
+
+
+class _Problem:
+    """The loss as a function of X, (C - 1, r), and b, (C - 1,): A = U X V^T + U b s^T.
+
+    Columns of U are orthonormal and sum to 0, as nothing else changes a cross-entropy. Those of V are all axes in the
+    form ``free`` and orthonormal and orthogonal to s otherwise. b is 0 but in the form ``bias``.
+
+    Args:
+        shares: p, of sum 1.
+        form: The form.
+    """
+
+    def __init__(self, shares: tuple[float, ...], form: Form) -> None:
+        self.shares, self.form, self.C = np.array(shares), form, len(shares)
+        self.shares.setflags(write=False)
+        self.roots = np.sqrt(self.shares)
+        self.left = simplex_etf(self.C) * sqrt((self.C - 1) / self.C)
+        self.right = np.eye(self.C) if form == "free" else _complement(self.roots)
+        self.to_logits = self.right.T / self.roots  # Z = U X to_logits + U b 1^T
+
+    def nothing(self) -> tuple[Floats, Floats]:
+        """X = 0, and the best b."""
+        b = self.left.T @ np.log(self.shares) if self.form == "bias" else np.zeros(self.C - 1)
+        return np.zeros((self.C - 1, self.right.shape[1])), b
+
+    def relative_slope(self, X: Floats, b: Floats) -> tuple[float, Floats]:
+        """Log F, and the gradient of log F in the logits Z, (C, C); both stand any underflow of F."""
+        Z = self.left @ (X @ self.to_logits + b[:, None])
+        Z = Z - np.diag(Z)
+        np.fill_diagonal(Z, -inf)
+        highest = Z.max(0)
+        others = highest + np.log(np.exp(Z - highest).sum(0))
+        losses = np.logaddexp(0, others)
+        logs = np.where(others < -40, others, np.log(np.logaddexp(0, np.maximum(others, -40)))) + np.log(self.shares)
+        log_loss = float(logs.max() + log(np.exp(logs - logs.max()).sum()))
+        S = np.exp(Z - losses + np.log(self.shares) - log_loss)
+        np.fill_diagonal(S, -S.sum(0))
+        return log_loss, S
+
+    def slope(self, X: Floats, b: Floats) -> tuple[float, Floats, Floats]:
+        """Log F, the gradient of F in X, and that in Z."""
+        log_loss, S = self.relative_slope(X, b)
+        S = S * exp(log_loss)
+        return log_loss, self.left.T @ S @ self.to_logits.T, S
+
+    # Factors are one vector x: W, (C - 1, C - 1), G, (C - 1, r), and in the form `bias` b.
+
+    def start(self, norm: float) -> Floats:
+        """Factors of about that nuclear norm: near the solution for equal shares, and near no saddle."""
+        left, _, right = np.linalg.svd(self.left.T @ self.right, full_matrices=False)
+        size = sqrt(norm / (self.C - 1))
+        factors = np.concatenate([size * left.ravel(), size * right.ravel()])
+        factors += 0.03 * size * np.random.default_rng(0).standard_normal(len(factors))
+        return np.concatenate([factors, self.nothing()[1]]) if self.form == "bias" else factors
+
+    def factors(self, x: Floats) -> tuple[Floats, Floats, Floats]:
+        """W, G and b."""
+        n, cut = self.C - 1, (self.C - 1) * (self.C - 1 + self.right.shape[1])
+        b = x[cut:] if self.form == "bias" else np.zeros(n)
+        return x[: n * n].reshape(n, n), x[n * n : cut].reshape(n, -1), b
+
+    def product(self, x: Floats) -> tuple[Floats, Floats]:
+        """X = W G, and b."""
+        W, G, b = self.factors(x)
+        return W @ G, b
+
+    def penalised(self, x: Floats, decay: float) -> tuple[float, Floats]:
+        """log(F + lambda/2 (|W|^2 + |G|^2)) and its gradient."""
+        W, G, b = self.factors(x)
+        log_loss, Y, S = self.slope(W @ G, b)
+        total = exp(log_loss) + decay / 2 * float((W * W).sum() + (G * G).sum())
+        return log(total), self._joined(Y @ G.T + decay * W, W.T @ Y + decay * G, S) / total
+
+    def on_sphere(self, x: Floats, norm: float) -> tuple[float, Floats]:
+        """Log F at the factors scaled to (|W|^2 + |G|^2)/2 = norm, which bounds the nuclear norm, and its gradient."""
+        W, G, b = self.factors(x)
+        size = float((W * W).sum() + (G * G).sum()) / 2
+        X = norm / size * (W @ G)
+        log_loss, S = self.relative_slope(X, b)
+        Y = self.left.T @ S @ self.to_logits.T
+        along = float((Y * X).sum()) / size
+        return log_loss, self._joined(norm / size * Y @ G.T - along * W, norm / size * W.T @ Y - along * G, S)
+
+    def _joined(self, of_W: Floats, of_G: Floats, S: Floats) -> Floats:
+        of_b = self.left.T @ S.sum(1) if self.form == "bias" else np.zeros(0)
+        return np.concatenate([of_W.ravel(), of_G.ravel(), of_b])
+
+    def lower_bound(self, X: Floats, b: Floats, decay: float) -> float:
+        """A value of the dual at this lambda, which no F + lambda |X|_* is below; -inf where none was found."""
+        _, Y, S = self.slope(X, b)
+        largest = float(np.linalg.norm(X, 2))
+        # At the optimum -Y is lambda times an element of the nuclear norm's subdifferential at X.
+        left, values, right = np.linalg.svd((decay / largest if largest else 0.0) * X - Y, full_matrices=False)
+        G = -self.left @ (left * np.minimum(values, decay)) @ right @ self.right.T
+        if self.form == "centred":
+            # The norm does not see G s: it keeps the largest class as it is, whose probabilities may be the least.
+            largest_class = self.shares.argmax()
+            root = self.roots[largest_class]
+            G += np.outer((S[:, largest_class] / root - G[:, largest_class]) / root, self.roots)
+        wrong = G / self.roots  # probabilities of the wrong classes
+        np.fill_diagonal(wrong, 0)
+        if self.form == "bias" and wrong.min() < -1e-13:
+            return -inf  # what follows would leave more than rounding of G s
+        return self._entropy(np.maximum(wrong, 0), decay)
+
+    def _entropy(self, wrong: Floats, decay: float) -> float:
+        """Sum of p_c times the entropy of q_c, once Q is moved towards I until the norm is at most lambda."""
+        G = (wrong - np.diag(wrong.sum(0))) * self.roots
+        spectral = float(np.linalg.norm(G @ self.right, 2))
+        wrong = wrong * min(1.0, decay / spectral) if spectral else wrong
+        right = wrong.sum(0)
+        if right.max() >= 1:
+            return -inf
+        terms = -(wrong * np.log(np.where(wrong > 0, wrong, 1))).sum(0) - (1 - right) * np.log1p(-right)
+        return float(self.shares @ terms)
+
+
+def _complement(unit: Floats) -> Floats:
+    """Orthonormal columns (C, C - 1) that are orthogonal to a unit vector with positive entries (Householder)."""
+    mirror = unit.copy()
+    mirror[-1] += 1
+    mirror /= np.linalg.norm(mirror)
+    columns: Floats = (np.eye(len(unit)) - 2 * np.outer(mirror, mirror))[:, :-1]
+    return columns
