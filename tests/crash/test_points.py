@@ -6,7 +6,7 @@ from tests.crash.faults import KILL, UNSYNCED, Fault
 from tests.crash.trials import SUBJECTS, points, reference_of, sample, scratch, try_faults
 
 # One point in so many.
-_EVERY = {"single": 17, "rich": 29, "sweep": 100, "twin": 120, "stacked": 130}
+_EVERY = {"single": 17, "rich": 29, "sweep": 100, "twin": 240, "stacked": 130}
 
 
 @pytest.fixture(scope="module")

@@ -192,11 +192,11 @@ def test_a_stopped_job_goes_on_to_the_same_numbers(stop, local, tmp_path):
 
 @on_slurm
 def test_a_time_out_goes_on_to_the_same_numbers(tmp_path):
-    """Two minutes a job, the signal 80 s before their end: a run of a minute takes several jobs.
+    """Two minutes a job, the signal 85 s before their end: a run of a minute takes several jobs.
 
     What is left is for a busy machine to import everything in before the signal comes.
     """
-    options = ["epochs=2500", *LONG[1:], "measure.every_n_epochs=100"]
+    options = ["epochs=2000", *LONG[1:], "measure.every_n_epochs=100"]
     here = start(tmp_path, *options, "runs_dir=here")
     there = start(
         tmp_path,
@@ -204,7 +204,7 @@ def test_a_time_out_goes_on_to_the_same_numbers(tmp_path):
         *options,
         "runs_dir=slurm",
         "hydra.launcher.timeout_min=2",
-        "hydra.launcher.signal_delay_s=80",
+        "hydra.launcher.signal_delay_s=85",
     )
     assert here.wait(400) == 0, here.stderr.read()
     assert there.wait(500) == 0, there.stderr.read()

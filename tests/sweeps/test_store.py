@@ -55,7 +55,7 @@ def test_one_after_the_other_trains_nothing_and_either_shows_both_figures(ncflow
     for experiment in ("fig14_small", "fig16_small"):
         main([str(store / experiment), "--out", str(tmp_path / experiment)])
         drawn = {file.name for file in (tmp_path / experiment).iterdir()}
-        assert drawn == {"cbmm_fig14.png", "cbmm_fig16.png"}
+        assert drawn == {"cbmm_fig14.png", "cbmm_fig16.png", "verdicts.json"}
     assert "in two folders" not in capsys.readouterr().out
     main([str(store), "--out", str(tmp_path / "both")])
     out = capsys.readouterr().out
