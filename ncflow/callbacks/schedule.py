@@ -1,6 +1,7 @@
 """What the measuring callbacks have in common: when they act, what they read, and the table that they keep."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,7 @@ from ncflow.data.batches import shard
 from ncflow.results import History, final_measures
 
 
-class Scheduled(Callback):
+class Scheduled(Callback, ABC):
     """Measure a module before training, after every n-th epoch and after the last one; keep a table of it.
 
     A callback that measures says how in :meth:`measure`.
@@ -39,6 +40,7 @@ class Scheduled(Callback):
         self.history = History(Path(history)) if isinstance(history, Path | str) else history
         self._saved_mark: dict[str, Any] | None = None
 
+    @abstractmethod
     def measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         """Measure now.
 
@@ -47,7 +49,6 @@ class Scheduled(Callback):
             pl_module: The module, at the state to be measured.
             epoch: Finished epochs.
         """
-        raise NotImplementedError
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what an interrupted run wrote after its checkpoint; measure the module as initialised."""

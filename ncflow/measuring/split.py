@@ -15,8 +15,8 @@ from ncflow.metrics import NeuralCollapse
 from ncflow.metrics.margins import folded_weight_norm_product, weight_norm_product
 from ncflow.models.network import find_classifier
 from ncflow.theory import given_shares
-from ncflow.theory.given_shares import Form
 from ncflow.theory.layer_peeled import minimum_loss, minimum_regularized_loss, regularized_loss
+from ncflow.theory.peeled_dual import Form
 
 # Beyond, the optimum for classes of unequal size would take longer than the measures: it is found once for a weight
 # decay, and at every measurement for the norms.

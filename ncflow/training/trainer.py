@@ -128,7 +128,6 @@ def train(
     run_ids: Sequence[str],
     saved: dict[str, Any] | None,
     name: str,
-    checkpoint: Path = CHECKPOINT,
 ) -> Trainer:
     """Train a run, or several as one, from a checkpoint if there is one.
 
@@ -142,7 +141,6 @@ def train(
         run_ids: Ids of the runs.
         saved: What was read of the checkpoint; None to start anew.
         name: For the progress bar.
-        checkpoint: Where the checkpoint lies, below the folder.
 
     Raises:
         KeyboardInterrupt: By Ctrl-C, of which Lightning makes an exit.
@@ -153,7 +151,7 @@ def train(
     # Lightning does so after it has loaded a checkpoint, whose float64 weights would pass through float32.
     trainer.precision_plugin.convert_module(module)
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=None if saved is None else str(folder / checkpoint))
+        trainer.fit(module, datamodule=data, ckpt_path=None if saved is None else str(folder / CHECKPOINT))
     except (Exception, SystemExit) as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None

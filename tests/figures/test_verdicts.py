@@ -12,7 +12,7 @@ from ncflow.figures.papers.claims import CLAIMS, judge
 from ncflow.figures.papers.pan_cao import claims as pan_cao
 from ncflow.figures.papers.pan_thesis import claims as thesis
 from ncflow.figures.papers.verdict import LEVEL, Answer, Effect, Quantifier, Setting, Verdict, judge_settings, rejected
-from tests.figures.planted import DECAYS, history_of, runs_of
+from tests.figures.planted import history_of, runs_of
 
 EMPTY = pd.DataFrame(columns=["folder", "epoch", "split", "layer"])
 
@@ -339,7 +339,3 @@ def test_a_claim_is_judged_wherever_its_runs_came_from():
     assert len(ids) == len(set(ids))
     assert {"pan_cao/1", "pan_cao/5"} <= set(ids)
     assert "cbmm_117/rho-init" not in ids
-
-
-def test_the_decays_are_those_of_the_text():
-    assert len(DECAYS) == 5

@@ -35,13 +35,9 @@ def belonging(
     own = [INTRA, INTER, "model.norm"] if norm else []
     needed = [FITS, "weight_decay", "seed", "loss.name", *own, *columns]
     left = finished(runs, *needed)
-    if left.empty:
-        absent = [column for column in needed if column not in left]
-        return left.assign(**dict.fromkeys(absent), bn=False), {"unfinished, or without what is measured": len(runs)}
     reasons = {"unfinished, or without what is measured": len(runs) - len(left)}
-    for column in ("data.name", "model.depth"):
-        if column not in left:
-            left = left.assign(**{column: None})
+    absent = [column for column in (*needed, "data.name", "model.depth") if column not in left]
+    left = left.assign(**dict.fromkeys(absent))
     foreign = {
         f"on another loss than {loss.replace('_', ' ')}": ~left["loss.name"].astype(str).str.startswith(loss),
         "of free features": left["data.name"] == "sample_index",
@@ -57,7 +53,7 @@ def belonging(
         keep &= ~found
     left = left[keep]
     if norm:
-        left = left.assign(bn=left["model.norm"] != "none" if len(left) else False)
+        left = left.assign(bn=left["model.norm"] != "none")
     return left, {reason: count for reason, count in reasons.items() if count}
 
 
@@ -80,8 +76,8 @@ def left_out(*parts: pd.DataFrame) -> str:
 
 def by_seed(values: "Mapping[Any, float] | pd.Series[float]") -> tuple[float, ...]:
     """The finite values of seeds, in their order."""
-    pairs = sorted(values.items(), key=lambda pair: float(str(pair[0])))
-    return tuple(float(value) for _, value in pairs if np.isfinite(value))
+    ordered = pd.Series(values, dtype=float).sort_index()
+    return tuple(ordered[np.isfinite(ordered)].tolist())
 
 
 def slope_effect(

@@ -166,19 +166,17 @@ def _collapse(identity: str, claim: str, runs: pd.DataFrame, others: dict[str, i
         part = part[part["weight_decay"] > 0]
         if len(part):
             measures = (NC1, *(_NC2 if _has_three_classes(part) else ()))
-            worst = {name: _log(part.groupby("seed")[name].max()) for name in measures}
-            effects = tuple(
-                Effect(
-                    f"decades of {name.split('/')[1]} below {_COLLAPSED:g}",
-                    _DECADES,
-                    by_seed(log10(_COLLAPSED) - values),
-                )
-                for name, values in worst.items()
-            )
+            effects = tuple(_below(part, name, name.split("/")[1], _COLLAPSED) for name in measures)
             found.append(Setting(title, effects, len(part), left_out(whole)))
     departure = "small is ours; NC2 of two classes and targets of +-1 is an identity and is not judged"
     where = f"{_SOURCE}section 6"
     return Verdict(f"cbmm_117/{identity}", claim, where, Quantifier.ALL, tuple(found), needs, departure, others)
+
+
+def _below(part: pd.DataFrame, measure: str, words: str, level: float) -> Effect:
+    """How far a measure is below a level, by the worst run of each seed."""
+    worst = _log(part.groupby("seed")[measure].max())
+    return Effect(f"decades of {words} below {level:g}", _DECADES, by_seed(log10(level) - worst))
 
 
 def _has_three_classes(part: pd.DataFrame) -> bool:
@@ -230,15 +228,7 @@ def quasi_interpolation_fixes_the_classifier(runs: pd.DataFrame, history: pd.Dat
         part = fitting(whole)
         part = part[part["weight_decay"] > 0]
         if len(part):
-            worst = {label: _log(part.groupby("seed")[name].max()) for name, label in names.items()}
-            effects = tuple(
-                Effect(
-                    f"decades of the residual of {label} below {_RESIDUAL:g}",
-                    _DECADES,
-                    by_seed(log10(_RESIDUAL) - values),
-                )
-                for label, values in worst.items()
-            )
+            effects = tuple(_below(part, name, f"the residual of {label}", _RESIDUAL) for name, label in names.items())
             found.append(Setting(title, effects, len(part), left_out(whole)))
     return Verdict(
         "cbmm_117/eq33-34",

@@ -41,6 +41,19 @@ def _against_no_bn(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.D
             yield name, part[part["model.norm"] == placement], plain
 
 
+def _comparisons(
+    measured: pd.DataFrame, effects: Callable[[pd.DataFrame, pd.DataFrame], tuple[Effect, ...]]
+) -> tuple[Setting, ...]:
+    """The settings with and without BN, by the effects of the runs of both that interpolate, if there are any."""
+    found = []
+    for title, all_bn, all_plain in _against_no_bn(trained_gamma(measured)):
+        bn, plain = fitting(all_bn), fitting(all_plain)
+        of_both = effects(bn, plain)
+        if of_both:
+            found.append(Setting(title, of_both, len(bn) + len(plain), left_out(all_bn, all_plain)))
+    return tuple(found)
+
+
 def _at_best_decay(part: pd.DataFrame) -> pd.DataFrame:
     """Intra and inter of each seed, at the weight decay that is best in the other seeds: chance wins nothing."""
     cells = part.groupby(["seed", "weight_decay"])[[INTRA, INTER]].mean()
@@ -56,22 +69,20 @@ def _at_best_decay(part: pd.DataFrame) -> pd.DataFrame:
 def bn_collapses_most(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     """Claim 1: at its best weight decay, chosen in the other seeds, BN beats no BN at its own best."""
     measured, others = belonging(runs)
-    found = []
-    for title, all_bn, all_plain in _against_no_bn(trained_gamma(measured)):
-        bn, plain = fitting(all_bn), fitting(all_plain)
-        a, b = _at_best_decay(bn), _at_best_decay(plain)
-        gain = (a - b).dropna()
-        effects = (
+
+    def effects(bn: pd.DataFrame, plain: pd.DataFrame) -> tuple[Effect, ...]:
+        gain = (_at_best_decay(bn) - _at_best_decay(plain)).dropna()
+        return (
             Effect("intra with BN less intra without", COSINE, by_seed(gain[INTRA])),
             Effect("inter without BN less inter with", COSINE, by_seed(-gain[INTER])),
         )
-        found.append(Setting(title, effects, len(bn) + len(plain), left_out(all_bn, all_plain)))
+
     return Verdict(
         "pan_cao/1",
         "1. With BN and suitable weight decay collapse is strongest, without BN it is weaker",
         "Pan and Cao, section 3, figures 2 and 3",
         Quantifier.ALL,
-        tuple(found),
+        _comparisons(measured, effects),
         _BY_DECAY,
         "both sides at the weight decay that is best in the other seeds; the text compares the best runs",
         others,
@@ -81,22 +92,22 @@ def bn_collapses_most(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
 def bn_collapse_grows_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     """Claim 2: over interpolating runs collapse grows with the logarithm of weight decay with BN, and not without."""
     measured, others = belonging(runs)
-    found, decay = [], "weight_decay"
-    for title, all_bn, all_plain in _against_no_bn(trained_gamma(measured)):
-        bn, plain = fitting(all_bn), fitting(all_plain)
-        effects = (
+
+    def effects(bn: pd.DataFrame, plain: pd.DataFrame) -> tuple[Effect, ...]:
+        decay = "weight_decay"
+        return (
             slope_effect(bn, decay, INTRA, "rise of intra per decade of weight decay with BN"),
             slope_effect(bn, decay, INTER, "fall of inter per decade with BN", -1),
             slope_effect(plain, decay, INTRA, "rise of intra per decade without BN", absent=True),
             slope_effect(plain, decay, INTER, "fall of inter per decade without BN", -1, absent=True),
         )
-        found.append(Setting(title, effects, len(bn) + len(plain), left_out(all_bn, all_plain)))
+
     return Verdict(
         "pan_cao/2",
         "2. With BN collapse grows with weight decay while the model interpolates, without BN it is unsteady or falls",
         "Pan and Cao, section 3, figures 2 and 3",
         Quantifier.ALL,
-        tuple(found),
+        _comparisons(measured, effects),
         _BY_DECAY,
         "a straight line over the logarithm of weight decay in each seed",
         others,
@@ -110,24 +121,23 @@ def bn_collapse_follows_loss(runs: pd.DataFrame, history: pd.DataFrame) -> Verdi
     """
     rows = last_layer(history)
     measured, others = belonging(runs)
-    found = []
-    for title, all_bn, all_plain in _against_no_bn(trained_gamma(measured)):
-        bn, plain = fitting(all_bn), fitting(all_plain)
-        paths = [_over_seeds(part, lambda folder: _path(rows, folder)) for part in (bn, plain)]
-        (with_bn, without), quarter = paths, "of intra after a quarter of training"
-        effects = (
-            Effect("minus the rank correlation of loss and intra over epochs with BN", _FOLLOWS, with_bn[0]),
-            Effect(f"gain {quarter} with BN", COSINE, with_bn[1]),
-            Effect(f"gain {quarter} without BN", COSINE, without[1], absent=True),
+
+    def effects(bn: pd.DataFrame, plain: pd.DataFrame) -> tuple[Effect, ...]:
+        (follows, gains), (_, gains_without) = (_over_seeds(part, rows) for part in (bn, plain))
+        quarter = "of intra after a quarter of training"
+        found = (
+            Effect("minus the rank correlation of loss and intra over epochs with BN", _FOLLOWS, follows),
+            Effect(f"gain {quarter} with BN", COSINE, gains),
+            Effect(f"gain {quarter} without BN", COSINE, gains_without, absent=True),
         )
-        if all(len(effect.blocks) for effect in effects):
-            found.append(Setting(title, effects, len(bn) + len(plain), left_out(all_bn, all_plain)))
+        return found if all(effect.blocks for effect in found) else ()
+
     return Verdict(
         "pan_cao/3",
         "3. With BN collapse follows the training loss down, without BN it stalls after the first epochs",
         "Pan and Cao, section 3, figure 3",
         Quantifier.ALL,
-        tuple(found),
+        _comparisons(measured, effects),
         f"{_BY_DECAY} (measured at {_FEWEST_EPOCHS} epochs or more)",
         "means over the weight decays of a seed",
         others,
@@ -146,18 +156,15 @@ def _path(rows: pd.DataFrame, folder: str) -> tuple[float, float] | None:
     return -correlation, float(after.iloc[-1] - after.iloc[0])
 
 
-def _over_seeds(
-    part: pd.DataFrame, measure: Callable[[str], tuple[float, float] | None]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Two values of each seed, means over its runs."""
-    of_runs = [
-        (seed, found)
+def _over_seeds(part: pd.DataFrame, rows: pd.DataFrame) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The two of :func:`_path` in each seed, means over its runs."""
+    paths = [
+        (seed, *path)
         for seed, folder in zip(part["seed"], part["folder"], strict=True)
-        if (found := measure(folder)) is not None
+        if (path := _path(rows, folder)) is not None
     ]
-    table = pd.DataFrame([(seed, *found) for seed, found in of_runs], columns=["seed", "a", "b"])
-    means = table.groupby("seed").mean()
-    return by_seed(means["a"]), by_seed(means["b"])
+    means = pd.DataFrame(paths, columns=["seed", "follows", "gain"]).groupby("seed").mean()
+    return by_seed(means["follows"]), by_seed(means["gain"])
 
 
 def smaller_gamma_collapses_more(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
