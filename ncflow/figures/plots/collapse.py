@@ -13,6 +13,7 @@ from ncflow.figures.plots.panels import (
     bottom_legend,
     draw_inter_limits,
     grid,
+    limit_entry,
     mark_values,
     missed_entry,
     norm_entries,
@@ -165,7 +166,7 @@ def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
         axes[0][column].set_title(literal(panel_title(values)))
         axes[1][column].set_xlabel(LABELS["gamma_norm"])
         mark_values(axes[1][column], sorted(part["train/gamma_norm"].unique()))
-    bottom_legend(figure, [*series_entries("weight_decay", colours, marker="o"), *missed_entry(runs)])
+    bottom_legend(figure, [*series_entries("weight_decay", colours, marker="o"), limit_entry(), *missed_entry(runs)])
     return figure
 
 
@@ -197,5 +198,5 @@ def trajectories(history: pd.DataFrame, titles: Sequence[tuple[str, str]]) -> Fi
         loss_axis.set(yscale="log", ylabel=LABELS["loss"])
         loss_axis.grid(False)
         loss_axis.spines["right"].set_visible(True)
-    bottom_legend(figure, lines)
+    bottom_legend(figure, [*lines, limit_entry()])
     return figure

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ncflow.figures.plots.panels import bottom_legend, draw_inter_limits, grid
+from ncflow.figures.plots.panels import bottom_legend, draw_inter_limits, grid, limit_entry
 from ncflow.figures.style import COLOURS, LABELS
 from ncflow.figures.tables import last_rows
 
@@ -38,5 +38,5 @@ def profiles(runs: pd.DataFrame, history: pd.DataFrame) -> Figure:
         Line2D([], [], color=COLOURS[colour], ls=style, marker="o", ms=3, label=LABELS[measure])
         for measure, (colour, style) in curves.items()
     ]
-    bottom_legend(figure, entries)
+    bottom_legend(figure, [*entries, limit_entry()])
     return figure

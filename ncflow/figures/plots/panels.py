@@ -22,6 +22,8 @@ from ncflow.figures.style import (
 )
 from ncflow.theory.simplex import inter_limit
 
+_LIMIT_LOOK: dict[str, Any] = {"color": "0.5", "lw": 1, "ls": ":"}
+
 
 def grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """Figure with ``count`` panels of a size in inches, in so many columns or fewer."""
@@ -38,8 +40,13 @@ def draw_inter_limits(axis: Axes, classes: "pd.Series[float]") -> list[float]:
     """Draw the limits of inter at collapse for these numbers of classes; return them, the least first."""
     limits = sorted({inter_limit(int(count)) for count in classes.dropna().unique() if count >= 2})
     for limit in limits:
-        axis.axhline(limit, color="0.5", lw=1, ls=":")
+        axis.axhline(limit, **_LIMIT_LOOK)
     return limits
+
+
+def limit_entry() -> Line2D:
+    """Legend entry of what :func:`draw_inter_limits` draws, where the lines have no label of their own."""
+    return Line2D([], [], label="limit $-1/(C-1)$ of inter", **_LIMIT_LOOK)
 
 
 def mark_values(axis: Axes, values: Sequence[float]) -> None:
