@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,10 @@ class Report:
     job: str | None = None
     log: str | None = None
     reason: str | None = None
+
+    def of_cell(self) -> "Report":
+        """Of a cell of a sweep: one whose folder is not its own fails, and stops no other."""
+        return replace(self, status=Status.FAILED) if self.status == Status.REFUSED else self
 
     @property
     def name(self) -> str:

@@ -107,7 +107,7 @@ def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, data_cache: DataCa
     try:
         report = enter(folder, cfg, held)
         if report is not None:
-            return Report(Status.FAILED, path, report.error) if report.status == Status.REFUSED else report
+            return report.of_cell()
         history, loggers = history_of(cfg, folder), make_loggers(cfg, folder)
         saved = read_checkpoint(folder.path / CHECKPOINT, [folder.run_id])
         ended = None if saved is None else ended_with(saved, history)

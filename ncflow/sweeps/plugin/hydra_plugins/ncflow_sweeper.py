@@ -1,7 +1,6 @@
 """Hydra sweeper of ncflow. Every Hydra application imports this module at its start, so it imports little."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,7 +140,8 @@ def _look(folder: Any) -> Any:
     from ncflow.training.entry import settled
 
     try:
-        return _of_cell(settled(folder))
+        report = settled(folder)
+        return None if report is None else report.of_cell()
     except OSError as error:
         return _lost(folder.path, error)
 
@@ -154,15 +154,7 @@ def _take_over(cell: Cell) -> Any:
     from ncflow.training.entry import take_over
 
     HydraConfig.instance().set_config(cell.cfg)  # the cell's own, which is written beside the run
-    return _of_cell(take_over(cell.folder, without_hydra(cell.cfg), cell.twin))
-
-
-def _of_cell(report: Any) -> Any:
-    """A run whose folder is not its own fails, and stops no other."""
-    from ncflow.results import Status
-
-    refused = report is not None and report.status == Status.REFUSED
-    return replace(report, status=Status.FAILED) if refused else report
+    return take_over(cell.folder, without_hydra(cell.cfg), cell.twin).of_cell()
 
 
 def _lost(path: Path, error: OSError) -> Any:
