@@ -99,9 +99,7 @@ class CellsMeasurer:
         _, head = find_classifier(network)
         with torch.no_grad():
             values = {
-                **collapse_measures(
-                    around, second, first.squares, first.nonfinite, head.weight, self.delta, self.self_pairs
-                ),
+                **collapse_measures(around, first, second, head.weight, self.delta, self.self_pairs),
                 **choice_measures(of_samples, second.nearest_is_predicted, first.squares, len(of_samples)),
             }
         decay = self.weight_decay[cell]
