@@ -1,4 +1,4 @@
-"""What a model's logits say over a split: loss, accuracy, and quasi-interpolation under the square loss."""
+"""What a model's logits say over a split: loss, accuracy; under the square loss quasi-interpolation and rho_eq."""
 
 from collections.abc import Callable, Iterator
 from math import nan
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from ncflow.metrics.equilibrium import equilibrium_rho, normalized_moments, output_moments
 from ncflow.metrics.margins import predictions
 from ncflow.metrics.quasi_interpolation import classifier_residuals, fitted_gap, output_sums
 
@@ -41,6 +42,7 @@ class Outputs:
         sums: Of loss, cross-entropy, correct samples and samples, (..., 4).
         signs: Whether the targets that the outputs are compared with are 1 and -1; None: they are not compared.
         quasi: Sums of :func:`ncflow.metrics.quasi_interpolation.output_sums`, (..., 5).
+        moments: Sums of :func:`ncflow.metrics.equilibrium.output_moments`, (..., 2).
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Outputs:
         self.sums = torch.zeros(*runs, 4, dtype=torch.float64, device=self.device)
         self.signs = _SIGNS.get(getattr(loss, "targets", ""))
         self.quasi = torch.zeros(*runs, 5, dtype=torch.float64, device=self.device)
+        self.moments = torch.zeros(*runs, 2, dtype=torch.float64, device=self.device)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch of logits (..., B, C) and labels (..., B)."""
@@ -65,12 +68,13 @@ class Outputs:
         self.sums += torch.stack([*losses, correct, torch.full_like(correct, count)], -1)
         if self.signs is not None:
             self.quasi += output_sums(exact, labels, self.signs)
+            self.moments += output_moments(exact, labels, self.signs)
 
     def of_each(self) -> Iterator["Outputs"]:
         """Those of each run, on the CPU."""
-        for sums, quasi in zip(self.sums.cpu(), self.quasi.cpu(), strict=True):
+        for sums, quasi, moments in zip(self.sums.cpu(), self.quasi.cpu(), self.moments.cpu(), strict=True):
             one = Outputs(self.loss, sums.device)
-            one.sums, one.quasi = sums, quasi
+            one.sums, one.quasi, one.moments = sums, quasi, moments
             yield one
 
     def compute(self) -> dict[str, Tensor]:
@@ -92,6 +96,17 @@ class Outputs:
             residuals = classifier_residuals(gap, weight, means, decay, self.signs)
         names = ("quasi_gap", "quasi_spread", "quasi_residual_means", "quasi_residual_norms")
         return dict(zip(names, (gap, spread, *residuals), strict=True))
+
+    def norm_measures(self, head: nn.Linear, rho: Tensor, decay: float) -> dict[str, Tensor]:
+        """Under the square loss mu, M and rho_eq (CBMM Memo 117, eq. 11); see :mod:`ncflow.metrics.equilibrium`."""
+        if self.signs is None:
+            return {}
+        count = _over_ranks(self.sums)[-1]
+        moments = _over_ranks(self.moments)
+        rho = rho.to(moments.device)
+        mean, square = normalized_moments(moments, count, rho, head.out_features, self.signs)
+        equilibrium = equilibrium_rho(mean, square, rho, head, decay, self.signs)
+        return {"normalized_output_mean": mean, "normalized_output_square": square, "rho_eq": equilibrium}
 
 
 def _over_ranks(sums: Tensor) -> Tensor:

@@ -104,6 +104,7 @@ def conclude(
             values[LAST] |= outputs.compute()
             values[LAST]["gamma_norm"] = _gamma_norm(last_norm)
             values[LAST] |= _norms(network, values[LAST])
+            values[LAST] |= outputs.norm_measures(head, values[LAST]["rho"], weight_decay)
             values[LAST] |= outputs.quasi_measures(head, means, weight_decay)
     measured = {name: _floats(measures) for name, measures in values.items()}
     if LAST in measured and counts is not None:
@@ -113,11 +114,16 @@ def conclude(
 
 
 def rows_of(epoch: int, split: str, measured: Mapping[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """Rows of ``history.csv`` of what :func:`measure_split` gave; ``interpolated`` is there for the training split."""
+    """Rows of ``history.csv`` of what :func:`measure_split` gave.
+
+    ``interpolated`` and ``rho_eq`` are there for the training split: what decay balances is the loss on it.
+    """
     rows = []
     for layer, values in measured.items():
         row = {"epoch": epoch, "split": split, "layer": layer, **values}
-        if split == "train" and "accuracy" in values:
+        if split != "train":
+            row.pop("rho_eq", None)
+        elif "accuracy" in values:
             row["interpolated"] = float(values["accuracy"] == 1)
         rows.append(row)
     return rows
@@ -138,7 +144,9 @@ def _gamma_norm(last_norm: nn.Module | None) -> Tensor:
 def _norms(network: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Products of weight norms, and the margins of the outputs divided by rho (CBMM Memo 117, section 3).
 
-    In the memo's letters ``normalized_margin_mean`` is mu, ``_std`` sigma and ``_square`` M, the mean square.
+    With one output of targets +-1, as in the memo's section 3, a margin is y f and ``normalized_margin_mean``, ``_std``
+    and ``_square`` are its mu, sigma and M. With two outputs a margin is f_y less the other: of opposite ones twice the
+    memo's y f. Its mu and M are then :meth:`ncflow.measuring.outputs.Outputs.norm_measures`'.
     """
     rho = weight_norm_product(network)
     margins = {f"normalized_{name}": values[name] / rho for name in values if name.startswith("margin_")}

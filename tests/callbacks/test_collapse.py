@@ -78,6 +78,12 @@ def test_works_on_a_module_that_is_not_ours(tmp_path):
     assert epochs == ["0"] * 4 + ["2"] * 4 + ["3"] * 4
 
 
+def test_the_first_epochs_are_measured_one_by_one(tmp_path):
+    train([NeuralCollapseCallback(5, first_epochs=2, history=tmp_path / "h.csv")], epochs=7)
+    epochs = [line.split(",")[0] for line in (tmp_path / "h.csv").read_text().splitlines()[1:]]
+    assert epochs == ["0", "1", "2", "5", "7"]
+
+
 def test_measuring_changes_nothing_of_the_training():
     plain, _ = train([])
     measured, _ = train([NeuralCollapseCallback(every_n_epochs=1)])
@@ -124,7 +130,7 @@ def test_a_missing_layer_ends_it_before_training():
     assert torch.equal(before, module.fc.weight)
 
 
-@pytest.mark.parametrize("bad", [{"every_n_epochs": 0}, {"delta": 1.0}])
+@pytest.mark.parametrize("bad", [{"every_n_epochs": 0}, {"first_epochs": 0}, {"delta": 1.0}])
 def test_bad_arguments_are_named(bad):
     with pytest.raises(ValueError, match=f"{next(iter(bad))} must be"):
         NeuralCollapseCallback(**bad)
