@@ -109,6 +109,15 @@ class Optimum:
         pairs = self._pairs()
         return sum(pairs) / len(pairs) if pairs else nan
 
+    def inter_quantile(self, level: float) -> float:
+        """Quantile of the cosines over pairs of classes, interpolated linearly; NaN where there is none.
+
+        Args:
+            level: In [0, 1].
+        """
+        pairs = self._pairs()
+        return float(np.quantile(pairs, level)) if pairs else nan
+
     def _pairs(self) -> list[float]:
         pairs = self.cosines[np.triu_indices(len(self.shares), 1)]
         return [float(value) for value in pairs if isfinite(value)]
