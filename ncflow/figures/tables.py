@@ -1,6 +1,6 @@
 """Rows and values of the tables of runs and histories, and their cut into panels and series."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -67,9 +67,10 @@ def finished(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
     done = runs[runs["status"] == Status.DONE] if "status" in runs else runs
     if not all(column in done for column in columns):
         return done.iloc[:0]
-    typed = {column: numbers(done[column]) for column in columns if column not in (*_NAMES, "folder")}
-    typed |= {column: names(done[column]) for column in columns if column in _NAMES}
-    return done.assign(**typed).dropna(subset=list(columns))
+    asked = {column: done[column] for column in columns if column != "folder"}
+    typed = {column: (names if column in _NAMES else numbers)(values) for column, values in asked.items()}
+    changed = {column: values for column, values in typed.items() if values is not asked[column]}
+    return done.assign(**changed).dropna(subset=list(columns))
 
 
 def numbers(values: pd.Series) -> pd.Series:
@@ -103,7 +104,7 @@ def last_layer(history: pd.DataFrame, split: str = "train") -> pd.DataFrame:
 def with_every_measure(history: pd.DataFrame) -> pd.DataFrame:
     """The history with the columns that none of its runs measured, missing."""
     absent = [column for column in COLUMNS if column not in history]
-    return history.assign(**dict.fromkeys(absent, float("nan"))) if absent else history
+    return history.reindex(columns=[*history.columns, *absent]) if absent else history
 
 
 def fixed_gamma(runs: pd.DataFrame) -> "pd.Series[bool]":
@@ -145,14 +146,16 @@ def panel_keys(runs: pd.DataFrame, *more: str) -> list[str]:
     ]
     # An option that only some data sets or models have differs by being absent; the name says that already.
     named = [key for key in keys if key.endswith(".name") and len(set(_order_of(runs[key]))) > 1]
-    varied = [key for key in keys if not key.endswith((".name", "._target_")) and _varies(runs, key, named)]
+    groups = list(zip(*(map(str, runs[name].tolist()) for name in named), strict=True)) or [()] * len(runs)
+    varied = [key for key in keys if not key.endswith((".name", "._target_")) and _varies(runs[key], groups)]
     return [*named, *varied]
 
 
-def _varies(runs: pd.DataFrame, key: str, named: list[str]) -> bool:
-    texts = [runs[name].map(str) for name in named]
-    groups = [group for _, group in runs.groupby(texts)] if named else [runs]
-    return any(group[key].map(repr).nunique() > 1 for group in groups)
+def _varies(values: pd.Series, groups: Sequence[tuple[str, ...]]) -> bool:
+    """Whether two runs of one group differ in a value."""
+    first: dict[tuple[str, ...], str] = {}
+    texts = map(repr, values.tolist())
+    return any(first.setdefault(group, text) != text for group, text in zip(groups, texts, strict=True))
 
 
 def panels(runs: pd.DataFrame, *more: str) -> list[tuple[dict[str, object], pd.DataFrame]]:
@@ -217,8 +220,18 @@ def last_rows(history: pd.DataFrame, folder: str) -> pd.DataFrame:
         history: Table of :func:`ncflow.results.load_history`.
         folder: The run's folder.
     """
-    rows = with_every_measure(history[(history["folder"] == folder) & (history["split"] == "train")])
-    rows = rows[rows["epoch"] == rows["epoch"].max()]
+    rows = final_layers(with_every_measure(history[history["folder"] == folder]))
+    return rows.assign(**{SPREAD: rows["intra_min"] - rows["inter_max"]})
+
+
+def final_layers(history: pd.DataFrame) -> pd.DataFrame:
+    """The final training rows of each run, a row a layer, with the column ``place``: 0, 1, ... in the network's order.
+
+    Args:
+        history: Table of :func:`ncflow.results.load_history`.
+    """
+    rows = history[history["split"] == "train"]
+    rows = rows[rows["epoch"] == rows.groupby("folder")["epoch"].transform("max")]
     # Layers are written in the order of the network; "last", the classifier's input, is the last of them.
     rows = pd.concat([rows[rows["layer"] != LAST_LAYER], rows[rows["layer"] == LAST_LAYER]])
-    return rows.assign(**{SPREAD: rows["intra_min"] - rows["inter_max"]})
+    return rows.assign(place=rows.groupby("folder").cumcount())
