@@ -13,14 +13,14 @@ from ncflow.figures.papers.pan_thesis import claims as thesis
 from ncflow.figures.papers.pan_thesis import layers
 from ncflow.figures.papers.pan_thesis.own import D_MATTERS, D_PER_DECADE
 from ncflow.figures.papers.verdict import COSINE, PER_DECADE
-from tests.figures.planted import DECAYS, history_of, layers_of, runs_of
+from tests.figures.planted import DECAYS, SD, history_of, layers_of, runs_of
 
 NO_HISTORY = pd.DataFrame(columns=["folder", "epoch", "split", "layer"])
 GAMMAS = (0.05, 0.1, 0.2, 0.5, 1.0)
 AFFINE = {"norms": ("all",), "data.name": "conic_hull", "model.depth": 6}
 
 
-def most(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def most(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """BN adds to intra and takes from inter, alike at all weight decays."""
     gain = size * COSINE
 
@@ -30,7 +30,7 @@ def most(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
     return runs_of(measures, seeds, sd, rng, decays), NO_HISTORY
 
 
-def grows(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def grows(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """With BN a decade of weight decay adds to intra and takes from inter; without it adds nothing."""
 
     def measures(norm, decay):
@@ -40,7 +40,7 @@ def grows(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
     return runs_of(measures, seeds, sd, rng, decays), NO_HISTORY
 
 
-def follows(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def follows(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """With BN intra gains after a quarter of the training, evenly; without BN it does not, and the loss falls."""
     runs = runs_of(lambda *_: {"intra_min": 0.7, "inter_max": 0.0}, seeds, sd, rng, decays)
 
@@ -51,7 +51,7 @@ def follows(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
     return runs, history_of(runs, path, sd, rng)
 
 
-def rises_early(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def rises_early(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """Without BN inter rises from the first measured epoch to a quarter of the training; the loss falls."""
     runs = runs_of(lambda *_: {"intra_min": 0.7, "inter_max": 0.0}, seeds, sd, rng, decays, ("none",))
 
@@ -61,7 +61,7 @@ def rises_early(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
     return runs, history_of(runs, path, sd, rng)
 
 
-def of_gamma(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def of_gamma(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """Intra falls and inter rises while a fixed gamma grows tenfold."""
     parts = []
     for place, gamma in enumerate(GAMMAS):
@@ -72,7 +72,7 @@ def of_gamma(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
     return pd.concat(parts, ignore_index=True), NO_HISTORY
 
 
-def thousand(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def thousand(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """With 1000 classes VGG's intra and inter rise with weight decay, ResNet's do not."""
     parts = []
     for place, model in enumerate(("vgg11", "resnet18")):
@@ -87,7 +87,7 @@ def thousand(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
     return pd.concat(parts, ignore_index=True), NO_HISTORY
 
 
-def shrinks(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def shrinks(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """With BN a decade of weight decay takes from log10 |gamma|, whose spread is as that of cosines."""
     runs = runs_of(lambda norm, decay: {"intra_min": 0.7, "inter_max": 0.0, "log": decay}, seeds, sd, rng, decays)
     noise = runs["train/log"] - np.log10(runs["weight_decay"])
@@ -95,7 +95,7 @@ def shrinks(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
     return runs.assign(**{"train/gamma_norm": 10 ** (1 - fall + noise)}), NO_HISTORY
 
 
-def aligns(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def aligns(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """With BN the worst cosine of weights and means lies above what is near one, and intra lies below it."""
 
     def measures(norm, decay):
@@ -104,7 +104,7 @@ def aligns(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
     return runs_of(measures, seeds, sd, rng, decays, ("last",)), NO_HISTORY
 
 
-def affine_most(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def affine_most(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """Affine BN has strong collapse, non-affine BN and none have less D, alike at all weight decays."""
     parts = []
     for place, (norm, gamma) in enumerate((("all", None), ("all", 1.0), ("none", None))):
@@ -115,7 +115,7 @@ def affine_most(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
     return pd.concat(parts, ignore_index=True), NO_HISTORY
 
 
-def improves(size, seeds=5, sd=0.01, rng=0, decays=DECAYS, **config):
+def improves(size, seeds=5, sd=SD, rng=0, decays=DECAYS, **config):
     """A decade of weight decay adds to D; the centred cosines do not change."""
 
     def measures(norm, decay):
@@ -125,7 +125,7 @@ def improves(size, seeds=5, sd=0.01, rng=0, decays=DECAYS, **config):
     return runs_of(measures, seeds, sd, rng, decays, **AFFINE | config), NO_HISTORY
 
 
-def harms(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def harms(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """Without BN a decade of weight decay takes from D."""
     return improves(-size, seeds, sd, rng, decays, norms=("none",))
 
@@ -136,7 +136,7 @@ def _layered(profile, seeds, sd, rng, decays):
     return runs, history.assign(ncc_accuracy=history["ncc_accuracy"].clip(0, 1), intra_min=0.5, inter_max=0.5)
 
 
-def sharpens(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def sharpens(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """D rises evenly from the first layer to the last."""
 
     def profile(decay, depth):
@@ -146,7 +146,7 @@ def sharpens(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
     return _layered(profile, seeds, sd, rng, decays)
 
 
-def shallower(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def shallower(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """The first layer of near-perfect NCC accuracy comes earlier with weight decay."""
     runs = runs_of(lambda *_: {"intra_min": 0.7, "inter_max": 0.0}, seeds, sd, rng, decays, **AFFINE)
     noise = np.random.default_rng(rng)
@@ -158,7 +158,7 @@ def shallower(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
     return runs, history.assign(ncc_accuracy=accuracy.clip(0, 1).ravel())
 
 
-def exceeds(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def exceeds(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """Inter of the intermediate layers lies above 0, at perfect NCC accuracy."""
 
     def profile(decay, depth):
@@ -167,7 +167,7 @@ def exceeds(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
     return _layered(profile, seeds, sd, rng, decays)
 
 
-def by_layer(size, seeds=5, sd=0.01, rng=0, decays=DECAYS):
+def by_layer(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """Intra and NCC accuracy rise evenly from the first layer to the last."""
 
     def profile(decay, depth):

@@ -37,12 +37,17 @@ class Design:
 STANDARD = Design()
 
 
-def planted(planter, size, design, sd, rng):
-    """(runs, history) of a sweep; the same ``rng`` gives the same noise at every size."""
+def suits(planter, design):
+    """Whether a planter can plant a design: some have the weight decays of their paper alone."""
+    return design.decays == DECAYS or "decays" in inspect.signature(planter).parameters
+
+
+def planted(planter, size, design, rng):
+    """(runs, history) of a sweep of the planter's own spread; the same ``rng`` gives the same noise at every size."""
     swept = {"decays": design.decays} if "decays" in inspect.signature(planter).parameters else {}
     parts = []
     for place in range(design.settings):
-        runs, history = planter(size, seeds=design.seeds, sd=sd, rng=rng + 1_000_000 * place, **swept)
+        runs, history = planter(size, seeds=design.seeds, rng=rng + 1_000_000 * place, **swept)
         if design.settings > 1:
             runs = runs.assign(**{"folder": runs["folder"] + f"#{place}", "data.of_setting": place})
             history = history.assign(folder=history["folder"] + f"#{place}")
@@ -51,9 +56,9 @@ def planted(planter, size, design, sd, rng):
     return runs, history
 
 
-def count(claim, planter, size, design, sd, sweeps):
+def count(claim, planter, size, design, sweeps):
     """A counter of answers over the sweeps with these seeds of the noise."""
-    return Counter(claim(*planted(planter, size, design, sd, rng)).answer for rng in sweeps)
+    return Counter(claim(*planted(planter, size, design, rng)).answer for rng in sweeps)
 
 
 def share(counts, answer, sizes):

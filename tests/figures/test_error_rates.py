@@ -11,13 +11,13 @@ from ncflow.figures.papers.verdict import Answer
 from tests.figures.planted_pan import PLANTERS
 from tests.figures.rates import BY_CHANCE, POWER, STANDARD, Design, count, planted, too_often
 
-SWEEPS, SPREAD = 60, 0.01
+SWEEPS = 60
 
 
 @pytest.mark.parametrize("claim", [bn_collapses_most, only_affine_bn_collapses])
 def test_answers_come_as_often_as_they_should(claim):
     """The least over weight decays once let noise contradict the second in 23 % of the sweeps."""
-    counts = {size: count(claim, PLANTERS[claim], size, STANDARD, SPREAD, range(SWEEPS)) for size in (0, 2)}
+    counts = {size: count(claim, PLANTERS[claim], size, STANDARD, range(SWEEPS)) for size in (0, 2)}
     assert too_often(counts) == []
     assert counts[2][Answer.SUPPORTED] >= binom.ppf(BY_CHANCE, SWEEPS, POWER)
 
@@ -31,7 +31,7 @@ def test_a_rate_that_is_too_high_is_found():
 
 def test_several_settings_and_other_decays_are_planted():
     claim, design = bn_collapses_most, Design(seeds=3, decays=(1e-4, 1e-3), settings=3)
-    runs, history = planted(PLANTERS[claim], 5, design, SPREAD, 0)
+    runs, history = planted(PLANTERS[claim], 5, design, 0)
     assert sorted(runs["weight_decay"].unique()) == [1e-4, 1e-3]
     verdict = claim(runs, history)
     assert [setting.seeds for setting in verdict.settings] == [3, 3, 3]

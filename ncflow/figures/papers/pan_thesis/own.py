@@ -20,8 +20,8 @@ D_MATTERS, D_PER_DECADE = 2 * COSINE, 2 * PER_DECADE
 EPSILON = 0.05
 AFFINE, FIXED, NONE = "affine BN", "BN with fixed gamma", "no BN"
 SEEDS = "seed=0,1,2,3,4"
-BY_DECAY = f"experiment=... bn=affine weight_decay=3e-4,1e-3,3e-3,7e-3,1e-2 {SEEDS}"
-ON_HULL = BY_DECAY.replace("...", "... data=conic_hull")
+BY_DECAY, BY_LAYER = f"experiment=pan_thesis/fig3_1_small {SEEDS}", f"experiment=pan_thesis/fig3_3_small {SEEDS}"
+ON_HULL = "data=conic_hull"
 CENTRED = "uncentred cosines, the thesis' own, where every run of a setting has them"
 OWN, OTHERS = ("intra_raw_min", "inter_raw_max"), ("intra_min", "inter_max")
 
