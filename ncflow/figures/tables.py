@@ -8,6 +8,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ncflow.figures.style import data_label, words
 from ncflow.results import COLUMNS, FINAL, LAST_LAYER, Status
+from ncflow.theory.simplex import inter_limit
 
 # What varies inside a panel, or is no part of the experiment's description.
 _NOT_A_PANEL = (
@@ -125,6 +126,43 @@ def bn_kind(runs: pd.DataFrame) -> "pd.Series[str]":
     """Whether each run's BN trains a gamma: ``affine BN``, ``BN with fixed gamma`` or ``no BN``."""
     kinds = fixed_gamma(runs).map({True: "BN with fixed gamma", False: "affine BN"})
     return kinds.where(runs["model.norm"] != "none", "no BN").rename("bn kind")
+
+
+def unequal_classes(rows: pd.DataFrame, prefix: str = "train/") -> "pd.Series[bool]":
+    """Whether the classes of each run are known to differ in size; older runs do not say.
+
+    Args:
+        rows: Of the table of runs, or with the prefix "" of a history.
+        prefix: Of the measures' columns.
+    """
+    least, largest = (_measure(rows, prefix + name) for name in ("class_share_min", "class_share_max"))
+    return least < largest
+
+
+def equal_classes(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether the classes of each run are known to be of one size."""
+    return _measure(rows, "train/class_share_min") == _measure(rows, "train/class_share_max")
+
+
+def limits_of(rows: pd.DataFrame, measure: str, prefix: str = "train/") -> "pd.Series[float]":
+    """What a measure of inter is at the theory's optimum for the classes of each run, NaN where it is not known.
+
+    For equal classes it is -1/(C-1), which is also taken for older runs, as they do not say.
+
+    Args:
+        rows: Of the table of runs, or with the prefix "" of a history.
+        measure: ``inter_max``, ``inter_mean`` or ``inter_quantile``.
+        prefix: Of the measures' columns.
+    """
+    of_equal = _measure(rows, f"{prefix}classes_present").map(lambda C: inter_limit(int(C)) if C >= 2 else float("nan"))
+    known = _measure(rows, f"{prefix}class_share_max").notna()
+    return _measure(rows, f"{prefix}{measure}_limit").where(known, of_equal)
+
+
+def _measure(rows: pd.DataFrame, column: str) -> "pd.Series[float]":
+    """A column of numbers, missing where there is none."""
+    missing = pd.Series(float("nan"), index=rows.index)
+    return rows[column].astype(float) if column in rows else missing
 
 
 def is_number(value: Any) -> bool:
