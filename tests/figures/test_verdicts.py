@@ -113,6 +113,25 @@ def test_a_claim_of_two_parts_needs_both():
     assert setting(effect(*NONE), effect(*NONE, absent=True)).p_no_effect == effect(*NONE).p_no_effect
 
 
+def test_seeds_that_would_decide():
+    """As many seeds of the same mean and deviation decide in about four of five cases."""
+    rng = np.random.default_rng(0)
+
+    def verdict(*blocks):
+        return Verdict("p/1", "", "", Quantifier.ALL, (setting(effect(*blocks)),), "")
+
+    undecided = verdict(0.05, 0.0, 0.045)
+    seeds = undecided.seeds_to_decide
+    assert 5 < seeds < 100
+    assert f"about {seeds} seeds would decide it" in str(undecided)
+    mean, deviation = np.mean([0.05, 0.0, 0.045]), np.std([0.05, 0.0, 0.045], ddof=1)
+    decided = [verdict(*rng.normal(mean, deviation, seeds)).answer != Answer.UNDECIDED for _ in range(400)]
+    assert 0.72 < np.mean(decided) < 0.88
+    assert verdict(*YES).seeds_to_decide is None
+    assert verdict(0.1).seeds_to_decide is None
+    assert verdict(0.021, 0.019, 0.0200001).seeds_to_decide is None  # more than a thousand
+
+
 def test_a_verdict_says_all_for_people_and_machines():
     parts = (setting(effect(*YES)), Setting("two", (effect(*NO),), 4, "1 left out", True), Setting("three", (), 0))
     verdict = Verdict("p/1", "It is so", "A, section 1", Quantifier.ALL, parts, "seed=0,1", "none", {"of others": 3})

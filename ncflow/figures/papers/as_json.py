@@ -16,6 +16,7 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
         "departure": verdict.departure,
         "quantifier": str(verdict.quantifier),
         "needs": verdict.needs,
+        "seeds_to_decide": verdict.seeds_to_decide,
         "settings": [_setting(setting) for setting in verdict.settings],
         "against": [
             {"setting": setting.name, "quantity": effect.quantity, "seeds": [float(seed) for seed in seeds]}

@@ -8,6 +8,8 @@ from scipy.special import stdtr, stdtrit
 
 LEVEL = 0.05
 """Of every one-sided test; intervals are those of two such tests, at 1 - 2 LEVEL."""
+SURE = 0.0065
+"""The p at which a repetition comes below LEVEL in four of five cases: that of z(0.95) + z(0.8)."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class Estimate:
         found = np.fromiter(values, float)
         return cls(float(found.mean()), float(found.std(ddof=1)) / len(found) ** 0.5, len(found))
 
+    def with_seeds(self, seeds: int) -> "Estimate":
+        """What is to be expected of so many seeds if they are like these."""
+        return Estimate(self.mean, self.error * (self.seeds / seeds) ** 0.5, seeds)
+
     @property
     def interval(self) -> tuple[float, float]:
         """At 1 - 2 LEVEL."""
@@ -49,9 +55,9 @@ class Estimate:
         return float(stdtr(self.seeds - 1, (self.mean - bound) / self.error))
 
 
-def rejected(ps: Sequence[float], least: int) -> bool:
+def rejected(ps: Sequence[float], least: int, level: float = LEVEL) -> bool:
     """Whether at least so many hypotheses are rejected; all of them need no correction, fewer are Holm's (1979)."""
     ordered = sorted(ps)
     if least == len(ps):
-        return ordered[-1] < LEVEL
-    return all(p < LEVEL / (len(ps) - place) for place, p in enumerate(ordered[:least]))
+        return ordered[-1] < level
+    return all(p < level / (len(ps) - place) for place, p in enumerate(ordered[:least]))

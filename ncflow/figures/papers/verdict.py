@@ -15,6 +15,7 @@ which needs no correction); it is contradicted if one of them is, for which thei
 "all" is such a test again, and "most" and "some" count the settings that Holm's procedure leaves.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -23,9 +24,10 @@ from math import isfinite
 
 import pandas as pd
 
-from ncflow.figures.papers.one_sided import LEVEL, Estimate, rejected
+from ncflow.figures.papers.one_sided import LEVEL, SURE, Estimate, rejected
 
 _MOST_SHOWN = 4
+_MOST_SEEDS = 1000
 COSINE = 0.02
 """Smallest difference of two cosines that matters: about a degree near a right angle, and what a seed may do alone."""
 PER_DECADE = 0.02
@@ -59,12 +61,14 @@ class Effect:
         smallest: The smallest effect that matters, > 0.
         blocks: Its value in each seed.
         absent: Whether the claim is that there is no such effect, or the opposite one.
+        expected_of: If given, the tests are those to be expected of so many seeds that are like the blocks'.
     """
 
     quantity: str
     smallest: float
     blocks: Mapping[float, float]
     absent: bool = False
+    expected_of: int | None = None
 
     @property
     def is_testable(self) -> bool:
@@ -74,7 +78,8 @@ class Effect:
     @cached_property
     def estimate(self) -> Estimate:
         """Over the seeds, if it is testable."""
-        return Estimate.of(self.blocks.values())
+        found = Estimate.of(self.blocks.values())
+        return found if self.expected_of is None else found.with_seeds(self.expected_of)
 
     @cached_property
     def p_supported(self) -> float:
@@ -179,12 +184,13 @@ class Setting:
         return judge_settings([replace(self, excepted=False)], Quantifier.ALL)
 
 
-def judge_settings(settings: Sequence[Setting], quantifier: Quantifier) -> Answer:
+def judge_settings(settings: Sequence[Setting], quantifier: Quantifier, level: float = LEVEL) -> Answer:
     """The answer over settings.
 
     Args:
         settings: Those that count and can be tested; none is *not enough runs*.
         quantifier: In how many of them the text claims it.
+        level: Of each test.
     """
     found = [setting for setting in settings if setting.is_testable and not setting.excepted]
     if not found:
@@ -200,7 +206,7 @@ def judge_settings(settings: Sequence[Setting], quantifier: Quantifier) -> Answe
         Quantifier.SOME: (1, len(found), len(found)),
     }[quantifier]
     for (answer, values), least in zip(ps.items(), needed, strict=True):
-        if rejected(values, least):
+        if rejected(values, least, level):
             return answer
     return Answer.UNDECIDED
 
@@ -242,6 +248,25 @@ class Verdict:
         return tuple(setting for setting in self.settings if not setting.excepted and setting.against)
 
     @property
+    def seeds_to_decide(self) -> int | None:
+        """Of an undecided one, the seeds that would decide it in about four of five cases if they are like these.
+
+        None if it is decided, or if more than a thousand were needed.
+        """
+        if self.answer != Answer.UNDECIDED:
+            return None
+
+        def is_decided(seeds: int) -> bool:
+            settings = [
+                replace(setting, effects=tuple(replace(effect, expected_of=seeds) for effect in setting.effects))
+                for setting in self.settings
+            ]
+            return judge_settings(settings, self.quantifier, SURE) != Answer.UNDECIDED
+
+        seeds = bisect_left(range(_MOST_SEEDS + 1), True, lo=2, key=is_decided)
+        return seeds if seeds <= _MOST_SEEDS else None
+
+    @property
     def numbers(self) -> tuple[str, ...]:
         """A line for each setting, the worst news first; then what makes the difference, is needed or was left out."""
         order = [Answer.CONTRADICTED, Answer.NO_EFFECT, Answer.UNDECIDED, Answer.NOT_ENOUGH, Answer.SUPPORTED]
@@ -253,6 +278,8 @@ class Verdict:
         lines += [f"against: {setting.name}: {_who(setting)}" for setting in self.against]
         if self.answer in (Answer.NOT_ENOUGH, Answer.UNDECIDED):
             lines.append(f"needs {self.needs}")
+        if self.seeds_to_decide is not None:
+            lines.append(f"about {self.seeds_to_decide} seeds would decide it, if they are like these")
         if self.left_out:
             lines.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in self.left_out.items()))
         return tuple(lines)
