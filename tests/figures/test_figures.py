@@ -121,12 +121,12 @@ def test_fig2_draws_the_planted_means_and_the_limit(tmp_path):
 
 
 def test_command_draws_every_format_and_prints_verdicts(tmp_path, capsys):
-    sweep(tmp_path)
+    sweep(tmp_path, data=["digits"])
     main([str(tmp_path), "--format", "png", "--format", "pdf", "--format", "svg"])
     out = capsys.readouterr().out
-    assert "24 runs: 24 done" in out
+    assert "12 runs: 12 done" in out
     assert out.count("SUPPORTED  ") == 4
-    names = {"fig2", "gap", "trajectories_conic_hull", "trajectories_digits"}
+    names = {"fig2", "gap", "trajectories"}
     files = {file.name for file in (tmp_path / "figures").iterdir()}
     assert files == {"verdicts.json"} | {f"{name}.{suffix}" for name in names for suffix in ("png", "pdf", "svg")}
     assert all((tmp_path / "figures" / file).stat().st_size > 3000 for file in files)
@@ -213,6 +213,36 @@ def test_rows_of_figure_5_are_worst_and_mean(tmp_path):
     (drawing,) = drawings(runs, history, ["fig5"])
     worst, mean = (axis.lines[0].get_ydata() for axis in drawing.content.axes)
     assert np.asarray(mean) - np.asarray(worst) == pytest.approx([0.01] * len(DECAYS))
+
+
+def test_rows_of_figure_6_are_worst_quantile_and_mean_and_say_so(tmp_path):
+    runs, history = sweep(tmp_path, data=["digits"], seeds=1)
+    (drawing,) = drawings(runs, history, ["fig6"])
+    axes = drawing.content.axes
+    worst, quantile, mean = (np.asarray(axis.lines[0].get_ydata()) for axis in axes)
+    assert quantile - worst == pytest.approx([0.005] * len(DECAYS))
+    assert mean - worst == pytest.approx([0.01] * len(DECAYS))
+    words = ["worst class, worst pair", "5 %, 95 % quantile", "mean over classes, pairs"]
+    assert [axis.get_ylabel() for axis in axes] == [f"cosine: {each}" for each in words]
+
+
+def test_figure_7_shows_every_run_that_was_trained(tmp_path):
+    runs, history = sweep(tmp_path, data=["conic_hull"], decays=(1e-4, 5e-4, 1e-3, 5e-3, 1e-2))
+    (drawing,) = drawings(runs, history, ["fig7"])
+    assert "all 20 runs, a line each" in drawing.caption
+    panels = [axis for axis in drawing.content.axes if axis.get_title()]
+    assert [axis.get_title() for axis in panels[:3]] == [
+        "BN before the classifier, $\\lambda$ = 0.0001",
+        "no BN, $\\lambda$ = 0.0001",
+        "BN before the classifier, $\\lambda$ = 0.0005",
+    ]
+    drawn = {tuple(line.get_ydata()) for axis in panels for line in axis.lines}
+    of_run = [tuple(rows["intra_min"]) for _, rows in history.groupby("folder")]
+    assert len(of_run) == 20
+    assert drawn >= set(of_run)
+    (some,) = drawings(runs, history, ["trajectories"])
+    assert "6 of 20 runs, the lowest seed at the least, the middle and the largest decay" in some.caption
+    assert len([axis for axis in some.content.axes if axis.get_title()]) == 6
 
 
 def test_published_results_stand_beside_ours(tmp_path):

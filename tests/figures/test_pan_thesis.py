@@ -28,8 +28,13 @@ KINDS = {"affine": ("all", True, None), "non_affine": ("all", False, 1), "none":
 LAYERS = [*(f"layers.{index}" for index in range(4)), "last"]
 
 
-def sweep(root, kinds=("affine",), seeds=2, slope=0.05, step=0.1, depth_falls=True, experiment="pan_thesis/fig3_3"):
-    """Runs whose D = min intra - max inter rises by ``slope`` a decade of weight decay and ``step`` a layer."""
+def sweep(
+    root, kinds=("affine",), seeds=2, slope=0.05, step=0.1, depth_falls=True, experiment="pan_thesis/fig3_3", raw=None
+):
+    """Runs whose D = min intra - max inter rises by ``slope`` a decade of weight decay and ``step`` a layer.
+
+    The uncentred cosines are larger by ``raw``; None for runs that have not measured them.
+    """
     for kind, (index, decay), seed in itertools.product(kinds, enumerate(DECAYS), range(seeds)):
         norm, affine, gamma = KINDS[kind]
         end = {"affine": 0.8, "non_affine": 0.5, "none": 0.4}[kind] + slope * index
@@ -39,6 +44,7 @@ def sweep(root, kinds=("affine",), seeds=2, slope=0.05, step=0.1, depth_falls=Tr
         values = {"experiment": experiment, "seed": seed, "weight_decay": decay, "model.name": "mlp", **config}
         folder.mkdir(parents=True)
         measures = {"intra_min": end, "inter_max": 0.0, "interpolated": 1.0, "classes_present": 4.0}
+        measures |= {} if raw is None else {"intra_raw_min": end + raw, "inter_raw_max": raw}
         named = {f"train/{name}": value for name, value in measures.items()}
         write_json(folder / "result.json", {**values, "status": "done", "seconds": 1.0, **named})
         rows = pd.DataFrame(dict.fromkeys(COLUMNS, np.nan), index=range(len(LAYERS)))
@@ -47,6 +53,8 @@ def sweep(root, kinds=("affine",), seeds=2, slope=0.05, step=0.1, depth_falls=Tr
         good = 3 - index if depth_falls else index + 1  # the first layer whose nearest class mean is right
         errors = np.where(np.arange(1, len(LAYERS) + 1) >= good, 0.0, 0.3)
         rows = rows.assign(intra_min=end - step * distance, inter_max=0.0, ncc_accuracy=1 - errors, classes_present=4)
+        if raw is not None:
+            rows = rows.assign(intra_raw_min=rows["intra_min"] + raw, inter_raw_max=raw)
         rows.to_csv(folder / "history.csv", index=False)
     return load_runs(root), load_history(root)
 
@@ -190,8 +198,13 @@ def test_effective_depth_refuses(errors, epsilon):
         effective_depth(errors, epsilon)
 
 
+def curve(axis, colour):
+    """Heights of the solid line of a colour."""
+    return next(line for line in axis.lines if line.get_color() == colour and line.get_linestyle() == "-").get_ydata()
+
+
 def test_figure_3_1_shows_three_kinds_and_interpolating_runs_alone(tmp_path):
-    runs, history = sweep(tmp_path, kinds=KINDS, experiment="pan_thesis/fig3_1")
+    runs, history = sweep(tmp_path, kinds=KINDS, experiment="pan_thesis/fig3_1", raw=0.01)
     runs.loc[(runs["model.norm"] == "none") & (runs["weight_decay"] == 1e-2), "train/interpolated"] = 0.0
     (drawing,) = drawings(runs, history, ["fig3_1"])
     (axis,) = drawing.content.axes
@@ -199,16 +212,35 @@ def test_figure_3_1_shows_three_kinds_and_interpolating_runs_alone(tmp_path):
     assert drawn[style.COLOURS["all"]] == list(DECAYS)
     assert drawn[style.COLOURS["fixed"]] == list(DECAYS)
     assert drawn[style.COLOURS["none"]] == list(DECAYS[:2])
+    assert curve(axis, style.COLOURS["all"]) == pytest.approx([0.81, 0.86, 0.91])  # not centred, as in the thesis
     assert "2 runs that miss" in drawing.caption
 
 
 def test_figure_3_3_has_a_panel_a_decay_and_a_point_a_layer(tmp_path):
-    runs, history = sweep(tmp_path)
+    runs, history = sweep(tmp_path, raw=0.01)
     (drawing,) = drawings(runs, history, ["fig3_3"])
     assert len(drawing.content.axes) == 3
     intra = next(line for line in drawing.content.axes[0].lines if line.get_color() == style.COLOURS["last"])
     assert list(intra.get_xdata()) == [1, 2, 3, 4, 5]
-    assert intra.get_ydata() == pytest.approx([0.4, 0.5, 0.6, 0.7, 0.8])
+    assert intra.get_ydata() == pytest.approx([0.41, 0.51, 0.61, 0.71, 0.81])
+
+
+@pytest.mark.parametrize(("figure", "heights"), [("fig3_1", [0.8, 0.85, 0.9]), ("fig3_3", [0.4, 0.5, 0.6, 0.7, 0.8])])
+def test_runs_without_the_uncentred_cosines_are_drawn_by_the_centred_ones_and_apart(figure, heights, tmp_path):
+    colour = style.COLOURS["all" if figure == "fig3_1" else "last"]
+    old, old_history = sweep(tmp_path / "old")
+    (drawing,) = drawings(old, old_history, [figure])
+    new, new_history = sweep(tmp_path / "new", raw=0.01, seeds=1)
+    runs, history = pd.concat([old, new], ignore_index=True), pd.concat([old_history, new_history], ignore_index=True)
+    uncentred, centred = drawings(runs, history, [figure])
+    assert [drawing.name, uncentred.name, centred.name] == [figure, figure, f"{figure}_centred"]
+    for each in (drawing, centred):
+        assert each.content.get_suptitle() == "centred cosines: these runs\nhave not measured the thesis' own"
+        assert "not centred" not in each.caption
+        assert curve(each.content.axes[0], colour) == pytest.approx(heights)
+    assert uncentred.content.get_suptitle() == ""
+    assert "not centred" in uncentred.caption
+    assert curve(uncentred.content.axes[0], colour) == pytest.approx(np.array(heights) + 0.01)
 
 
 def test_figure_3_2_draws_the_boundaries_between_cones():

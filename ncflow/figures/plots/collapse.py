@@ -1,7 +1,6 @@
 """Collapse against weight decay, against gamma, and over the epochs."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -35,6 +34,8 @@ from ncflow.figures.tables import limits_of, over_seeds, panel_title, panels, un
 
 INTRA_STYLE, INTER_STYLE = "-", "--"
 WORST, MEAN, QUANTILE = ("intra_min", "inter_max"), ("intra_mean", "inter_mean"), ("intra_quantile", "inter_quantile")
+UNCENTRED = ("intra_raw_min", "inter_raw_max")
+_ROWS = {WORST: "worst class, worst pair", QUANTILE: "5 %, 95 % quantile", MEAN: "mean over classes, pairs"}
 
 
 def collapse_against(
@@ -76,7 +77,8 @@ def collapse_against(
             _limit_lines(axis, part, by, inter)
             _log_scale(axis, part[by])
             mark_values(axis, sorted(part[by].unique()))
-            axis.set(title=literal(panel_title(values)) if row is table[0] else "", ylabel="cosine (training split)")
+            shown = f"cosine: {_ROWS[intra, inter]}" if len(pairs) > 1 else "cosine (training split)"
+            axis.set(title=literal(panel_title(values)) if row is table[0] else "", ylabel=shown)
             axis.set_xlabel(label(by) if row is table[-1] else "")
     _legend(figure, runs, pairs, published is not None)
     return figure
@@ -138,8 +140,7 @@ def _log_scale(axis: Axes, values: pd.Series) -> None:
 def _legend(figure: Figure, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], published: bool) -> None:
     labels = [LABELS[measure] for measure in pairs[0]]
     if len(pairs) > 1:
-        rows = ", ".join({WORST: "worst", MEAN: "mean", QUANTILE: "{} % quantile"}[pair] for pair in pairs)
-        labels = [f"{kind}-class cosine (rows: {rows.format(level)})" for kind, level in (("intra", 5), ("inter", 95))]
+        labels = [f"{kind}-class cosine (training split)" for kind in ("intra", "inter")]
     entries = norm_entries(runs)
     for text, style in zip(labels, (INTRA_STYLE, INTER_STYLE), strict=True):
         entries.append(Line2D([], [], color="0.3", ls=style, label=text))
@@ -148,7 +149,7 @@ def _legend(figure: Figure, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]]
     entries += missed_entry(runs)
     if published:
         entries.append(Line2D([], [], color=PUBLISHED_COLOUR, marker="x", lw=1.2, label="published"))
-    bottom_legend(figure, entries, inches=2.3 if len(pairs) == 1 else 4.1)
+    bottom_legend(figure, entries, inches=2.6)
 
 
 def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
@@ -182,34 +183,38 @@ def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
     return figure
 
 
-def trajectories(history: pd.DataFrame, titles: Sequence[tuple[str, str]]) -> Figure:
+def trajectories(history: pd.DataFrame, shown: Sequence[tuple[str, Sequence[str]]], columns: int) -> Figure:
     """Min intra, max inter and NC3 over epochs, the training loss on a second, logarithmic axis.
 
     (Pan, Cao, figures 3, 7 and 8.)
 
     Args:
         history: Rows of :func:`ncflow.results.load_history` for the training split and the last layer.
-        titles: (folder, title in matplotlib's own notation) of the runs to draw, a panel each.
+        shown: For each panel, its title in matplotlib's own notation and the folders of its runs, a thin line each if
+            there are several.
+        columns: Panels in a row.
     """
-    figure, axes = grid(len(titles), columns=2, width=5.6, height=3.4)
-    lines: list[Any] = []
-    for axis, (folder, title) in zip(axes, titles, strict=True):
-        rows = history[history["folder"] == folder].sort_values("epoch")
+    figure, axes = grid(len(shown), columns=columns, width=5.6, height=3.4 if len(shown) <= 2 * columns else 2.6)
+    curves = {"intra_min": ("last", "-"), "inter_max": ("none", "--"), "nc3_cosine_min": ("all", "-.")}
+    for axis, (title, folders) in zip(axes, shown, strict=True):
         loss_axis = axis.twinx()
-        lines = [
-            *axis.plot(rows["epoch"], rows["intra_min"], color=COLOURS["last"], label=LABELS["intra_min"]),
-            *axis.plot(rows["epoch"], rows["inter_max"], color=COLOURS["none"], ls="--", label=LABELS["inter_max"]),
-            *axis.plot(
-                rows["epoch"], rows["nc3_cosine_min"], color=COLOURS["all"], ls="-.", label=LABELS["nc3_cosine_min"]
-            ),
-            *loss_axis.plot(rows["epoch"], rows["loss"], color=LOSS_COLOUR, ls=":", label="training loss (right axis)"),
-        ]
-        limits = draw_inter_limits(axis, limits_of(rows, "inter_max", prefix=""))
+        width = 1.8 if len(folders) == 1 else 0.9
+        for folder in folders:
+            rows = history[history["folder"] == folder].sort_values("epoch")
+            for measure, (colour, style) in curves.items():
+                axis.plot(rows["epoch"], rows[measure], color=COLOURS[colour], ls=style, lw=width)
+            loss_axis.plot(rows["epoch"], rows["loss"], color=LOSS_COLOUR, ls=":", lw=width)
+        limits = draw_inter_limits(axis, limits_of(history[history["folder"].isin(folders)], "inter_max", prefix=""))
         low = min([-0.45, *(limit - 0.1 for limit in limits)])
         axis.set(xlabel=LABELS["epoch"], ylabel="cosine", title=title, ylim=(low, 1.05))
         loss_axis.set(yscale="log", ylabel=LABELS["loss"])
         loss_axis.grid(False)
         loss_axis.spines["right"].set_visible(True)
-    shown = history[history["folder"].isin([folder for folder, _ in titles])]
-    bottom_legend(figure, [*lines, limit_entry(shown, prefix="")])
+    entries = [
+        Line2D([], [], color=COLOURS[colour], ls=style, label=LABELS[measure])
+        for measure, (colour, style) in curves.items()
+    ]
+    loss = Line2D([], [], color=LOSS_COLOUR, ls=":", label="training loss (right axis)")
+    drawn = history[history["folder"].isin([folder for _, folders in shown for folder in folders])]
+    bottom_legend(figure, [*entries, loss, limit_entry(drawn, prefix="")])
     return figure

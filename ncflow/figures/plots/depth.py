@@ -12,16 +12,18 @@ from ncflow.figures.style import COLOURS, LABELS
 from ncflow.figures.tables import last_rows, limits_of
 
 
-def profiles(runs: pd.DataFrame, history: pd.DataFrame) -> Figure:
-    """NCC accuracy, min intra and max inter against the layer, a panel a weight decay; mean and range over seeds.
+def profiles(runs: pd.DataFrame, history: pd.DataFrame, pair: tuple[str, str]) -> Figure:
+    """NCC accuracy, intra and inter against the layer, a panel a weight decay; mean and range over seeds.
 
     Args:
         runs: Finished runs of one setting that differ in weight decay and seed.
         history: Table of :func:`ncflow.results.load_history`.
+        pair: The measures of intra and inter.
     """
     decays = sorted(runs["weight_decay"].unique())
     figure, axes = grid(len(decays), columns=4, width=3.6, height=3.0)
-    curves = {"ncc_accuracy": ("all", "-."), "intra_min": ("last", "-"), "inter_max": ("none", "--")}
+    looks = (("all", "-."), ("last", "-"), ("none", "--"))
+    curves = dict(zip(("ncc_accuracy", *pair), looks, strict=True))
     for axis, decay in zip(axes, decays, strict=True):
         part = runs[runs["weight_decay"] == decay]
         tables = [last_rows(history, folder).reset_index(drop=True) for folder in part["folder"]]
