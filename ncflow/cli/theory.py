@@ -34,12 +34,12 @@ def _optimum_for_shares(arguments: argparse.Namespace) -> None:
     from ncflow.theory.given_shares import FORMS, optimum
 
     print(f"{'form':>8}{'weight decay':>14}{'alpha beta':>12}{'CE':>12}{'CE + penalty':>14}{'rank':>6}", end="")
-    print(f"{'inter mean':>12}{'inter max':>12}")
+    print(f"{'intra':>7}{'inter mean':>12}{'inter max':>12}")
     for weight_decay in arguments.weight_decay:
         for form in FORMS:
             found = optimum(arguments.shares, weight_decay, form)
             print(f"{form:>8}{weight_decay:>14g}{found.norm_product:>12.6f}{found.loss:>12.7f}", end="")
-            print(f"{found.regularized_loss:>14.7f}{found.rank:>6}", end="")
+            print(f"{found.regularized_loss:>14.7f}{found.rank:>6}{found.intra:>7.0f}", end="")
             print(f"{found.inter_mean:>12.6f}{found.inter_max:>12.6f}")
 
 

@@ -2,6 +2,7 @@
 
 That model's penalty is lambda/2 of |W|_F^2 and of |gamma|^2 of the BN before the classifier, or of the features' mean
 square where there is no BN: nothing else that weight decay may be on. Where the model says nothing, a value is NaN.
+Decay that is no penalty, as AdamW's, leaves the gaps what they are, and training need not go to that optimum.
 """
 
 from functools import lru_cache
@@ -36,9 +37,11 @@ class LayerPeeled(NamedTuple):
             features have any mean. Where BN uses running averages, as in evaluation mode, the mean of ``centred``
             features is only about 0, and a gap may be a little below it.
         of_loss: Whether the network is trained on the cross-entropy.
-        of_penalty: Whether the penalty that ``regularized_loss`` counts is the model's. It is not where BN adds an
-            offset or another norm is in its place and, for unequal classes, where the classifier has a bias: decay is
-            on that offset and that bias as well. (For equal classes the best bias is 0.)
+        of_penalty: Whether decay is where the model has its penalty. It is not where another norm is in the place of BN
+            and, for unequal classes, where the classifier has a bias, which decays as well. (The best bias of equal
+            classes is 0.)
+        offset: Whether BN adds an offset. It decays as gamma does, and as |gamma|^2 + |offset|^2 = mean |h|^2 the model
+            is that of ``free`` features; but ``regularized_loss`` counts gamma alone, and has no gap.
         of_scale: Whether the size of the features is free. Where gamma is fixed the model's optimum is a lower bound,
             and not where training on unequal classes goes.
     """
@@ -47,6 +50,7 @@ class LayerPeeled(NamedTuple):
     form: Form
     of_loss: bool
     of_penalty: bool
+    offset: bool
     of_scale: bool
 
     @classmethod
@@ -54,12 +58,13 @@ class LayerPeeled(NamedTuple):
         """Of the samples of each class, (C,), the classifier, the norm before it and the loss."""
         samples = tuple(int(count) for count in counts.tolist())
         is_bn, scale = isinstance(last_norm, _BATCH_NORMS), getattr(last_norm, "weight", None)
-        centred = is_bn and getattr(last_norm, "bias", None) is None
+        offset = getattr(last_norm, "bias", None) is not None
         return cls(
             samples,
-            "bias" if head.bias is not None else "centred" if centred else "free",
+            "bias" if head.bias is not None else "centred" if is_bn and not offset else "free",
             is_cross_entropy,
-            (last_norm is None or centred) and (head.bias is None or _are_equal(samples)),
+            (last_norm is None or is_bn) and (head.bias is None or _are_equal(samples)),
+            offset,
             not is_bn or (scale is not None and scale.requires_grad),
         )
 
@@ -76,7 +81,7 @@ class LayerPeeled(NamedTuple):
 
     def least_regularized_loss(self, decay: float) -> float:
         """Least regularised loss at this weight decay, NaN where it is not known."""
-        if not (self.of_loss and self.of_penalty and not isnan(decay) and self._has_optimum("regularized_loss_gap")):
+        if self.offset or not self._has_regularized_optimum(decay):
             return nan
         if _are_equal(self.counts):
             return minimum_regularized_loss(len(self.counts), decay)
@@ -89,15 +94,18 @@ class LayerPeeled(NamedTuple):
         Those of equal classes are -1/(C-1) whatever the loss and the norm, unless decay leaves no features.
         """
         names = ("inter_max_limit", "inter_mean_limit", "inter_quantile_limit")
-        C = len(self.counts)
+        C, known = len(self.counts), self.of_scale and self._has_regularized_optimum(decay)
         if min(self.counts) > 0 and _are_equal(self.counts):
-            nothing = self.of_loss and self.of_scale and decay > 0 and optimal_norm_product(C, decay) == 0
+            nothing = known and decay > 0 and optimal_norm_product(C, decay) == 0
             return dict.fromkeys(names, nan if nothing else inter_limit(C))
-        known = self.of_scale and not isnan(self.least_regularized_loss(decay))
         found = _optimum(self.counts, decay, self.form) if known else None
         if found is None:
             return dict.fromkeys(names, nan)
         return dict(zip(names, (found.inter_max, found.inter_mean, found.inter_quantile(1 - delta)), strict=True))
+
+    def _has_regularized_optimum(self, decay: float) -> bool:
+        known = self.of_loss and self.of_penalty and not isnan(decay)
+        return known and self._has_optimum("regularized_loss_gap")
 
     def _has_optimum(self, gap: str) -> bool:
         return min(self.counts) > 0 and (_are_equal(self.counts) or len(self.counts) <= _MOST_CLASSES[gap])

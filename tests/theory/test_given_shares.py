@@ -207,7 +207,7 @@ def test_command_prints_every_form(capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[0] for line in lines] == ["form", *FORMS]
     assert [line[4] for line in lines[1:3]] == ["0.0470113", "0.0656861"]
-    assert [line[-1] for line in lines[1:3]] == ["0.046256", "0.506880"]
+    assert [(line[-3], line[-1]) for line in lines[1:3]] == [("1", "0.046256"), ("1", "0.506880")]
 
 
 def test_command_refuses_a_class_without_share_in_one_line(capsys):

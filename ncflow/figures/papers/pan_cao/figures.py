@@ -164,7 +164,7 @@ def gap(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
             "loss. Every point is a run."
         )
         if len(suited) < len(found):
-            caption += f" {len(found) - len(suited)} runs of which the theory does not know the optimum are left out."
+            caption += f" {len(found) - len(suited)} runs whose gap or limit is not known are left out."
         yield Drawing("gap", partial(collapse_against_gap, suited), caption)
 
 
