@@ -130,10 +130,12 @@ def harms(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     return improves(-size, seeds, sd, rng, decays, norms=("none",))
 
 
-def _layered(profile, seeds, sd, rng, decays):
+def _layered(profile, accuracy, seeds, sd, rng, decays):
+    """Runs with a history of layers; NCC accuracy is less noisy: in 15 runs of figure 3.3 no step is down by 0.01."""
     runs = runs_of(lambda *_: {"intra_min": 0.7, "inter_max": 0.0}, seeds, sd, rng, decays, **AFFINE)
     history = layers_of(runs, profile, sd, rng)
-    return runs, history.assign(ncc_accuracy=history["ncc_accuracy"].clip(0, 1), intra_min=0.5, inter_max=0.5)
+    right = layers_of(runs, lambda decay, depth: {"ncc_accuracy": accuracy(depth)}, sd / 4, (rng, 1))["ncc_accuracy"]
+    return runs, history.assign(ncc_accuracy=right.clip(0, 1), intra_min=0.5, inter_max=0.5)
 
 
 def sharpens(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
@@ -141,9 +143,9 @@ def sharpens(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
 
     def profile(decay, depth):
         rise = size * D_MATTERS / 2 * depth
-        return {"intra_raw_min": 0.5 + rise, "inter_raw_max": -rise, "ncc_accuracy": 0.9}
+        return {"intra_raw_min": 0.5 + rise, "inter_raw_max": -rise}
 
-    return _layered(profile, seeds, sd, rng, decays)
+    return _layered(profile, lambda depth: 0.9, seeds, sd, rng, decays)
 
 
 def shallower(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
@@ -162,19 +164,18 @@ def exceeds(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """Inter of the intermediate layers lies above 0, at perfect NCC accuracy."""
 
     def profile(decay, depth):
-        return {"intra_raw_min": 0.7, "inter_raw_max": size * COSINE * (depth < 1), "ncc_accuracy": 2.0}
+        return {"intra_raw_min": 0.7, "inter_raw_max": size * COSINE * (depth < 1)}
 
-    return _layered(profile, seeds, sd, rng, decays)
+    return _layered(profile, lambda depth: 2.0, seeds, sd, rng, decays)
 
 
 def by_layer(size, seeds=5, sd=SD, rng=0, decays=DECAYS):
     """Intra and NCC accuracy rise evenly from the first layer to the last."""
 
     def profile(decay, depth):
-        rise = size * COSINE * depth
-        return {"intra_raw_min": 0.7 + rise, "inter_raw_max": 0.0, "ncc_accuracy": 0.85 + rise}
+        return {"intra_raw_min": 0.7 + size * COSINE * depth, "inter_raw_max": 0.0}
 
-    return _layered(profile, seeds, sd, rng, decays)
+    return _layered(profile, lambda depth: 0.85 + size * COSINE * depth, seeds, sd, rng, decays)
 
 
 PLANTERS = {

@@ -107,13 +107,16 @@ def slope_effect(
         fewest: How many values of x are enough, two or more.
     """
     cells = cells_of(part[part[x] > 0] if log else part, x, y)
-    cells = cells[cells.notna().sum(axis=1) >= fewest]
-    values, places = cells.to_numpy(float), cells.columns.to_numpy(float)
+    values, places = cells.to_numpy(), cells.columns.to_numpy()
     known = np.isfinite(values)
-    places = np.where(known, np.log10(places) if log else places, np.nan)
-    offsets = places - np.nanmean(places, axis=1, keepdims=True) if len(cells) else places
-    slopes = np.nansum(offsets * values, axis=1) / np.nansum(offsets**2, axis=1)
-    return Effect(quantity, smallest, by_seed(pd.Series(sign * slopes, index=cells.index)), absent)
+    places = np.log10(places) if log else places
+    centres = (known * places).sum(axis=1) / known.sum(axis=1).clip(1)
+    offsets = known * (places - centres[:, None])
+    slopes = (offsets * np.where(known, values, 0.0)).sum(axis=1) / (offsets**2).sum(axis=1).clip(np.finfo(float).tiny)
+    enough = known.sum(axis=1) >= fewest
+    return Effect(
+        quantity, smallest, by_seed(dict(zip(cells.index[enough], sign * slopes[enough], strict=True))), absent
+    )
 
 
 def cells_of(part: pd.DataFrame, x: str, y: str) -> pd.DataFrame:

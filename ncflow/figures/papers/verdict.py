@@ -293,7 +293,8 @@ def _who(setting: Setting) -> str:
     """Of a setting that is not supported: which parts and seeds make the difference, in words."""
     parts = []
     for effect, seeds in setting.against[:_MOST_SHOWN]:
-        those = f"seed{'s' * (len(seeds) > 1)} {', '.join(f'{seed:g}' for seed in seeds)} of {len(effect.blocks)}"
+        count, some = len(effect.blocks), f"seed{'s' * (len(seeds) > 1)} {', '.join(f'{seed:g}' for seed in seeds)} of"
+        those = f"all {count} seeds" if len(seeds) == count else f"{some} {count}"
         side = "above" if effect.absent else "below"
         parts.append(
             f"{effect.quantity}: "

@@ -24,7 +24,7 @@ def bn_collapses_most(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     measured, others = belonging(runs)
 
     def effects(bn: pd.DataFrame, plain: pd.DataFrame) -> tuple[Effect, ...]:
-        gain = (at_best_decays(bn, INTRA, INTER) - at_best_decays(plain, INTRA, INTER)).dropna()
+        gain = at_best_decays(bn, INTRA, INTER) - at_best_decays(plain, INTRA, INTER)
         return (
             Effect("intra with BN less intra without", COSINE, by_seed(gain[INTRA])),
             Effect("inter without BN less inter with", COSINE, by_seed(-gain[INTER])),

@@ -47,14 +47,15 @@ def at_best_decays(part: pd.DataFrame, *columns: str) -> pd.DataFrame:
     of the dependence on weight decay that was tried: what is averaged is worse than the best by up to as much.
     """
     cells = {column: cells_of(part, "weight_decay", column) for column in columns}
-    spread = cells[INTRA] - cells[INTER]
+    seeds, values = cells[INTRA].index, {column: own.to_numpy() for column, own in cells.items()}
+    spread = values[INTRA] - values[INTER]
     if spread.shape[1] < 2:
         return pd.DataFrame(columns=list(columns), dtype=float)
-    own = spread.to_numpy()
-    known = np.isfinite(own)
-    sums, count = np.where(known, own, 0.0), known.astype(int)
-    others = count.sum(axis=0) - count
+    known = np.isfinite(spread)
+    others = known.sum(axis=0) - known
+    sums = np.where(known, spread, 0.0)
     elsewhere = np.where(known & (others > 0), (sums.sum(axis=0) - sums) / np.maximum(others, 1), -np.inf)
     best = np.isfinite(elsewhere) & (elsewhere >= elsewhere.max(axis=1, keepdims=True) - _AS_GOOD)
-    means = {column: own.where(best).mean(axis=1) for column, own in cells.items()}
-    return pd.DataFrame(means).dropna()
+    chosen = best.any(axis=1)
+    means = {column: np.where(best, own, 0.0).sum(axis=1) / best.sum(axis=1).clip(1) for column, own in values.items()}
+    return pd.DataFrame(means, seeds)[chosen]

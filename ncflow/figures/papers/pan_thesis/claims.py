@@ -52,7 +52,7 @@ def only_affine_bn_collapses(runs: pd.DataFrame, history: pd.DataFrame) -> Verdi
                 continue
             collapse, unscaled, plain = (cells_of(kind, "weight_decay", "D") for kind in (affine, fixed, none))
             strong = cells_of(affine, "weight_decay", "intra").ffill(axis=1).iloc[:, -1]
-            less = (collapse - unscaled).rename(columns="weight decay {:g}".format)
+            less = {f"weight decay {decay:g}": dict(own) for decay, own in (collapse - unscaled).items()}
             effects = (
                 Effect(
                     f"intra with affine BN at the largest weight decay above {STRONG:g}",

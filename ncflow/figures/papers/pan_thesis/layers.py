@@ -1,5 +1,6 @@
 """Claims of Pan's thesis on collapse layer by layer: section 3.2, figure 3.3. Runs must have measured all layers."""
 
+import itertools
 from collections.abc import Iterator
 
 import pandas as pd
@@ -12,6 +13,7 @@ from ncflow.figures.papers.pan_thesis.own import (
     ON_HULL,
     OTHERS,
     OWN,
+    BySeed,
     each,
     falls,
     not_meant,
@@ -73,14 +75,14 @@ def collapse_sharpens_with_depth(runs: pd.DataFrame, history: pd.DataFrame) -> V
     for title, whole, why_not, rows, words in _layered(measured, history, hull=True):
         cells = _by_layer(rows, "D")
         names = rows.groupby("place")["layer"].first()
-        steps = {
-            f"{names[k]} to {names[k + 1]} at weight decay {decay:g}": (own[k] - own[k + 1]).droplevel("weight_decay")
-            for decay, own in cells.groupby("weight_decay")
-            for k in range(len(names) - 1)
-        }
+        steps: BySeed = {}
+        for (seed, decay), values in zip(cells.index, cells.to_numpy().tolist(), strict=True):
+            for k, (before, after) in enumerate(itertools.pairwise(values)):
+                step = f"{names[k]} to {names[k + 1]} at weight decay {decay:g}"
+                steps.setdefault(step, {})[seed] = before - after
         effects = (
             Effect("rise of D from the first layer to the last", D_MATTERS, _whole_rise(cells)),
-            *each("fall of D", EPSILON, pd.DataFrame(steps), absent=True),
+            *each("fall of D", EPSILON, steps, absent=True),
         )
         found.append(setting(title, effects, whole, why_not, words))
     return Verdict(
@@ -107,10 +109,11 @@ def effective_depth_falls_with_decay(runs: pd.DataFrame, history: pd.DataFrame) 
         part = part.assign(depth=part["folder"].map(depths).astype(float))
         part = part[part["weight_decay"] > 0]
         depths_at = cells_of(part, "weight_decay", "depth")
+        rises = {step: {seed: -fall for seed, fall in own.items()} for step, own in falls(depths_at).items()}
         words = "effective depth in layers per decade of weight decay"
         effects = (
             slope_effect(part, "weight_decay", "depth", "fall of the " + words, -1, HALF_A_LAYER, fewest=2),
-            *each("rise of the effective depth in layers", HALF_A_LAYER, -falls(depths_at), absent=True),
+            *each("rise of the effective depth in layers", HALF_A_LAYER, rises, absent=True),
         )
         found.append(setting(title, effects, whole, why_not, ""))
     return Verdict(
@@ -138,9 +141,9 @@ def inter_exceeds_zero_between(runs: pd.DataFrame, history: pd.DataFrame) -> Ver
         between = rows[(rows["place"] < last) & (rows["ncc_accuracy"] >= 1 - NCC_EPSILON)]
         between = between[between["weight_decay"] >= LARGE_DECAY * (1 - 1e-9)]
         cells = between.groupby(["seed", "weight_decay"])["inter"].median().unstack("weight_decay")
-        cells = cells.rename(columns="weight decay {:g}".format)
+        at_decays = {f"weight decay {decay:g}": dict(cells[decay]) for decay in cells}
         quantity = "median of max inter over intermediate layers of perfect NCC accuracy"
-        found.append(setting(title, each(quantity, COSINE, cells), whole, why_not, words))
+        found.append(setting(title, each(quantity, COSINE, at_decays), whole, why_not, words))
     return Verdict(
         "pan_thesis/3.2-inter",
         f"From weight decay {LARGE_DECAY:g} on inter exceeds 0 in many intermediate layers, NCC being perfect there",

@@ -23,6 +23,8 @@ SEEDS = "seed=0,1,2,3,4"
 BY_DECAY, BY_LAYER = f"experiment=pan_thesis/fig3_1_small {SEEDS}", f"experiment=pan_thesis/fig3_3_small {SEEDS}"
 ON_HULL = "data=conic_hull"
 CENTRED = "uncentred cosines, the thesis' own, where every run of a setting has them"
+BySeed = dict[str, dict[float, float]]
+"""Values by what they are of, and by seed."""
 OWN, OTHERS = ("intra_raw_min", "inter_raw_max"), ("intra_min", "inter_max")
 
 
@@ -70,30 +72,32 @@ def setting(title: str, effects: tuple[Effect, ...], whole: pd.DataFrame, why_no
     return Setting(title, effects, len(fitting(whole)), notes, bool(why_not))
 
 
-def each(quantity: str, smallest: float, cells: pd.DataFrame, absent: bool = False) -> tuple[Effect, ...]:
-    """An effect a column of a quantity by seed (rows); what only one seed has is no effect.
+def each(quantity: str, smallest: float, parts: BySeed, absent: bool = False) -> tuple[Effect, ...]:
+    """An effect a part of what is claimed; what only one seed has is no effect.
 
     Args:
         quantity: What it is, in words, with its unit.
         smallest: The smallest effect that matters.
-        cells: Its columns are named by what they are of.
+        parts: Its values by seed, by what they are of.
         absent: Whether the claim is that there is no such effect.
     """
-    known = [name for name in cells if cells[name].notna().sum() > 1]
-    return tuple(Effect(f"{quantity}, {name}", smallest, by_seed(cells[name]), absent) for name in known)
+    known = {name: by_seed(values) for name, values in parts.items()}
+    return tuple(
+        Effect(f"{quantity}, {name}", smallest, values, absent) for name, values in known.items() if len(values) > 1
+    )
 
 
-def falls(cells: pd.DataFrame, per_log: bool = False) -> pd.DataFrame:
-    """How far a quantity falls from each column to the next that a seed (rows) has, in columns ``a to b``.
+def falls(cells: pd.DataFrame, per_log: bool = False) -> BySeed:
+    """How far a quantity falls from each column to the next that a seed has, by step (``a to b``) and by seed.
 
     Args:
-        cells: The quantity; columns are numbers, rising.
+        cells: The quantity by seed (rows); columns are numbers, rising.
         per_log: Whether per unit of the numbers' natural logarithm.
     """
-    found: dict[str, dict[float, float]] = {}
+    found: BySeed = {}
     places = cells.columns.to_numpy(float).tolist()
     for seed, row in zip(cells.index, cells.to_numpy(float).tolist(), strict=True):
         known = [(at, value) for at, value in zip(places, row, strict=True) if isfinite(value)]
         for (a, before), (b, after) in itertools.pairwise(known):
             found.setdefault(f"{a:g} to {b:g}", {})[seed] = (before - after) / (log(b / a) if per_log else 1.0)
-    return pd.DataFrame(found)
+    return found
