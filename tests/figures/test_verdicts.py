@@ -361,6 +361,7 @@ def memo_runs(seeds, nc1, decays=(5e-3,), classes=10, nc2=1e-6, loss="square", *
             values |= {f"train/nc2_{name}_weights": nc2 for name in ("equinorm", "equiangular")}
             config = {"data.num_classes": classes, "batch_size": 128, "model.norm": "none", **config}
             own = {"weight_decay": decay, "seed": seed, "loss.name": loss, "status": "done", "data.name": "digits"}
+            own |= {"seconds": 10.0, "steps_per_second": 100.0}
             rows.append({**own, **config, **values, "folder": f"{decay}{seed}{config}"})
     return pd.DataFrame(rows)
 
@@ -368,7 +369,7 @@ def memo_runs(seeds, nc1, decays=(5e-3,), classes=10, nc2=1e-6, loss="square", *
 def test_memo_a_mean_does_not_hide_six_seeds_of_ten():
     assert answers(memo.square_loss_collapses, memo_runs(10, lambda decay, seed: 1e-6)) == Answer.SUPPORTED
     mixed = memo_runs(10, lambda decay, seed: 1.0 if seed < 6 else 1e-6)
-    assert answers(memo.square_loss_collapses, mixed) == Answer.UNDECIDED
+    assert answers(memo.square_loss_collapses, mixed) == Answer.CONTRADICTED
     assert answers(memo.square_loss_collapses, memo_runs(10, lambda decay, seed: 1.0)) == Answer.CONTRADICTED
 
 
