@@ -13,8 +13,8 @@ F(A) = sum_c p_c CE(z_c, c) the problem is convex in the (C, C) matrix A (Zhu et
     bias     min F(A) + lambda |A P|_*               a classifier with a bias, on which there is no penalty
 
 For equal shares all three have the closed form of :mod:`ncflow.theory.layer_peeled`. For others it is no simplex, and
-that closed form is no bound: for shares .09 .72 .13 .05 and lambda = 5e-3 it is 11 % above the least loss of ``free`` and
-20 % below that of ``centred``. A BN with an offset that decays as its gamma does makes the features ``free``.
+that closed form is no bound: for shares .09 .72 .13 .05 and lambda = 5e-3 it is 11 % above the least loss of ``free``
+and 20 % below that of ``centred``. A BN with an offset that decays as its gamma does makes the features ``free``.
 
 It is found by L-BFGS over factors W, H and certified by Fenchel's dual: for columns q_c of probabilities and
 G = (Q - I) diag(s), sum_c p_c entropy(q_c) is a lower bound if the spectral norm of G (of G P unless the form is
