@@ -240,6 +240,10 @@ def test_figure_7_shows_every_run_that_was_trained(tmp_path):
     of_run = [tuple(rows["intra_min"]) for _, rows in history.groupby("folder")]
     assert len(of_run) == 20
     assert drawn >= set(of_run)
+    assert {axis.get_ylim()[0] for axis in panels} == {-0.45}
+    history.loc[0, "nc3_cosine_min"] = -0.9
+    (drawing,) = drawings(runs, history, ["fig7"])
+    assert sorted(axis.get_ylim()[0] for axis in drawing.content.axes if axis.get_title())[:2] == [-1.1, -0.45]
     (some,) = drawings(runs, history, ["trajectories"])
     assert "6 of 20 runs, the lowest seed at the least, the middle and the largest decay" in some.caption
     assert len([axis for axis in some.content.axes if axis.get_title()]) == 6
@@ -375,11 +379,11 @@ def test_the_same_figure_gives_the_same_file(tmp_path):
 
 
 def test_html_report_holds_every_figure_and_verdict(tmp_path, capsys):
-    sweep(tmp_path)
+    sweep(tmp_path, data=["digits"])
     main([str(tmp_path), "--html"])
     assert str(tmp_path / "figures" / "report.html") in capsys.readouterr().out
     page = (tmp_path / "figures" / "report.html").read_text()
-    assert page.count("data:image/svg+xml;base64,") == 4
+    assert page.count("data:image/svg+xml;base64,") == 3
     for verdict in judge(load_runs(tmp_path), load_history(tmp_path)):
         assert verdict.claim in html.unescape(page)
         for line in verdict.numbers:

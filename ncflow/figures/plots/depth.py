@@ -40,5 +40,5 @@ def profiles(runs: pd.DataFrame, history: pd.DataFrame, pair: tuple[str, str]) -
         Line2D([], [], color=COLOURS[colour], ls=style, marker="o", ms=3, label=LABELS[measure])
         for measure, (colour, style) in curves.items()
     ]
-    bottom_legend(figure, [*entries, limit_entry(runs)])
+    bottom_legend(figure, [*entries, limit_entry(runs)], inches=3.0)
     return figure

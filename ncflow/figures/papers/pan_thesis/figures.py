@@ -86,7 +86,7 @@ def fig3_3(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
                     f"Layer by layer at the end of training, cosines {_kind(words)}; mean and range over seeds; "
                     f"dotted: the limit of inter at collapse{'' if words else ' with class means of sum 0'}."
                 )
-                title = "\n".join(text for text in (panel_title(values), words) if text)
+                title = "; ".join(text for text in (panel_title(values), words) if text)
                 draw = partial(_titled, partial(profiles, of_norm, history, pair), title)
                 yield Drawing(name if len(cut) == 1 else f"{name}_{number}", draw, caption)
 
