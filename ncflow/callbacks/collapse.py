@@ -36,8 +36,8 @@ class NeuralCollapseCallback(Scheduled):
         norm: Name of the BN right before the classifier, for ``gamma_norm``; None takes the network's ``last_norm``.
         loss: From logits (N, C) and labels (N,) to the mean loss; None takes the module's ``loss`` if that is
             callable, else cross-entropy.
-        weight_decay: lambda of ``regularized_loss`` and its gap; None takes the module's ``weight_decay`` if that is
-            a number, else the two are NaN.
+        weight_decay: lambda of ``regularized_loss``, its gap and the limits of inter for unequal classes; None takes the
+            module's ``weight_decay`` if that is a number, else they are NaN.
         delta: Level of the quantiles.
         self_pairs: Whether intra counts the pairs i = j.
         batch_size: Batch size for ``measure_dataloaders()``; values depend on it by rounding alone.

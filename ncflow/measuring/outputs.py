@@ -25,6 +25,24 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits (B, C) and labels (B,) to the mean loss."""
 
 
+def is_cross_entropy(loss: Loss, num_classes: int, device: torch.device) -> bool:
+    """Whether a loss, of whatever name, is the mean cross-entropy: by its values, to 1e-5 of them.
+
+    Not by those of the data, where another loss may come as near as rounding.
+
+    Args:
+        loss: The loss.
+        num_classes: C.
+        device: On which it works.
+    """
+    logits = 3 * torch.arange(4 * num_classes, dtype=torch.float64, device=device).sin().view(4, num_classes)
+    labels = torch.tensor([0, num_classes - 1, 1, 0], device=device)
+    same = [
+        torch.isclose(loss(logits[:n], labels[:n]).double(), _CROSS_ENTROPY(logits[:n], labels[:n])) for n in (1, 4)
+    ]
+    return all(bool(one) for one in same)
+
+
 def _of_one(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     return loss(logits, labels)
 
@@ -43,6 +61,7 @@ class Outputs:
         signs: Whether the targets that the outputs are compared with are 1 and -1; None: they are not compared.
         quasi: Sums of :func:`ncflow.metrics.quasi_interpolation.output_sums`, (..., 5).
         moments: Sums of :func:`ncflow.metrics.equilibrium.output_moments`, (..., 2).
+        of_cross_entropy: Whether the loss is the mean cross-entropy; None before the first batch.
     """
 
     def __init__(
@@ -58,10 +77,13 @@ class Outputs:
         self.signs = _SIGNS.get(getattr(loss, "targets", ""))
         self.quasi = torch.zeros(*runs, 5, dtype=torch.float64, device=self.device)
         self.moments = torch.zeros(*runs, 2, dtype=torch.float64, device=self.device)
+        self.of_cross_entropy: bool | None = None
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch of logits (..., B, C) and labels (..., B)."""
         logits, labels = logits.to(self.device), labels.to(self.device)
+        if self.of_cross_entropy is None:  # asked here, where what a loss draws at random is not missed in training
+            self.of_cross_entropy = is_cross_entropy(self.loss, logits.shape[-1], self.device)
         correct = (predictions(logits) == labels).sum(-1)
         count, exact = labels.shape[-1], logits.double()
         losses = [self.each(loss, exact, labels) * count for loss in (self.loss, _CROSS_ENTROPY)]
@@ -75,6 +97,7 @@ class Outputs:
         for sums, quasi, moments in zip(self.sums.cpu(), self.quasi.cpu(), self.moments.cpu(), strict=True):
             one = Outputs(self.loss, sums.device)
             one.sums, one.quasi, one.moments = sums, quasi, moments
+            one.of_cross_entropy = self.of_cross_entropy
             yield one
 
     def compute(self) -> dict[str, Tensor]:
