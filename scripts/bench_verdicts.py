@@ -25,7 +25,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ncflow.figures.papers.verdict import Answer, Claim
-from tests.figures.rates import EFFECTS, POWER, STANDARD, WRONG, Design, count, planted, share, suits, too_often
+from tests.figures.rates import (
+    EFFECTS,
+    POWER,
+    STANDARD,
+    WRONG,
+    Design,
+    count,
+    planted,
+    seeds_of,
+    share,
+    suits,
+    too_often,
+)
 
 ROOT = Path(__file__).parents[1]
 OTHERS = (Design(seeds=3), Design(decays=(1e-4, 3e-4, 5e-4, 1e-3, 3e-3, 5e-3, 1e-2)), Design(settings=3))
@@ -66,7 +78,8 @@ def main() -> None:
             shares = " ".join(f"{counts[answer] / counts.total():15.1%}" for answer in Answer)
             print(f"{name:{width}} {design!s:30} {size:6} {shares}", flush=True)
             found.setdefault((name, design), {})[size] = counts
-    print(table(found))
+    more = {name: seeds_of(planter, STANDARD) for name, (_, planter) in chosen.items()}
+    print(table(found, {name: seeds for name, seeds in more.items() if seeds > STANDARD.seeds}))
     failing = failures(found)
     print("\n".join(failing) or "all rates are as they should be")
     raise SystemExit(bool(failing))
@@ -77,8 +90,13 @@ def planted_id(claim: Claim, planter: Callable) -> str:
     return claim(*planted(planter, 0, STANDARD, 0)).id
 
 
-def table(found: dict[tuple[str, Design], Counts]) -> str:
-    """In Markdown: the largest rates of wrong answers and the power, of the standard design and of the worst other."""
+def table(found: dict[tuple[str, Design], Counts], more_seeds: dict[str, int]) -> str:
+    """In Markdown: the largest rates of wrong answers and the power, of the standard design and of the worst other.
+
+    Args:
+        found: The answers of each claim and design.
+        more_seeds: Of the claims that need more than the designs have.
+    """
     head = ["claim", *(f"false {answer}" for answer in WRONG), "supported at twice the smallest", "with 3 seeds"]
     lines = ["", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name in dict.fromkeys(name for name, _ in found):
@@ -90,7 +108,8 @@ def table(found: dict[tuple[str, Design], Counts]) -> str:
             cells.append(f"{rates[STANDARD]:.1%}{worst}")
         both = (own.get(design) for design in (STANDARD, OTHERS[0]))
         power = [f"{share(counts, Answer.SUPPORTED, [2]):.0%}" if counts else "" for counts in both]
-        lines.append(f"| {' | '.join([f'`{name}`', *cells, *power])} |")
+        needs = f" (all with {more_seeds[name]} seeds)" if name in more_seeds else ""
+        lines.append(f"| {' | '.join([f'`{name}`{needs}', *cells, *power])} |")
     return "\n".join(lines)
 
 

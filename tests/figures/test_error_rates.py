@@ -8,6 +8,7 @@ from scipy.stats import binom
 from ncflow.figures.papers.pan_cao.claims import bn_collapses_most
 from ncflow.figures.papers.pan_thesis.claims import only_affine_bn_collapses
 from ncflow.figures.papers.verdict import Answer
+from tests.figures.planted_memo import scattered_rho
 from tests.figures.planted_pan import PLANTERS
 from tests.figures.rates import BY_CHANCE, POWER, STANDARD, Design, count, planted, too_often
 
@@ -36,3 +37,8 @@ def test_several_settings_and_other_decays_are_planted():
     verdict = claim(runs, history)
     assert [setting.seeds for setting in verdict.settings] == [3, 3, 3]
     assert len({setting.effects[0].estimate.mean for setting in verdict.settings}) == 3
+
+
+def test_a_planter_of_the_spread_of_seeds_has_seeds_enough():
+    runs, _ = planted(scattered_rho, 2, STANDARD, 0)
+    assert runs["seed"].nunique() == scattered_rho.fewest_seeds > STANDARD.seeds
