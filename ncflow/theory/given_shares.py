@@ -89,11 +89,7 @@ class Optimum:
 
         This is the centre of the measures ``inter_*``.
         """
-        centred = self.class_means - self.shares @ self.class_means
-        norms = np.linalg.norm(centred, axis=1)
-        at_centre = norms <= _ZERO * np.linalg.norm(self.class_means, axis=1).max()
-        directions = centred / np.where(at_centre, nan, norms)[:, None]
-        return directions @ directions.T
+        return self._cosines_of(self.class_means - self.shares @ self.class_means)
 
     @property
     def intra(self) -> float:
@@ -103,12 +99,17 @@ class Optimum:
     @property
     def inter_max(self) -> float:
         """Largest cosine over pairs of classes, NaN where there is none."""
-        return max(self._pairs(), default=nan)
+        return max(_pairs(self.cosines), default=nan)
+
+    @property
+    def inter_raw_max(self) -> float:
+        """Largest cosine over pairs around 0, the centre of the measures ``inter_raw_*``; NaN where there is none."""
+        return max(_pairs(self._cosines_of(self.class_means)), default=nan)
 
     @property
     def inter_mean(self) -> float:
         """Mean cosine over pairs of classes, NaN where there is none."""
-        pairs = self._pairs()
+        pairs = _pairs(self.cosines)
         return sum(pairs) / len(pairs) if pairs else nan
 
     def inter_quantile(self, level: float) -> float:
@@ -117,12 +118,19 @@ class Optimum:
         Args:
             level: In [0, 1].
         """
-        pairs = self._pairs()
+        pairs = _pairs(self.cosines)
         return float(np.quantile(pairs, level)) if pairs else nan
 
-    def _pairs(self) -> list[float]:
-        pairs = self.cosines[np.triu_indices(len(self.shares), 1)]
-        return [float(value) for value in pairs if isfinite(value)]
+    def _cosines_of(self, means: Floats) -> Floats:
+        norms = np.linalg.norm(means, axis=1)
+        nothing = norms <= _ZERO * np.linalg.norm(self.class_means, axis=1).max()
+        directions = means / np.where(nothing, nan, norms)[:, None]
+        return directions @ directions.T
+
+
+def _pairs(cosines: Floats) -> list[float]:
+    """Those of two classes, where there are such."""
+    return [float(value) for value in cosines[np.triu_indices(len(cosines), 1)] if isfinite(value)]
 
 
 def optimum(shares: Sequence[float], weight_decay: float, form: Form = "free") -> Optimum:

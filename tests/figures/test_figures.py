@@ -353,10 +353,10 @@ def test_limits_over_epochs_and_against_gamma_are_those_of_the_runs(tmp_path):
     runs, history = sweep(tmp_path, data=["digits"], gammas=(0.1, 1.0), norms=["last"])
     shares = {"class_share_min": min(SHARES), "class_share_max": max(SHARES)}
     rows = history.assign(**shares, inter_max_limit=0.25)
-    figure = trajectories(rows, [(runs["folder"][0], "one")])
+    figure = trajectories(rows, [("one", [runs["folder"][0]])], 1)
     assert {line.get_ydata()[0] for line in figure.axes[0].lines if line.get_color() == "0.5"} == {0.25}
     assert "inter at the optimum for the class shares" in legend_of(figure)
-    figure = trajectories(history, [(runs["folder"][0], "one")])  # of an older version
+    figure = trajectories(history, [("one", [runs["folder"][0]])], 1)  # of an older version
     assert {line.get_ydata()[0] for line in figure.axes[0].lines if line.get_color() == "0.5"} == {-1 / 3}
     assert "limit $-1/(C-1)$ of inter" in legend_of(figure)
     unknown = runs.assign(**{f"train/{name}": value for name, value in shares.items()})
