@@ -36,11 +36,12 @@ class NeuralCollapseCallback(Scheduled):
         norm: Name of the BN right before the classifier, for ``gamma_norm``; None takes the network's ``last_norm``.
         loss: From logits (N, C) and labels (N,) to the mean loss; None takes the module's ``loss`` if that is
             callable, else cross-entropy.
-        weight_decay: lambda of ``regularized_loss`` and its gap; None takes the module's ``weight_decay`` if that is
-            a number, else the two are NaN.
+        weight_decay: lambda of ``regularized_loss``, its gap and the limits of inter for unequal classes; None takes
+            the module's ``weight_decay`` if that is a number, else they are NaN.
         delta: Level of the quantiles.
         self_pairs: Whether intra counts the pairs i = j.
         batch_size: Batch size for ``measure_dataloaders()``; values depend on it by rounding alone.
+        first_epochs: Measure also after each of the first so many epochs, >= 1; None: not.
         max_cached_bytes: Bytes of features kept for each layer, on each rank; a split that has more is read twice. None
             for no limit.
         history: File, or table, to which a row per split and layer is added at each measurement. Training that starts
@@ -63,10 +64,11 @@ class NeuralCollapseCallback(Scheduled):
         delta: float = 0.05,
         self_pairs: bool = False,
         batch_size: int = 1000,
+        first_epochs: int | None = None,
         max_cached_bytes: int | None = 2**31,
         history: History | Path | str | None = None,
     ) -> None:
-        super().__init__(every_n_epochs, history, loaders, batch_size)
+        super().__init__(every_n_epochs, history, loaders, batch_size, first_epochs)
         require(0 < delta < 1, "delta", "in (0, 1)", delta)
         require(weight_decay is None or weight_decay >= 0, "weight_decay", "null or at least 0", weight_decay)
         self.layers, self.classifier, self.norm = layers, classifier, norm

@@ -1,4 +1,4 @@
-"""What a model's logits say over a split: loss, accuracy, and quasi-interpolation under the square loss."""
+"""What a model's logits say over a split: loss, accuracy; under the square loss quasi-interpolation and rho_eq."""
 
 from collections.abc import Callable, Iterator
 from math import nan
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from ncflow.metrics.equilibrium import equilibrium_rho, normalized_moments, output_moments
 from ncflow.metrics.margins import predictions
 from ncflow.metrics.quasi_interpolation import classifier_residuals, fitted_gap, output_sums
 
@@ -22,6 +23,24 @@ def exact_device(device: torch.device) -> torch.device:
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits (B, C) and labels (B,) to the mean loss."""
+
+
+def is_cross_entropy(loss: Loss, num_classes: int, device: torch.device) -> bool:
+    """Whether a loss, of whatever name, is the mean cross-entropy: by its values, to 1e-5 of them.
+
+    Not by those of the data, where another loss may come as near as rounding.
+
+    Args:
+        loss: The loss.
+        num_classes: C.
+        device: On which it works.
+    """
+    logits = 3 * torch.arange(4 * num_classes, dtype=torch.float64, device=device).sin().view(4, num_classes)
+    labels = torch.tensor([0, num_classes - 1, 1, 0], device=device)
+    same = [
+        torch.isclose(loss(logits[:n], labels[:n]).double(), _CROSS_ENTROPY(logits[:n], labels[:n])) for n in (1, 4)
+    ]
+    return all(bool(one) for one in same)
 
 
 def _of_one(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
@@ -41,6 +60,8 @@ class Outputs:
         sums: Of loss, cross-entropy, correct samples and samples, (..., 4).
         signs: Whether the targets that the outputs are compared with are 1 and -1; None: they are not compared.
         quasi: Sums of :func:`ncflow.metrics.quasi_interpolation.output_sums`, (..., 5).
+        moments: Sums of :func:`ncflow.metrics.equilibrium.output_moments`, (..., 2).
+        of_cross_entropy: Whether the loss is the mean cross-entropy; None before the first batch.
     """
 
     def __init__(
@@ -55,22 +76,28 @@ class Outputs:
         self.sums = torch.zeros(*runs, 4, dtype=torch.float64, device=self.device)
         self.signs = _SIGNS.get(getattr(loss, "targets", ""))
         self.quasi = torch.zeros(*runs, 5, dtype=torch.float64, device=self.device)
+        self.moments = torch.zeros(*runs, 2, dtype=torch.float64, device=self.device)
+        self.of_cross_entropy: bool | None = None
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch of logits (..., B, C) and labels (..., B)."""
         logits, labels = logits.to(self.device), labels.to(self.device)
+        if self.of_cross_entropy is None:  # asked here, where what a loss draws at random is not missed in training
+            self.of_cross_entropy = is_cross_entropy(self.loss, logits.shape[-1], self.device)
         correct = (predictions(logits) == labels).sum(-1)
         count, exact = labels.shape[-1], logits.double()
         losses = [self.each(loss, exact, labels) * count for loss in (self.loss, _CROSS_ENTROPY)]
         self.sums += torch.stack([*losses, correct, torch.full_like(correct, count)], -1)
         if self.signs is not None:
             self.quasi += output_sums(exact, labels, self.signs)
+            self.moments += output_moments(exact, labels, self.signs)
 
     def of_each(self) -> Iterator["Outputs"]:
         """Those of each run, on the CPU."""
-        for sums, quasi in zip(self.sums.cpu(), self.quasi.cpu(), strict=True):
+        for sums, quasi, moments in zip(self.sums.cpu(), self.quasi.cpu(), self.moments.cpu(), strict=True):
             one = Outputs(self.loss, sums.device)
-            one.sums, one.quasi = sums, quasi
+            one.sums, one.quasi, one.moments = sums, quasi, moments
+            one.of_cross_entropy = self.of_cross_entropy
             yield one
 
     def compute(self) -> dict[str, Tensor]:
@@ -92,6 +119,17 @@ class Outputs:
             residuals = classifier_residuals(gap, weight, means, decay, self.signs)
         names = ("quasi_gap", "quasi_spread", "quasi_residual_means", "quasi_residual_norms")
         return dict(zip(names, (gap, spread, *residuals), strict=True))
+
+    def norm_measures(self, head: nn.Linear, rho: Tensor, decay: float) -> dict[str, Tensor]:
+        """Under the square loss mu, M and rho_eq (CBMM Memo 117, eq. 11); see :mod:`ncflow.metrics.equilibrium`."""
+        if self.signs is None:
+            return {}
+        count = _over_ranks(self.sums)[-1]
+        moments = _over_ranks(self.moments)
+        rho = rho.to(moments.device)
+        mean, square = normalized_moments(moments, count, rho, head.out_features, self.signs)
+        equilibrium = equilibrium_rho(mean, square, rho, head, decay, self.signs)
+        return {"normalized_output_mean": mean, "normalized_output_square": square, "rho_eq": equilibrium}
 
 
 def _over_ranks(sums: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from ncflow.figures.style import (
     norm_marker,
     norm_order,
 )
-from ncflow.figures.tables import over_seeds, panel_title, panels
+from ncflow.figures.tables import limits_of, over_seeds, panel_title, panels, unequal_classes
 
 INTRA_STYLE, INTER_STYLE = "-", "--"
 WORST, MEAN, QUANTILE = ("intra_min", "inter_max"), ("intra_mean", "inter_mean"), ("intra_quantile", "inter_quantile")
@@ -46,8 +46,9 @@ def collapse_against(
 ) -> Figure:
     """Intra- and inter-class cosine against a config column: a panel a setting, a colour a BN placement.
 
-    Points are means over seeds, bars one standard deviation; the dotted line is the limit -1/(C-1) of inter, and
-    hollow points mark settings where a run does not reach training accuracy 1. (Pan, Cao, figures 2, 5 and 6.)
+    Points are means over seeds, bars one standard deviation; dotted is what inter is at the theory's optimum, -1/(C-1)
+    for equal classes and otherwise a curve for each BN placement. Hollow points mark settings where a run does not
+    reach training accuracy 1. (Pan, Cao, figures 2, 5 and 6.)
 
     Args:
         runs: Finished runs with the columns ``train/<measure>`` and ``model.norm``.
@@ -73,7 +74,7 @@ def collapse_against(
             if published is not None:
                 _draw_published(axis, published[published["model"].isin(part["model.name"])], by, (intra, inter))
             axis.axhline(1, color="0.5", lw=1, ls=":")
-            _limit_line(axis, part)
+            _limit_lines(axis, part, by, inter)
             _log_scale(axis, part[by])
             mark_values(axis, sorted(part[by].unique()))
             shown = f"cosine: {_ROWS[intra, inter]}" if len(pairs) > 1 else "cosine (training split)"
@@ -102,23 +103,30 @@ def _draw_published(axis: Axes, published: pd.DataFrame, by: str, measures: tupl
             axis.plot(table[by], table[measure], style, color=PUBLISHED_COLOUR, marker="x", lw=1.2, zorder=1)
 
 
-def _limit_line(axis: Axes, runs: pd.DataFrame) -> None:
-    """The limit of inter at collapse, its label below the line, where no curve can be."""
-    limits = draw_inter_limits(axis, runs["train/classes_present"])
-    for limit in limits:
-        axis.annotate(
-            f"limit $-1/(C-1) = {limit:.2g}$",
-            (0.99, limit),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, -3),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=8,
-            color="0.35",
-        )
-    if limits:
-        axis.set_ylim(min(axis.get_ylim()[0], limits[0]) - 0.15, 1.08)
+def _limit_lines(axis: Axes, runs: pd.DataFrame, by: str, measure: str) -> None:
+    """What inter is at the optimum: a line for equal classes, else a curve in the colour of each BN placement."""
+    limits = limits_of(runs, measure)
+    if not unequal_classes(runs).any():
+        of_equal = draw_inter_limits(axis, limits)
+        for limit in of_equal:
+            axis.annotate(  # below the line, where no curve can be
+                f"limit $-1/(C-1) = {limit:.2g}$",
+                (0.99, limit),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, -3),
+                textcoords="offset points",
+                ha="right",
+                va="top",
+                fontsize=8,
+                color="0.35",
+            )
+        if of_equal:
+            axis.set_ylim(min(axis.get_ylim()[0], of_equal[0]) - 0.15, 1.08)
+        return
+    for norm, of_norm in runs.assign(limit=limits).dropna(subset=["limit"]).groupby("model.norm"):
+        table = over_seeds(of_norm, by, "limit")
+        axis.plot(table.index, table["mean"], ":", color=norm_colour(norm), marker="_", lw=1.2, zorder=1)
+    axis.set_ylim(axis.get_ylim()[0], 1.08)
 
 
 def _log_scale(axis: Axes, values: pd.Series) -> None:
@@ -136,6 +144,8 @@ def _legend(figure: Figure, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]]
     entries = norm_entries(runs)
     for text, style in zip(labels, (INTRA_STYLE, INTER_STYLE), strict=True):
         entries.append(Line2D([], [], color="0.3", ls=style, label=text))
+    if unequal_classes(runs).any():
+        entries.append(limit_entry(runs, pairs[0][1]))
     entries += missed_entry(runs)
     if published:
         entries.append(Line2D([], [], color=PUBLISHED_COLOUR, marker="x", lw=1.2, label="published"))
@@ -163,11 +173,13 @@ def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
             axis.set_xscale("log")
             if column == 0:
                 axis.set_ylabel(LABELS[measure])
-        draw_inter_limits(axes[1][column], part["train/classes_present"])
+        draw_inter_limits(axes[1][column], limits_of(part, "inter_max"))
         axes[0][column].set_title(literal(panel_title(values)))
         axes[1][column].set_xlabel(LABELS["gamma_norm"])
         mark_values(axes[1][column], sorted(part["train/gamma_norm"].unique()))
-    bottom_legend(figure, [*series_entries("weight_decay", colours, marker="o"), limit_entry(), *missed_entry(runs)])
+    bottom_legend(
+        figure, [*series_entries("weight_decay", colours, marker="o"), limit_entry(runs), *missed_entry(runs)]
+    )
     return figure
 
 
@@ -193,7 +205,8 @@ def trajectories(history: pd.DataFrame, shown: Sequence[tuple[str, Sequence[str]
                 axis.plot(rows["epoch"], rows[measure], color=COLOURS[colour], ls=style, lw=width)
             loss_axis.plot(rows["epoch"], rows["loss"], color=LOSS_COLOUR, ls=":", lw=width)
         own = history[history["folder"].isin(folders)]
-        low = min([-0.45, *(limit - 0.1 for limit in draw_inter_limits(axis, own["classes_present"]))])
+        limits = draw_inter_limits(axis, limits_of(own, "inter_max", prefix=""))
+        low = min([-0.45, *(limit - 0.1 for limit in limits)])
         if (own[[*curves]] < low).any(axis=None):
             low = -1.1  # no cosine is out of sight
         axis.set(xlabel=LABELS["epoch"], ylabel="cosine", title=title, ylim=(low, 1.05))
@@ -205,5 +218,6 @@ def trajectories(history: pd.DataFrame, shown: Sequence[tuple[str, Sequence[str]
         for measure, (colour, style) in curves.items()
     ]
     loss = Line2D([], [], color=LOSS_COLOUR, ls=":", label="training loss (right axis)")
-    bottom_legend(figure, [*entries, loss, limit_entry()])
+    drawn = history[history["folder"].isin([folder for _, folders in shown for folder in folders])]
+    bottom_legend(figure, [*entries, loss, limit_entry(drawn, prefix="")])
     return figure

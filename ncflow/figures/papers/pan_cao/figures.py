@@ -43,7 +43,7 @@ def fig2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     if not suited.empty:
         caption = (
             "Min intra-class (solid) and max inter-class cosine (dashed) against weight decay; mean and standard "
-            "deviation over seeds; dotted: the limits at collapse."
+            "deviation over seeds; dotted: their limits, those of inter for the class shares."
         )
         yield Drawing("fig2", partial(collapse_against, suited, "weight_decay"), caption)
 
@@ -155,12 +155,16 @@ def _lowest_seed(part: pd.DataFrame) -> pd.DataFrame:
 
 def gap(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """Collapse against the measured gap to the theory's optimum, over all runs; no paper has it."""
-    suited = has_theory(measured(runs))
+    found = measured(runs)
+    suited = has_theory(found)
     if len(suited) >= 3:
         caption = (
-            "Left: regularised loss beside its least value; middle and right: distance from collapse against the gap "
-            "to that value. Every point is a run."
+            "Left: regularised loss and, as dashes, its least values for the class shares, weight decay and BN of the "
+            "runs; middle and right: distance of intra and inter from their values there against the gap to that "
+            "loss. Every point is a run."
         )
+        if len(suited) < len(found):
+            caption += f" {len(found) - len(suited)} runs whose gap or limit is not known are left out."
         yield Drawing("gap", partial(collapse_against_gap, suited), caption)
 
 
