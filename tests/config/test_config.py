@@ -8,12 +8,14 @@ from typing import Annotated, Literal
 import pytest
 import torch
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
 from ncflow.config.build import build
 from ncflow.config.explain import explain
 from ncflow.config.identity import flat_config, folder_name, run_id, slug
-from ncflow.config.schema import CONF_DIR, ConfigError
+from ncflow.config.schema import CONF_DIR, ConfigError, epochs_of
+from ncflow.data.batches import batch_bounds
 from ncflow.data.synthetic import SampleIndex, TeacherMLP
 from ncflow.data.vision import Digits
 from ncflow.training.assembly import prepare
@@ -349,3 +351,25 @@ def test_configs_name_their_option():
             if group != "trainer":
                 assert OmegaConf.load(file).name == file.stem, file
     assert Path(CONF_DIR / "train.yaml").exists()
+
+
+@pytest.mark.parametrize("small", ["", "_small"])
+def test_batch_sizes_of_j2_take_equal_steps(config, small):
+    for size, loss in itertools.product(("16", "64", "null"), ("exponential", "square_signs")):
+        cfg = config(f"experiment=cbmm_117/exponential_batch_size{small}", f"batch_size={size}", f"loss={loss}")
+        steps = cfg.epochs * len(batch_bounds(cfg.data.num_samples, cfg.batch_size))
+        assert steps == pytest.approx(3000 if small else 40_000, rel=0.005)
+        assert 9 < cfg.epochs / cfg.measure.every_n_epochs < 25
+
+
+def test_epochs_of_steps_are_those_of_the_batches_that_are_cut():
+    for samples, size in itertools.product((2, 3, 7, 280, 281, 10_000), (1, 2, 3, 16, 128, None)):
+        batches = len(batch_bounds(samples, size))
+        assert epochs_of(4000, samples, size) == max(1, round(4000 / batches))
+
+
+def test_epochs_of_steps_need_a_number_of_samples(config):
+    cfg = config("experiment=cbmm_117/exponential_batch_size", "data.num_samples=null")
+    with pytest.raises(OmegaConfBaseException) as error:
+        flat_config(cfg)
+    assert explain(error.value) == ("data.num_samples must be a number where epochs are counted in steps, found None")
