@@ -63,10 +63,9 @@ def as_validated(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]
     """
     stage = trainer.state.stage
     trainer.state.stage = RunningStage.VALIDATING
-    own = {}
-    if trainer.world_size > 1:
-        buffers = dict(pl_module.named_buffers())
-        own = {name: buffer.clone() for name, buffer in buffers.items()}
+    buffers = dict(pl_module.named_buffers()) if trainer.world_size > 1 else {}
+    own = {name: buffer.clone() for name, buffer in buffers.items()}
+    if buffers:
         first = trainer.strategy.broadcast({name: buffer.cpu() for name, buffer in buffers.items()})
         for name, buffer in buffers.items():
             buffer.data.copy_(first[name])
@@ -74,9 +73,8 @@ def as_validated(trainer: Trainer, pl_module: LightningModule) -> Iterator[None]
         yield
     finally:
         trainer.state.stage = stage
-        for name, buffer in pl_module.named_buffers():
-            if name in own:
-                buffer.data.copy_(own[name])
+        for name, buffer in buffers.items():
+            buffer.data.copy_(own[name])
 
 
 def averaging(trainer: Trainer) -> str | None:

@@ -171,9 +171,8 @@ def _call(model: nn.Module, inputs: Any, whole: Any, labels: Any) -> Call:
         raise ArgumentError(f"labels must be a tensor, found {type(labels).__name__}; batch= may make one of it")
     if not isinstance(inputs, Mapping | tuple | list):
         return Call((inputs,), {}, labels)
-    takes = (
-        f"batch must be given, a function from a batch to (inputs, labels): forward{inspect.signature(model.forward)}"
-    )
+    names = ", ".join(inspect.signature(model.forward).parameters)
+    takes = f"batch must be given, a function from a batch to (inputs, labels): forward({names})"
     if isinstance(inputs, Mapping):
         if _takes(model, **inputs):
             return Call((), inputs, labels)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ncflow.callbacks import NeuralCollapseCallback
+from tests.naive import naive
 
 torch.manual_seed(0)
 N, C = 60, 3
@@ -103,6 +104,12 @@ def loader(data: Any = DATA, size: int = 20, **options: Any) -> DataLoader:
 def plain(module: Any, X: Tensor = X, Y: Tensor = Y) -> Truth:
     """Of a body and a head."""
     return module.body(X), Y, module.fc.weight, module.fc.bias
+
+
+def brute_force(truth: Truth) -> dict[str, Any]:
+    """The measures of features, labels, W and b."""
+    H, y, W, b = (part if part is None else part.detach().double().numpy() for part in truth)
+    return naive(H, y.astype(int), len(W), W, b)
 
 
 def run(fit: Fit, callbacks: Sequence[L.Callback] | None = None) -> tuple[NeuralCollapseCallback, L.Trainer]:

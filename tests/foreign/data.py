@@ -180,7 +180,7 @@ def several_inputs():
 
 @case(
     "several inputs that may be one",
-    r"forward\(left, right=None\) takes the 2 inputs both as one argument and as several",
+    "takes the 2 inputs both as one argument and as several",
     refused=True,
 )
 def ambiguous_inputs():
