@@ -1,79 +1,109 @@
 #!/usr/bin/env python3
-"""How often each answer of a verdict comes on planted sweeps: its error rates.
+"""How often each answer of a verdict comes on planted sweeps: its error rates, and its power.
 
-Sweeps have the design of the quickstart (five weight decays, BN and none) and its spread: the standard deviation of
-seeds and, as large again, of the runs of a seed. Planted are no effect, the smallest effect that matters, twice it and
-five times it. "Supported" on no effect, and "contradicted" on any, should come in at most 5 %.
+Of each claim sweeps are planted with no effect, the smallest effect that matters, twice and five times it. The standard
+design has 5 seeds, 5 weight decays and one setting; the others have 3 seeds, or 7 weight decays, or three settings. The
+spread between seeds and of runs is the planters' own, from real runs; see tests/figures/planted.py.
 
-usage: scripts/bench_verdicts.py [--sweeps 1000] [--seeds 3 5]
+Wrong are "supported" at up to the smallest effect, "contradicted" at any, and "no effect" where there is one. Each
+should come in at most 5 % of the sweeps, and "supported" at twice the smallest in at least 80 % with the standard
+design; else the exit status is 1. A rate counts as above 5 % if as many come by chance in less than 1 of 10,000 cases.
+
+usage: scripts/bench_verdicts.py [--sweeps 1000] [--others 200] [--claim ID ...] [--workers 2]
 """
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
-import pandas as pd
-
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from ncflow.figures.papers.pan_cao.claims import (
-    bn_collapse_grows_with_decay,
-    bn_collapses_most,
-    decay_shrinks_gamma,
-)
-from ncflow.figures.papers.verdict import COSINE, PER_DECADE, Answer, Claim
-from tests.figures.planted import runs_of
+from ncflow.figures.papers.verdict import Answer, Claim
+from tests.figures.rates import EFFECTS, POWER, STANDARD, WRONG, Design, count, planted, share, suits, too_often
 
-# Of the quickstart's runs on the conic hull and on the digits with BN.
-SPREAD = 0.01
-EFFECTS = (0, 1, 2, 5)
-Planted = Callable[[float], Callable[[str, float], dict[str, float]]]
-
-
-def of_bn(size: float) -> Callable[[str, float], dict[str, float]]:
-    """BN adds so many smallest effects to intra and takes them from inter."""
-    gain = size * COSINE
-    return lambda norm, decay: {"intra_min": 0.7 + gain * (norm == "last"), "inter_max": -gain * (norm == "last")}
-
-
-def of_decay(size: float) -> Callable[[str, float], dict[str, float]]:
-    """With BN a decade of weight decay adds so many smallest effects to intra and takes them from inter."""
-
-    def measures(norm: str, decay: float) -> dict[str, float]:
-        rise = size * PER_DECADE * (decay + 3) * (norm == "last")
-        return {"intra_min": 0.7 + rise, "inter_max": -rise, "gamma_norm": 10 ** (1 - 0.05 * size * (decay + 3))}
-
-    return measures
-
-
-CLAIMS: tuple[tuple[Claim, Planted], ...] = (
-    (bn_collapses_most, of_bn),
-    (bn_collapse_grows_with_decay, of_decay),
-    (decay_shrinks_gamma, of_decay),
-)
+ROOT = Path(__file__).parents[1]
+OTHERS = (Design(seeds=3), Design(decays=(1e-4, 3e-4, 5e-4, 1e-3, 3e-3, 5e-3, 1e-2)), Design(settings=3))
+# Each has a planter for every claim of some papers.
+PLANTED = [import_module(f"tests.figures.{path.stem}") for path in sorted(ROOT.glob("tests/figures/planted_*.py"))]
+PLANTERS: dict[Claim, Callable] = {claim: planter for file in PLANTED for claim, planter in file.PLANTERS.items()}
+_CHUNK = 50
+Counts = dict[int, Counter]
 
 
 def main() -> None:
-    """Print a line for each claim, design and effect."""
+    """Print a line for each claim, design and effect, and a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sweeps", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 5])
-    arguments = parser.parse_args()
-    history = pd.DataFrame(columns=["folder", "epoch", "split", "layer"])
-    print(f"{'claim':18} seeds effect " + " ".join(f"{answer:>15}" for answer in Answer))
-    for claim, planted in CLAIMS:
-        for seeds in arguments.seeds:
-            for size in EFFECTS:
-                counts: Counter[Answer] = Counter()
-                identity = ""
-                for sweep in range(arguments.sweeps):
-                    verdict = claim(runs_of(planted(size), seeds=seeds, sd=SPREAD, rng=sweep), history)
-                    identity = verdict.id
-                    counts[verdict.answer] += 1
-                shares = " ".join(f"{counts[answer] / arguments.sweeps:15.1%}" for answer in Answer)
-                print(f"{identity:18} {seeds:5} {size:6} {shares}", flush=True)
+    parser.add_argument("--sweeps", type=int, default=1000, help="of the standard design")
+    parser.add_argument("--others", type=int, default=200, help="of each other design")
+    parser.add_argument("--claim", nargs="+", default=[], help="ids such as pan_cao/1; all by default")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parsed = parser.parse_args()
+    named = {planted_id(claim, planter): (claim, planter) for claim, planter in PLANTERS.items()}
+    chosen = {name: both for name, both in named.items() if not parsed.claim or name in parsed.claim}
+    designs = {STANDARD: parsed.sweeps, **(dict.fromkeys(OTHERS, parsed.others) if parsed.others else {})}
+    width = max(map(len, chosen))
+    print(f"{'claim':{width}} {'design':30} effect " + " ".join(f"{answer:>15}" for answer in Answer), flush=True)
+    found: dict[tuple[str, Design], Counts] = {}
+    with ProcessPoolExecutor(parsed.workers) as pool:
+        futures = {
+            (name, design, size): [
+                pool.submit(count, *both, size, design, range(start, min(start + _CHUNK, sweeps)))
+                for start in range(0, sweeps, _CHUNK)
+            ]
+            for name, both in chosen.items()
+            for design, sweeps in designs.items()
+            if suits(both[1], design)
+            for size in EFFECTS
+        }
+        for (name, design, size), parts in futures.items():
+            counts = sum((part.result() for part in parts), Counter())
+            shares = " ".join(f"{counts[answer] / counts.total():15.1%}" for answer in Answer)
+            print(f"{name:{width}} {design!s:30} {size:6} {shares}", flush=True)
+            found.setdefault((name, design), {})[size] = counts
+    print(table(found))
+    failing = failures(found)
+    print("\n".join(failing) or "all rates are as they should be")
+    raise SystemExit(bool(failing))
+
+
+def planted_id(claim: Claim, planter: Callable) -> str:
+    """The id of a claim's verdicts."""
+    return claim(*planted(planter, 0, STANDARD, 0)).id
+
+
+def table(found: dict[tuple[str, Design], Counts]) -> str:
+    """In Markdown: the largest rates of wrong answers and the power, of the standard design and of the worst other."""
+    head = ["claim", *(f"false {answer}" for answer in WRONG), "supported at twice the smallest", "with 3 seeds"]
+    lines = ["", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for name in dict.fromkeys(name for name, _ in found):
+        own = {design: counts for (other, design), counts in found.items() if other == name}
+        cells = []
+        for answer, sizes in WRONG.items():
+            rates = {design: share(counts, answer, sizes) for design, counts in own.items()}
+            worst = f" ({max(rates.values()):.1%})" if len(rates) > 1 else ""
+            cells.append(f"{rates[STANDARD]:.1%}{worst}")
+        both = (own.get(design) for design in (STANDARD, OTHERS[0]))
+        power = [f"{share(counts, Answer.SUPPORTED, [2]):.0%}" if counts else "" for counts in both]
+        lines.append(f"| {' | '.join([f'`{name}`', *cells, *power])} |")
+    return "\n".join(lines)
+
+
+def failures(found: dict[tuple[str, Design], Counts]) -> list[str]:
+    """A line for each rate that is not as it should be."""
+    lines = []
+    for (name, design), counts in found.items():
+        wrong = too_often(counts)
+        lines += [f"{name}, {design}, effect {size}: {answer} in {often:.1%}" for answer, size, often in wrong]
+        power = share(counts, Answer.SUPPORTED, [2])
+        if design == STANDARD and power < POWER:
+            lines.append(f"{name}, {design}: supported in {power:.1%} at twice the smallest effect")
+    return lines
 
 
 if __name__ == "__main__":

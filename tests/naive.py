@@ -28,6 +28,7 @@ def naive(H, y, C, W=None, b=None, delta=0.05, self_pairs=False, center="samples
     mu_G = np.mean(list(means.values()), axis=0)
     M = np.stack([means[c] - mu_G for c in present])
     result = cosines(H, y, C, {"samples": H.mean(0), "classes": mu_G, "none": 0 * mu_G}[center], delta, self_pairs)
+    result |= cosines(H, y, C, 0 * mu_G, delta, self_pairs, "_raw")
 
     within = np.mean([np.cov(H[y == c].T, bias=True).reshape(H.shape[1], -1) for c in present], axis=0)
     between = M.T @ M / K
@@ -78,23 +79,23 @@ def naive(H, y, C, W=None, b=None, delta=0.05, self_pairs=False, center="samples
     return result
 
 
-def cosines(H, y, C, centre, delta, self_pairs):
-    """The cosine family over all pairs of samples, one by one."""
-    centred = H - centre
-    members = {c: [i for i in np.flatnonzero(y == c) if np.linalg.norm(centred[i]) > 0] for c in range(C)}
+def cosines(H, y, C, centre, delta, self_pairs, suffix=""):
+    """The cosine family over all pairs of samples, of which there is a table, N x N."""
+    lengths = np.linalg.norm(H - centre, axis=1)
+    members = [np.flatnonzero((y == c) & (lengths > 0)) for c in range(C)]
+    with np.errstate(divide="ignore", invalid="ignore"):  # those without a direction are no members
+        angles = (H - centre) @ (H - centre).T / np.outer(lengths, lengths)
     intra, inter = [], []
-    for c in range(C):
-        pairs = [(i, j) for i in members[c] for j in members[c] if self_pairs or i != j]
-        if pairs:
-            intra.append(np.mean([angle(centred[i], centred[j]) for i, j in pairs]))
-    for c, k in itertools.combinations(range(C), 2):
-        if members[c] and members[k]:
-            inter.append(np.mean([angle(centred[i], centred[j]) for i in members[c] for j in members[k]]))
+    for own in members:
+        of_pairs = angles[np.ix_(own, own)][np.full((len(own),) * 2, self_pairs) | ~np.eye(len(own), dtype=bool)]
+        intra += [np.mean(of_pairs)] if len(of_pairs) else []
+    for one, other in itertools.combinations(members, 2):
+        inter += [np.mean(angles[np.ix_(one, other)])] if len(one) and len(other) else []
     return {
-        "intra_min": min(intra, default=NAN),
-        "intra_mean": mean(intra),
-        "intra_quantile": np.quantile(intra, delta) if intra else NAN,
-        "inter_max": max(inter, default=NAN),
-        "inter_mean": mean(inter),
-        "inter_quantile": np.quantile(inter, 1 - delta) if inter else NAN,
+        f"intra{suffix}_min": min(intra, default=NAN),
+        f"intra{suffix}_mean": mean(intra),
+        f"intra{suffix}_quantile": np.quantile(intra, delta) if intra else NAN,
+        f"inter{suffix}_max": max(inter, default=NAN),
+        f"inter{suffix}_mean": mean(inter),
+        f"inter{suffix}_quantile": np.quantile(inter, 1 - delta) if inter else NAN,
     }

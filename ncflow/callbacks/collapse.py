@@ -51,11 +51,12 @@ class NeuralCollapseCallback(Scheduled):
         loss: From logits (N, C) and labels (N,) to their mean loss, sum, or value a sample; of one output, from logits
             (N,) and labels 0. or 1. None takes the module's ``loss`` if that is callable, NaN with a line if that
             takes other arguments; else cross-entropy.
-        weight_decay: lambda of ``regularized_loss`` and its gap; None takes the module's ``weight_decay`` if that is
-            a number, else the two are NaN.
+        weight_decay: lambda of ``regularized_loss``, its gap and the limits of inter for unequal classes; None takes
+            the module's ``weight_decay`` if that is a number, else they are NaN.
         delta: Level of the quantiles.
         self_pairs: Whether intra counts the pairs i = j.
         batch_size: Batch size for ``measure_dataloaders()``; values depend on it by rounding alone.
+        first_epochs: Measure also after each of the first so many epochs, >= 1; None: not.
         max_cached_bytes: Bytes of features kept for each layer, on each rank; a split that has more is read twice. None
             for no limit.
         history: File, or table, to which a row per split and layer is added at each measurement. Training that starts
@@ -84,6 +85,7 @@ class NeuralCollapseCallback(Scheduled):
         delta: float = 0.05,
         self_pairs: bool = False,
         batch_size: int = 1000,
+        first_epochs: int | None = None,
         max_cached_bytes: int | None = 2**31,
         history: History | Path | str | None = None,
         batch: Callable[[Any], tuple[Any, Tensor]] | None = None,
@@ -91,7 +93,7 @@ class NeuralCollapseCallback(Scheduled):
         ignore_index: int | None = None,
         limit: int | None = None,
     ) -> None:
-        super().__init__(every_n_epochs, history, loaders, batch_size)
+        super().__init__(every_n_epochs, history, loaders, batch_size, first_epochs)
         require(0 < delta < 1, "delta", "in (0, 1)", delta)
         require(weight_decay is None or weight_decay >= 0, "weight_decay", "null or at least 0", weight_decay)
         require(limit is None or limit >= 1, "limit", "None or at least 1", limit)

@@ -28,6 +28,7 @@ class Scheduled(Callback, ABC):
             checkpoint, starts it anew.
         loaders: Batches by split name; None takes the data module's or the trainer's own.
         batch_size: Batch size for a data module's ``measure_dataloaders()``.
+        first_epochs: Measure also after each of the first so many epochs, >= 1; None: not.
     """
 
     def __init__(
@@ -36,9 +37,12 @@ class Scheduled(Callback, ABC):
         history: History | Path | str | None = None,
         loaders: Mapping[str, Iterable[Any]] | None = None,
         batch_size: int = 1000,
+        first_epochs: int | None = None,
     ) -> None:
         require(every_n_epochs >= 1, "every_n_epochs", "at least 1", every_n_epochs)
+        require(first_epochs is None or first_epochs >= 1, "first_epochs", "null or at least 1", first_epochs)
         self.every_n_epochs, self.loaders, self.batch_size = every_n_epochs, loaders, batch_size
+        self.first_epochs = first_epochs or 0
         self.history = History(Path(history)) if isinstance(history, Path | str) else history
         self._saved_mark: dict[str, Any] | None = None
         self._measured_at: int | None = None
@@ -96,7 +100,7 @@ class Scheduled(Callback, ABC):
             begin_table(self.history, starts, self._saved_mark)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        return is_due(trainer, self.every_n_epochs)
+        return trainer.current_epoch < self.first_epochs or is_due(trainer, self.every_n_epochs)
 
     def splits(self, trainer: Trainer) -> Mapping[str, AsTrained]:
         """Batches by split name as they reach the module, each sample once and in evaluation form."""

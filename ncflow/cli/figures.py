@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: list[str]) -> list[Path]:
     """Do what was asked for; return the files written."""
+    from ncflow.figures.papers.as_json import as_json
     from ncflow.figures.papers.claims import judge
     from ncflow.figures.report.page import write_report
 
@@ -68,7 +69,7 @@ def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: l
     found = judge(runs, history, failed)
     print("\n".join(str(verdict) for verdict in found))
     if found:
-        listed = json.dumps([verdict.as_json() for verdict in found], indent=1)
+        listed = json.dumps([as_json(verdict) for verdict in found], indent=1)
         write_own(out / VERDICTS, f"{listed}\n".encode())
         print(out / VERDICTS)
     if parsed.html:

@@ -34,12 +34,12 @@ def _optimum_for_shares(arguments: argparse.Namespace) -> None:
     from ncflow.theory.given_shares import FORMS, optimum
 
     print(f"{'form':>8}{'weight decay':>14}{'alpha beta':>12}{'CE':>12}{'CE + penalty':>14}{'rank':>6}", end="")
-    print(f"{'inter mean':>12}{'inter max':>12}")
+    print(f"{'intra':>7}{'inter mean':>12}{'inter max':>12}")
     for weight_decay in arguments.weight_decay:
         for form in FORMS:
             found = optimum(arguments.shares, weight_decay, form)
             print(f"{form:>8}{weight_decay:>14g}{found.norm_product:>12.6f}{found.loss:>12.7f}", end="")
-            print(f"{found.regularized_loss:>14.7f}{found.rank:>6}", end="")
+            print(f"{found.regularized_loss:>14.7f}{found.rank:>6}{found.intra:>7.0f}", end="")
             print(f"{found.inter_mean:>12.6f}{found.inter_max:>12.6f}")
 
 
@@ -103,7 +103,7 @@ def _flow_row(arguments: argparse.Namespace, rho: float, decay: float, path: "Tr
 
     margins, end = path.margins[-1], float(path.rho[-1])
     normalized = arguments.kind == "normalized"
-    same = decay if normalized else equivalent_decay(decay, end, arguments.depth)
+    same = equivalent_decay(decay, end, arguments.depth) if arguments.kind == "unnormalized" else decay
     # The formula is of rho as a parameter of its own.
     oscillates = normalized and arguments.step > 0
     frequency = f"{oscillation(margins, decay, arguments.step).frequency:.5g}" if oscillates else "-"
@@ -173,9 +173,9 @@ def _add_flow(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     flow.add_argument("--weight-decay", type=float, default=1e-3, help="lambda, beside 0")
     flow.add_argument(
         "--kind",
-        choices=("normalized", "unnormalized"),
+        choices=("normalized", "unnormalized", "last_free"),
         default="normalized",
-        help="whether a Lagrange multiplier keeps |V_k| = 1",
+        help="of which layers a Lagrange multiplier keeps the norm: of all (rho beside them), none, all but the last",
     )
     flow.add_argument("--step", type=float, default=0.0, help="eta: second-order flow of gradient descent; 0: flow")
     flow.add_argument("--duration", type=float, default=1000.0, help="length in time")

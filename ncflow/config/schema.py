@@ -48,6 +48,7 @@ class Measure:
     """When and how collapse is measured."""
 
     every_n_epochs: Count = 5
+    first_epochs: OptionalCount = None
     layers: Annotated[Any, Rule("a name or a list of names", str | list[str])] = "last"
     delta: Annotated[float, Rule("between 0 and 1, both excluded", gt=0, lt=1)] = 0.05
     self_pairs: bool = False
@@ -102,6 +103,23 @@ def register() -> None:
     OmegaConf.register_new_resolver("ncflow.slug", lambda _root_: folder_name(_root_), replace=True)
     OmegaConf.register_new_resolver("ncflow.runs_dir", lambda _root_: checked_runs_dir(_root_), replace=True)
     OmegaConf.register_new_resolver("ncflow.experiment", lambda _root_: experiment_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("ncflow.epochs_of", epochs_of, replace=True)
+
+
+def epochs_of(steps: int, samples: int | None, batch_size: int | None) -> int:
+    """How many epochs come nearest to so many optimiser steps, >= 1: for grids that compare batch sizes.
+
+    Args:
+        steps: Of the optimiser, >= 1.
+        samples: Of the training split.
+        batch_size: None: the whole training split is one batch.
+    """
+    if samples is None:
+        raise ConfigError("data.num_samples must be a number where epochs are counted in steps, found None")
+    size = samples if batch_size is None else batch_size
+    batches = -(-samples // size)
+    joined = batches > 1 and (samples - 1) % size == 0  # as they are cut: a last one of one sample joins that before it
+    return max(1, round(steps / (batches - joined)))
 
 
 def checked_runs_dir(root: DictConfig) -> str:

@@ -35,7 +35,8 @@ class InMemoryData(LightningDataModule, ABC):
         num_samples: Training samples to keep, drawn with the seed; None keeps all.
         random_labels: Share of the training labels drawn anew, 0..1; fixed for the run.
         max_norm: Euclidean norm > 0 of the largest training input as the network gets it, all inputs of both splits
-            being multiplied by one factor; None: they are not.
+            being multiplied by one factor; None: they are not. The factor is of the training split alone, so that
+            training knows nothing of the test split: a test input may be longer (of the digits, by 0.4 % at most).
         seed: The run's seed.
 
     Attributes:

@@ -29,6 +29,8 @@ LABELS = {
     "inter_max": "max inter-class cosine",
     "inter_mean": "mean inter-class cosine",
     "inter_quantile": "95 % quantile of inter-class cosine",
+    "intra_raw_min": "min intra-class cosine, not centred",
+    "inter_raw_max": "max inter-class cosine, not centred",
     "nc3_cosine_min": "min NC3 cosine",
     "nc3_cosine_mean": "mean NC3 cosine",
     "loss": "training loss",

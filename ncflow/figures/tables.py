@@ -1,6 +1,6 @@
 """Rows and values of the tables of runs and histories, and their cut into panels and series."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,6 +8,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ncflow.figures.style import data_label, words
 from ncflow.results import COLUMNS, FINAL, LAST_LAYER, Status
+from ncflow.theory.simplex import inter_limit
 
 # What varies inside a panel, or is no part of the experiment's description.
 _NOT_A_PANEL = (
@@ -67,9 +68,10 @@ def finished(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
     done = runs[runs["status"] == Status.DONE] if "status" in runs else runs
     if not all(column in done for column in columns):
         return done.iloc[:0]
-    typed = {column: numbers(done[column]) for column in columns if column not in (*_NAMES, "folder")}
-    typed |= {column: names(done[column]) for column in columns if column in _NAMES}
-    return done.assign(**typed).dropna(subset=list(columns))
+    asked = {column: done[column] for column in columns if column != "folder"}
+    typed = {column: (names if column in _NAMES else numbers)(values) for column, values in asked.items()}
+    changed = {column: values for column, values in typed.items() if values is not asked[column]}
+    return done.assign(**changed).dropna(subset=list(columns))
 
 
 def numbers(values: pd.Series) -> pd.Series:
@@ -103,7 +105,7 @@ def last_layer(history: pd.DataFrame, split: str = "train") -> pd.DataFrame:
 def with_every_measure(history: pd.DataFrame) -> pd.DataFrame:
     """The history with the columns that none of its runs measured, missing."""
     absent = [column for column in COLUMNS if column not in history]
-    return history.assign(**dict.fromkeys(absent, float("nan"))) if absent else history
+    return history.reindex(columns=[*history.columns, *absent]) if absent else history
 
 
 def fixed_gamma(runs: pd.DataFrame) -> "pd.Series[bool]":
@@ -126,6 +128,43 @@ def bn_kind(runs: pd.DataFrame) -> "pd.Series[str]":
     return kinds.where(runs["model.norm"] != "none", "no BN").rename("bn kind")
 
 
+def unequal_classes(rows: pd.DataFrame, prefix: str = "train/") -> "pd.Series[bool]":
+    """Whether the classes of each run are known to differ in size; older runs do not say.
+
+    Args:
+        rows: Of the table of runs, or with the prefix "" of a history.
+        prefix: Of the measures' columns.
+    """
+    least, largest = (_measure(rows, prefix + name) for name in ("class_share_min", "class_share_max"))
+    return least < largest
+
+
+def equal_classes(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether the classes of each run are known to be of one size."""
+    return _measure(rows, "train/class_share_min") == _measure(rows, "train/class_share_max")
+
+
+def limits_of(rows: pd.DataFrame, measure: str, prefix: str = "train/") -> "pd.Series[float]":
+    """What a measure of inter is at the theory's optimum for the classes of each run, NaN where it is not known.
+
+    For equal classes it is -1/(C-1), which is also taken for older runs, as they do not say.
+
+    Args:
+        rows: Of the table of runs, or with the prefix "" of a history.
+        measure: ``inter_max``, ``inter_mean`` or ``inter_quantile``.
+        prefix: Of the measures' columns.
+    """
+    of_equal = _measure(rows, f"{prefix}classes_present").map(lambda C: inter_limit(int(C)) if C >= 2 else float("nan"))
+    known = _measure(rows, f"{prefix}class_share_max").notna()
+    return _measure(rows, f"{prefix}{measure}_limit").where(known, of_equal)
+
+
+def _measure(rows: pd.DataFrame, column: str) -> "pd.Series[float]":
+    """A column of numbers, missing where there is none."""
+    missing = pd.Series(float("nan"), index=rows.index)
+    return rows[column].astype(float) if column in rows else missing
+
+
 def is_number(value: Any) -> bool:
     """Whether a cell is a number, which True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -145,14 +184,16 @@ def panel_keys(runs: pd.DataFrame, *more: str) -> list[str]:
     ]
     # An option that only some data sets or models have differs by being absent; the name says that already.
     named = [key for key in keys if key.endswith(".name") and len(set(_order_of(runs[key]))) > 1]
-    varied = [key for key in keys if not key.endswith((".name", "._target_")) and _varies(runs, key, named)]
+    groups = list(zip(*(map(str, runs[name].tolist()) for name in named), strict=True)) or [()] * len(runs)
+    varied = [key for key in keys if not key.endswith((".name", "._target_")) and _varies(runs[key], groups)]
     return [*named, *varied]
 
 
-def _varies(runs: pd.DataFrame, key: str, named: list[str]) -> bool:
-    texts = [runs[name].map(str) for name in named]
-    groups = [group for _, group in runs.groupby(texts)] if named else [runs]
-    return any(group[key].map(repr).nunique() > 1 for group in groups)
+def _varies(values: pd.Series, groups: Sequence[tuple[str, ...]]) -> bool:
+    """Whether two runs of one group differ in a value."""
+    first: dict[tuple[str, ...], str] = {}
+    texts = map(repr, values.tolist())
+    return any(first.setdefault(group, text) != text for group, text in zip(groups, texts, strict=True))
 
 
 def panels(runs: pd.DataFrame, *more: str) -> list[tuple[dict[str, object], pd.DataFrame]]:
@@ -217,8 +258,18 @@ def last_rows(history: pd.DataFrame, folder: str) -> pd.DataFrame:
         history: Table of :func:`ncflow.results.load_history`.
         folder: The run's folder.
     """
-    rows = with_every_measure(history[(history["folder"] == folder) & (history["split"] == "train")])
-    rows = rows[rows["epoch"] == rows["epoch"].max()]
+    rows = final_layers(with_every_measure(history[history["folder"] == folder]))
+    return rows.assign(**{SPREAD: rows["intra_min"] - rows["inter_max"]})
+
+
+def final_layers(history: pd.DataFrame) -> pd.DataFrame:
+    """The final training rows of each run, a row a layer, with the column ``place``: 0, 1, ... in the network's order.
+
+    Args:
+        history: Table of :func:`ncflow.results.load_history`.
+    """
+    rows = history[history["split"] == "train"]
+    rows = rows[rows["epoch"] == rows.groupby("folder")["epoch"].transform("max")]
     # Layers are written in the order of the network; "last", the classifier's input, is the last of them.
     rows = pd.concat([rows[rows["layer"] != LAST_LAYER], rows[rows["layer"] == LAST_LAYER]])
-    return rows.assign(**{SPREAD: rows["intra_min"] - rows["inter_max"]})
+    return rows.assign(place=rows.groupby("folder").cumcount())

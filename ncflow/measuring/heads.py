@@ -39,11 +39,13 @@ class Head:
         weight: W, (C, d).
         bias: b, (C,), or None.
         of_directions: Whether it reads h/|h|, as a cosine classifier does; that is then the feature.
+        is_parameter: Whether W is what is trained, rather than made of it.
     """
 
     weight: Tensor
     bias: Tensor | None
     of_directions: bool = False
+    is_parameter: bool = False
 
     @property
     def out_features(self) -> int:
@@ -124,6 +126,10 @@ def as_linear(name: str, module: nn.Module, dim: int) -> LinearHead:
         if module.out_features > 1:
             return module
         return _of_two(Head(module.weight.detach(), None if module.bias is None else module.bias.detach()))
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.groups == 1 and module.weight[0].numel() == dim:
+        bias = None if module.bias is None else module.bias.detach()
+        own = Head(module.weight.detach().flatten(1), bias, is_parameter=True)
+        return own if own.out_features > 1 else _of_two(own)
     try:
         head = _asked(module, dim)
     except Exception as error:  # whatever a module of others may raise

@@ -86,6 +86,33 @@ class SplitLoss:
         return lambda logits, labels: (logits.new_tensor(nan), _count(logits, labels))
 
 
+def is_cross_entropy(loss: Loss, num_outputs: int, device: torch.device) -> bool:
+    """Whether a loss, of whatever name, is the mean cross-entropy: by its values, to 1e-5 of them.
+
+    Not by those of the data, where another loss may come as near as rounding. That of one output is the logistic loss.
+
+    Args:
+        loss: The loss; of other arguments, or no mean, it is not.
+        num_outputs: C, or 1.
+        device: On which it works.
+    """
+    logits = 3 * torch.arange(4 * num_outputs, dtype=torch.float64, device=device).sin().view(4, num_outputs)
+    labels = torch.tensor([0, max(num_outputs, 2) - 1, 1, 0], device=device)
+    try:
+        return all(
+            bool(
+                torch.isclose(loss(*_given(loss, logits[:n], labels[:n])).double(), _reference(logits[:n], labels[:n]))
+            )
+            for n in (1, 4)
+        )
+    except Exception:  # whatever a loss of others may raise
+        return False
+
+
+def _reference(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(both_sides(logits), labels)
+
+
 def _given(loss: Loss, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """What a loss takes: of a classifier of one output, the two sides for the cross-entropy, else the output."""
     if logits.shape[1] > 1:

@@ -1,14 +1,16 @@
-"""What a model's logits say over a split: loss, accuracy, and quasi-interpolation under the square loss."""
+"""What a model's logits say over a split: loss, accuracy; under the square loss quasi-interpolation and rho_eq."""
 
 from collections.abc import Callable, Iterator
 from math import nan
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ncflow.measuring.heads import LinearHead, both_sides
-from ncflow.measuring.losses import Loss, SplitLoss
+from ncflow.measuring.losses import Loss, SplitLoss, is_cross_entropy
+from ncflow.metrics.equilibrium import equilibrium_rho, normalized_moments, output_moments
 from ncflow.metrics.margins import predictions
 from ncflow.metrics.quasi_interpolation import classifier_residuals, fitted_gap, output_sums
 
@@ -36,6 +38,8 @@ class Outputs:
         sums: Of loss, its weights, cross-entropy, correct samples and samples, (..., 5).
         signs: Whether the targets that the outputs are compared with are 1 and -1; None: they are not compared.
         quasi: Sums of :func:`ncflow.metrics.quasi_interpolation.output_sums`, (..., 5).
+        moments: Sums of :func:`ncflow.metrics.equilibrium.output_moments`, (..., 2).
+        of_cross_entropy: Whether the loss is the mean cross-entropy; None before the first batch.
     """
 
     def __init__(
@@ -52,10 +56,14 @@ class Outputs:
         self.sums = torch.zeros(*runs, 5, dtype=torch.float64, device=self.device)
         self.signs = _SIGNS.get(getattr(loss, "targets", ""))
         self.quasi = torch.zeros(*runs, 5, dtype=torch.float64, device=self.device)
+        self.moments = torch.zeros(*runs, 2, dtype=torch.float64, device=self.device)
+        self.of_cross_entropy: bool | None = None
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Take in a batch of logits (..., B, C) and labels (..., B)."""
         logits, labels = logits.to(self.device), labels.to(self.device)
+        if self.of_cross_entropy is None:  # asked here, where what a loss draws at random is not missed in training
+            self.of_cross_entropy = is_cross_entropy(self.loss, logits.shape[-1], self.device)
         correct = (predictions(logits) == labels).sum(-1)
         count, exact = labels.shape[-1], logits.double()
         if self.each is None:
@@ -67,12 +75,14 @@ class Outputs:
         self.sums += torch.stack([*own, cross_entropy, correct, torch.full_like(correct, count)], -1)
         if self.signs is not None:
             self.quasi += output_sums(exact, labels, self.signs)
+            self.moments += output_moments(exact, labels, self.signs)
 
     def of_each(self) -> Iterator["Outputs"]:
         """Those of each run, on the CPU."""
-        for sums, quasi in zip(self.sums.cpu(), self.quasi.cpu(), strict=True):
+        for sums, quasi, moments in zip(self.sums.cpu(), self.quasi.cpu(), self.moments.cpu(), strict=True):
             one = Outputs(self.loss, sums.device)
-            one.sums, one.quasi = sums, quasi
+            one.sums, one.quasi, one.moments = sums, quasi, moments
+            one.of_cross_entropy = self.of_cross_entropy
             yield one
 
     def compute(self) -> dict[str, Tensor]:
@@ -97,6 +107,18 @@ class Outputs:
             residuals = classifier_residuals(gap, weight, means, decay, self.signs)
         names = ("quasi_gap", "quasi_spread", "quasi_residual_means", "quasi_residual_norms")
         return dict(zip(names, (gap, spread, *residuals), strict=True))
+
+    def norm_measures(self, head: LinearHead, rho: Tensor, decay: float) -> dict[str, Tensor]:
+        """Under the square loss mu, M and rho_eq (CBMM Memo 117, eq. 11); see :mod:`ncflow.metrics.equilibrium`."""
+        if self.signs is None:
+            return {}
+        count = over_ranks(self.sums)[-1]
+        moments = over_ranks(self.moments)
+        rho = rho.to(moments.device)
+        mean, square = normalized_moments(moments, count, rho, head.out_features, self.signs)
+        read: Any = head  # of which it takes what any linear head has
+        equilibrium = equilibrium_rho(mean, square, rho, read, decay, self.signs)
+        return {"normalized_output_mean": mean, "normalized_output_square": square, "rho_eq": equilibrium}
 
 
 def over_ranks(sums: Tensor) -> Tensor:

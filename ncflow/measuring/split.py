@@ -1,8 +1,8 @@
 """Measure a model on a split: the collapse of its layers, and what its outputs and weights say beside it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import isfinite, isnan, nan, sqrt
-from typing import Any, NamedTuple
+from math import nan
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,18 +10,11 @@ from torch import Tensor, nn
 
 from ncflow.measuring.adapters import USUAL, Adapters
 from ncflow.measuring.features import LAST, extract, frozen, resolve_layers
-from ncflow.measuring.heads import LinearHead, as_linear, find_head, has_adapter
+from ncflow.measuring.heads import Head, LinearHead, as_linear, find_head, has_adapter
 from ncflow.measuring.layers import LayerMetrics
+from ncflow.measuring.optimality import LayerPeeled, optimality
 from ncflow.measuring.outputs import Outputs
 from ncflow.metrics.margins import folded_weight_norm_product, weight_norm_product
-from ncflow.theory import given_shares
-from ncflow.theory.layer_peeled import minimum_loss, minimum_regularized_loss, regularized_loss
-from ncflow.theory.peeled_dual import Form
-
-# Beyond, the optimum for classes of unequal size would take longer than the measures: it is found once for a weight
-# decay, and at every measurement for the norms.
-_MOST_CLASSES = {"regularized_loss_gap": 100, "loss_gap": 30}
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def measure_split(
@@ -49,7 +42,8 @@ def measure_split(
             in its input (see :func:`ncflow.measuring.heads.as_linear`).
         norm: Name of the BN right before the classifier; None takes the network's ``last_norm``.
         loss: From logits (N, C) and labels (N,) to the loss (see :class:`ncflow.measuring.losses.SplitLoss`).
-        weight_decay: lambda of ``regularized_loss``, its gap and the residuals; NaN where there is none to speak of.
+        weight_decay: lambda of ``regularized_loss``, its gap, the limits and the residuals; NaN where there is none to
+            speak of, which it is as well where W is no parameter that decays but made of others.
         delta: Level of the quantiles.
         self_pairs: Whether intra counts the pairs i = j.
         max_cached_bytes: Bytes of features kept for each layer, on each rank; beyond, the loader is read twice.
@@ -84,7 +78,8 @@ def measure_split(
         values = {layer: metric.compute() for layer, metric in found.items()}
         means = found[LAST].centred_means() if LAST in found and outputs.signs is not None else None
         counts = found[LAST].class_counts() if LAST in found else None
-        return conclude(network, head, values, means, counts, outputs, norm, weight_decay)
+        decay = nan if isinstance(head, Head) and not head.is_parameter else weight_decay
+        return conclude(network, head, values, means, counts, outputs, norm, decay, delta)
 
 
 def conclude(
@@ -96,6 +91,7 @@ def conclude(
     outputs: Outputs,
     norm: str | None,
     weight_decay: float,
+    delta: float,
 ) -> dict[str, dict[str, float]]:
     """Measures by layer and name from what was summed over the data.
 
@@ -108,6 +104,7 @@ def conclude(
         outputs: What the logits say.
         norm: As for :func:`measure_split`.
         weight_decay: As for :func:`measure_split`.
+        delta: As for :func:`measure_split`.
     """
     with torch.no_grad():
         if head is not None and LAST in values:
@@ -117,20 +114,26 @@ def conclude(
             values[LAST] |= outputs.compute()
             values[LAST]["gamma_norm"] = _gamma_norm(last_norm)
             values[LAST] |= _norms(network, values[LAST])
+            values[LAST] |= outputs.norm_measures(head, values[LAST]["rho"], weight_decay)
             values[LAST] |= outputs.quasi_measures(head, means, weight_decay)
     measured = {name: _floats(measures) for name, measures in values.items()}
     if head is not None and LAST in measured and counts is not None:
-        theory = _Theory.of(counts, head, last_norm)
-        measured[LAST] |= _optimality(theory, weight_decay, measured[LAST])
+        model = LayerPeeled.of(counts, head, last_norm, bool(outputs.of_cross_entropy))
+        measured[LAST] |= optimality(model, weight_decay, delta, measured[LAST])
     return measured
 
 
 def rows_of(epoch: int, split: str, measured: Mapping[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """Rows of ``history.csv`` of what :func:`measure_split` gave; ``interpolated`` is there for the training split."""
+    """Rows of ``history.csv`` of what :func:`measure_split` gave.
+
+    ``interpolated`` and ``rho_eq`` are there for the training split: what decay balances is the loss on it.
+    """
     rows = []
     for layer, values in measured.items():
         row = {"epoch": epoch, "split": split, "layer": layer, **values}
-        if split == "train" and "accuracy" in values:
+        if split != "train":
+            row.pop("rho_eq", None)
+        elif "accuracy" in values:
             row["interpolated"] = float(values["accuracy"] == 1)
         rows.append(row)
     return rows
@@ -146,7 +149,9 @@ def _norms(network: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor
 
     NaN where an adapter makes a layer's weights more than one matrix.
 
-    In the memo's letters ``normalized_margin_mean`` is mu, ``_std`` sigma and ``_square`` M, the mean square.
+    With one output of targets +-1, as in the memo's section 3, a margin is y f and ``normalized_margin_mean``, ``_std``
+    and ``_square`` are its mu, sigma and M. With two outputs a margin is f_y less the other: of opposite ones twice the
+    memo's y f. Its mu and M are then :meth:`ncflow.measuring.outputs.Outputs.norm_measures`'.
     """
     if has_adapter(network):
         rho = folded = torch.tensor(torch.nan, dtype=torch.float64)
@@ -157,76 +162,6 @@ def _norms(network: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor
         mean, deviation = margins["normalized_margin_mean"], margins["normalized_margin_std"]
         margins["normalized_margin_square"] = mean.square() + deviation.square()
     return {"rho": rho, "rho_folded": folded, **margins}
-
-
-class _Theory(NamedTuple):
-    """Which form of the layer-peeled model a network has on a split.
-
-    Attributes:
-        counts: Samples of each class.
-        form: As for :func:`ncflow.theory.given_shares.optimum`. Where BN uses running averages, as in evaluation mode,
-            the mean of ``centred`` features is only about 0. The penalty of ``regularized_loss`` leaves out the
-            classifier's bias: where training decays it, and classes are unequal, the gap does not fall to 0.
-        offset: Whether BN adds an offset, which nothing penalises.
-    """
-
-    counts: tuple[int, ...]
-    form: Form
-    offset: bool
-
-    @classmethod
-    def of(cls, counts: Tensor, head: LinearHead, last_norm: nn.Module | None) -> "_Theory":
-        """Of the samples of each class, (C,), the classifier and the BN before it."""
-        offset = getattr(last_norm, "bias", None) is not None
-        centred = isinstance(last_norm, _BATCH_NORMS) and not offset
-        form: Form = "bias" if head.bias is not None else "centred" if centred else "free"
-        return cls(tuple(int(count) for count in counts.tolist()), form, offset)
-
-    @property
-    def equal(self) -> bool:
-        """Whether all classes have as many samples."""
-        return len(set(self.counts)) == 1
-
-    def least_loss(self, alpha: float, beta: float) -> float:
-        """Least cross-entropy at these norms, NaN where it is not known."""
-        if not (isfinite(alpha) and isfinite(beta) and self._is_known("loss_gap")):
-            return nan
-        if self.equal:
-            return minimum_loss(len(self.counts), alpha, beta)
-        return _or_nan(lambda: given_shares.least_loss(self.counts, alpha, beta, self.form))
-
-    def least_regularized_loss(self, decay: float) -> float:
-        """Least regularised loss at this weight decay, NaN where it is not known."""
-        if isnan(decay) or self.offset or not self._is_known("regularized_loss_gap"):
-            return nan
-        if self.equal:
-            return minimum_regularized_loss(len(self.counts), decay)
-        return _or_nan(lambda: given_shares.optimum(self.counts, decay, self.form).regularized_loss)
-
-    def _is_known(self, gap: str) -> bool:
-        return min(self.counts) > 0 and (self.equal or len(self.counts) <= _MOST_CLASSES[gap])
-
-
-def _or_nan(least: Callable[[], float]) -> float:
-    try:
-        return least()
-    except RuntimeError:  # not certified
-        return nan
-
-
-def _optimality(theory: _Theory, decay: float, values: dict[str, float]) -> dict[str, float]:
-    """Regularised loss and the gaps to the least losses of the layer-peeled model for the shares of the classes.
-
-    Where the theory does not apply they are NaN: a class is absent, or BN adds an offset, which nothing penalises.
-    """
-    cross_entropy, gamma = values.pop("cross_entropy"), values["gamma_norm"]
-    alpha, weight_norm = values["feature_rms_norm"], values["weight_norm"]
-    total = regularized_loss(cross_entropy, decay, alpha if isnan(gamma) else gamma, weight_norm)
-    return {
-        "regularized_loss": total,
-        "loss_gap": cross_entropy - theory.least_loss(alpha, weight_norm / sqrt(len(theory.counts))),
-        "regularized_loss_gap": total - theory.least_regularized_loss(decay),
-    }
 
 
 def _floats(measures: Mapping[str, Tensor]) -> dict[str, float]:

@@ -29,12 +29,16 @@ class FirstSums:
         counts: Samples by class, (..., C).
         squares: Sum of |h|^2, (...).
         nonfinite: Samples with a feature that is not finite, (...).
+        directions: Sum of h/|h| by class, (..., C, d).
+        directed: Number of samples by class whose feature is not 0, which has no direction, (..., C).
     """
 
     sums: Tensor
     counts: Tensor
     squares: Tensor
     nonfinite: Tensor
+    directions: Tensor
+    directed: Tensor
 
     @classmethod
     def zeros(
@@ -42,18 +46,22 @@ class FirstSums:
     ) -> "FirstSums":
         """No sample; ``runs`` is the leading shape."""
         zeros = torch.zeros(*runs, num_classes, dim, dtype=torch.float64, device=device)
-        return cls(zeros, zeros.new_zeros(*runs, num_classes), zeros.new_zeros(runs), zeros.new_zeros(runs))
+        by_class, scalar = zeros.new_zeros(*runs, num_classes), zeros.new_zeros(runs)
+        return cls(zeros, by_class, scalar, scalar.clone(), zeros.clone(), by_class.clone())
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Take in features (..., B, d) with labels (..., B) in 0..C-1; nothing waits for a device."""
         buffer = None
         for rows, classes in chunks(features, labels):
             exact = buffer = cast_rows(rows, buffer)
-            Membership(classes, self.counts.shape[-1]).sum_into(self.sums, exact)
+            member = Membership(classes, self.counts.shape[-1])
+            member.sum_into(self.sums, exact)
             self.counts.scatter_add_(-1, classes, self.counts.new_ones(classes.shape))
-            squares = torch.linalg.vector_norm(exact, dim=-1).square()
+            norms = torch.linalg.vector_norm(exact, dim=-1)
+            squares = norms.square()
             self.squares += squares.sum(-1)
             self.nonfinite += (~squares.isfinite()).sum(-1)
+            member.sum_directions_into(self.directions, self.directed, exact, norms)
 
 
 @dataclass(frozen=True)

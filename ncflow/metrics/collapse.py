@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ncflow.metrics.class_means import Geometry
+from ncflow.metrics.class_means import FirstSums, Geometry
 from ncflow.metrics.cosine import cosine_measures
 from ncflow.metrics.covariance import simplex_measures, variability_measures, weight_measures
 from ncflow.metrics.duality import duality_measures
@@ -14,9 +14,8 @@ from ncflow.metrics.scatter import SecondSums
 
 def collapse_measures(
     around: Geometry,
+    first: FirstSums,
     second: SecondSums,
-    squares: Tensor,
-    nonfinite: Tensor,
     weight: Tensor | None,
     delta: float,
     self_pairs: bool,
@@ -25,23 +24,23 @@ def collapse_measures(
 
     Args:
         around: Class means, over all samples.
+        first: The sums that they are of.
         second: Sums around them.
-        squares: Sum of |h|^2, ().
-        nonfinite: Number of samples with a feature that is not finite, ().
         weight: Classifier W, (C, d), or None.
         delta: Level of the quantiles.
         self_pairs: Whether intra counts the pairs i = j.
     """
-    total = around.counts.sum()
+    total, squares = around.counts.sum(), first.squares
     measures = {
         **cosine_measures(second.directions, second.directed, delta, self_pairs),
+        **cosine_measures(first.directions, first.directed, delta, self_pairs, "_raw"),
         **variability_measures(around, second),
         **simplex_measures(around),
         # NaN where a feature is not finite: such a sample has no nearest class mean.
         "ncc_accuracy": second.nearest_is_label / total + 0 * squares,
         "feature_rms_norm": torch.sqrt(squares / total),
         "classes_present": around.present.sum().double(),
-        "nonfinite_samples": nonfinite,
+        "nonfinite_samples": first.nonfinite,
     }
     if weight is not None:
         measures |= {**weight_measures(weight), **duality_measures(weight, around)}

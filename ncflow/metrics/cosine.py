@@ -1,4 +1,4 @@
-"""Intra- and inter-class cosine similarity (Pan, Cao, section 2.2)."""
+"""Intra- and inter-class cosine similarity (Pan, Cao, section 2.2), and without centring (Pan's thesis)."""
 
 import torch
 from torch import Tensor
@@ -6,8 +6,13 @@ from torch import Tensor
 from ncflow.metrics.summary import pairs, summarize
 
 
-def cosine_measures(directions: Tensor, directed: Tensor, delta: float, self_pairs: bool) -> dict[str, Tensor]:
+def cosine_measures(
+    directions: Tensor, directed: Tensor, delta: float, self_pairs: bool, suffix: str = ""
+) -> dict[str, Tensor]:
     """``intra_min/mean/quantile`` and ``inter_max/mean/quantile``, float64 scalars; 1 and -1/(C-1) at collapse.
+
+    With h_G = 0 they are ``intra_raw_*`` and ``inter_raw_*``, of cos(h_i, h_j) (Pan's thesis, section 2.2). Collapsed
+    to a simplex, these have the same limits if the class means sum to 0.
 
     With u_c the mean over class c of the centred, normalised features, the mean cosine over all pairs of class c is
     |u_c|^2, and over the pairs of two classes u_c . u_c' (Lemma C.5). Nothing of size N x N is ever formed. Each class,
@@ -19,6 +24,7 @@ def cosine_measures(directions: Tensor, directed: Tensor, delta: float, self_pai
         delta: The quantiles are at delta for intra and at 1 - delta for inter, interpolated linearly.
         self_pairs: Whether intra counts the pairs i = j, as the text of Pan and Cao does; their published numbers
             do not. Without them intra is (n |u|^2 - 1)/(n - 1), undefined for a class of one.
+        suffix: Of ``intra`` and ``inter`` in the names.
     """
     n = directed.double()
     means = directions / torch.where(n > 0, n, torch.nan)[:, None]
@@ -26,6 +32,6 @@ def cosine_measures(directions: Tensor, directed: Tensor, delta: float, self_pai
     intra = squares if self_pairs else (n * squares - 1) / torch.where(n > 1, n - 1, torch.nan)
     defined = means[n > 0]
     return {
-        **summarize("intra", intra[n > (0 if self_pairs else 1)], "min", delta),
-        **summarize("inter", pairs(defined @ defined.T), "max", 1 - delta),
+        **summarize(f"intra{suffix}", intra[n > (0 if self_pairs else 1)], "min", delta),
+        **summarize(f"inter{suffix}", pairs(defined @ defined.T), "max", 1 - delta),
     }

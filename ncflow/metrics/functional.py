@@ -41,7 +41,7 @@ def neural_collapse(
         delta: Level of ``intra_quantile``; ``inter_quantile`` is at 1 - delta. In (0, 1).
         self_pairs: Whether intra counts the pairs i = j (see :func:`ncflow.metrics.cosine.cosine_measures`).
         center: h_G of the cosine family: ``samples``, the mean over samples; ``classes``, the mean of the class means;
-            ``none``, 0, the setting of the theorem.
+            ``none``, 0, the setting of the theorem. ``intra_raw_*`` and ``inter_raw_*`` are always those of 0.
         logits: (N, C), in place of W h + b.
 
     Returns:
@@ -78,7 +78,7 @@ def neural_collapse(
     second = SecondSums.zeros(num_classes, features.shape[1], features.device)
     second.add(features, labels, chosen, Around.of(means))
     classifier = None if weight is None else weight.detach()
-    measures = collapse_measures(means, second, first.squares, first.nonfinite, classifier, delta, self_pairs)
+    measures = collapse_measures(means, first, second, classifier, delta, self_pairs)
     if logits is not None:
         own, agreeing = margins(logits.detach(), labels), second.nearest_is_predicted
         measures |= choice_measures(own, agreeing, first.squares, len(labels))

@@ -1,6 +1,7 @@
 """Neural collapse of one layer as a torchmetrics Metric: batch by batch, on one process or many."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -62,6 +63,8 @@ class NeuralCollapse(Metric):
     counts: Tensor
     squares: Tensor
     nonfinite: Tensor
+    directions: Tensor
+    directed: Tensor
     label_range: Tensor
 
     def __init__(
@@ -90,8 +93,8 @@ class NeuralCollapse(Metric):
         for name in ("features", "labels", "predicted", "margins", "dropped"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
         first = FirstSums.zeros(num_classes, feature_dim)
-        for name in ("sums", "counts", "squares", "nonfinite"):
-            self.add_state(name, default=getattr(first, name), dist_reduce_fx="sum")
+        for name, value in vars(first).items():
+            self.add_state(name, default=value, dist_reduce_fx="sum")
         self.add_state("label_range", default=torch.tensor([num_classes, -1]), dist_reduce_fx=_join_ranges)
         self._second: tuple[SecondSums, Geometry, Around] | None = None
 
@@ -159,7 +162,7 @@ class NeuralCollapse(Metric):
         with self.sync_context(should_sync=self.sync_on_compute):
             if self._second is not None or float(self._total(self._flag(bool(self.dropped)))) == 0:
                 return False
-            means = self._geometry()
+            means = self._geometry(self._first(self._total))
         self.features, self.labels, self.predicted = [], [], []
         self.dropped = [torch.zeros(0)]
         second = SecondSums.zeros(self.num_classes, self.feature_dim, self.sums.device)
@@ -169,7 +172,7 @@ class NeuralCollapse(Metric):
     def centred_means(self) -> Tensor:
         """M, (K, d): mu_c - mu_G of the present classes, over all batches of all ranks; every rank has to call it."""
         with self.sync_context(should_sync=self.sync_on_compute):
-            return self._geometry().centred
+            return self._geometry(self._first(self._total)).centred
 
     def class_counts(self) -> Tensor:
         """Samples of each class, (C,), over all batches of all ranks; every rank has to call it."""
@@ -190,25 +193,24 @@ class NeuralCollapse(Metric):
             "called for all data once more after second_pass()",
             f"features beyond max_cached_bytes = {self.max_cached_bytes}",
         )
+        first = self._first(self._total)
         if self._second is not None:
             second, means, _ = self._second
             own = self.margins
         else:
-            means = self._geometry()
+            means = self._geometry(first)
             second, computed = self._over_cache(Around.of(means))
             own = [*self.margins, *computed]
         second = SecondSums(*(self._total(part) for part in second.parts()))
         total, seen = int(means.counts.sum()), int(second.seen)
         require(seen == total, "update", f"given the same {total} samples in the second pass", seen)
-        squares, classifier = self._total(self.squares), self._classifier[0]
+        classifier = self._classifier[0]
         weight = None if classifier is None else classifier.weight.detach()
-        measures = collapse_measures(
-            means, second, squares, self._total(self.nonfinite), weight, self.delta, self.self_pairs
-        )
+        measures = collapse_measures(means, first, second, weight, self.delta, self.self_pairs)
         if float(self._total(self._flag(bool(own)))) > 0:
-            values = torch.cat(own) if own else squares.new_zeros(0)
+            values = torch.cat(own) if own else self.squares.new_zeros(0)
             agreeing = second.nearest_is_predicted
-            measures |= choice_measures(values, agreeing, squares, total, self._total, self._least)
+            measures |= choice_measures(values, agreeing, first.squares, total, self._total, self._least)
         return measures
 
     def _over_cache(self, around: Around) -> tuple[SecondSums, list[Tensor]]:
@@ -228,11 +230,10 @@ class NeuralCollapse(Metric):
         return second, computed
 
     def _first(self, over: Callable[[Tensor], Tensor] = lambda value: value) -> FirstSums:
-        return FirstSums(*(over(value) for value in (self.sums, self.counts, self.squares, self.nonfinite)))
+        return FirstSums(*(over(getattr(self, part.name)) for part in fields(FirstSums)))
 
-    def _geometry(self) -> Geometry:
+    def _geometry(self, first: FirstSums) -> Geometry:
         self._check_labels(_join_ranges(torch.stack(self._all(self.label_range))))
-        first = self._first(self._total)
         require(bool(first.counts.sum() > 0), "update", "called before compute", "no sample")
         return geometry(first, self.center)
 

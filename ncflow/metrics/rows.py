@@ -62,6 +62,18 @@ class Membership:
         else:
             sums.index_add_(0, self.labels, rows if weights is None else rows.mul_(weights))
 
+    def sum_directions_into(
+        self, sums: Tensor, counts: Tensor, rows: Tensor, norms: Tensor, tolerance: Tensor | float = 0.0
+    ) -> None:
+        """Add ``rows`` of these norms (..., B), scaled to norm 1, to ``sums``, and count them by class in ``counts``.
+
+        Those that are no longer than ``tolerance`` have no direction and are left out. The rows may be scaled in place.
+        """
+        # Not `norms > tolerance`: a row that is not finite must not pass for one of norm 0.
+        without = norms <= tolerance
+        self.sum_into(sums, rows, (1 / norms.masked_fill(without, torch.inf))[..., None])
+        counts.scatter_add_(-1, self.labels, (~without).double())
+
 
 def cast_rows(rows: Tensor, buffer: Tensor | None) -> Tensor:
     """The rows in float64, in the memory of an earlier chunk: fresh memory would cost as much as the cast."""

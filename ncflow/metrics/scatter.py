@@ -68,12 +68,6 @@ class SecondSums:
             if choice:
                 self.nearest_is_predicted += (nearest == choice[0]).sum(-1)
             member.add_to(residuals, around.from_centre, 1)  # in place: now h - h_G
-            self._add_directions(residuals, member, around.tolerance)
+            norms, tolerance = torch.linalg.vector_norm(residuals, dim=-1), around.tolerance[..., None]
+            member.sum_directions_into(self.directions, self.directed, residuals, norms, tolerance)
         self.seen += labels.shape[-1]
-
-    def _add_directions(self, centred: Tensor, member: Membership, tolerance: Tensor) -> None:
-        norms = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
-        # Not `norms > tolerance`: a feature that is not finite must not pass for one at the centre.
-        at_centre = norms <= tolerance[..., None, None]
-        member.sum_into(self.directions, centred, 1 / norms.masked_fill(at_centre, torch.inf))
-        self.directed.scatter_add_(-1, member.labels, (~at_centre).squeeze(-1).double())

@@ -21,6 +21,12 @@ MEASURES = (
     "inter_max",
     "inter_mean",
     "inter_quantile",
+    "intra_raw_min",
+    "intra_raw_mean",
+    "intra_raw_quantile",
+    "inter_raw_max",
+    "inter_raw_mean",
+    "inter_raw_quantile",
     "nc1",
     "nc1_trace_ratio",
     "cdnv",
@@ -45,6 +51,11 @@ MEASURES = (
     "regularized_loss",
     "loss_gap",
     "regularized_loss_gap",
+    "inter_max_limit",
+    "inter_mean_limit",
+    "inter_quantile_limit",
+    "class_share_min",
+    "class_share_max",
     "margin_min",
     "margin_mean",
     "margin_std",
@@ -54,6 +65,9 @@ MEASURES = (
     "normalized_margin_mean",
     "normalized_margin_std",
     "normalized_margin_square",
+    "normalized_output_mean",
+    "normalized_output_square",
+    "rho_eq",
     "quasi_gap",
     "quasi_spread",
     "quasi_residual_means",
@@ -72,7 +86,8 @@ class History:
     """The growing ``history.csv`` of a run, or another table that grows as it does.
 
     A checkpoint holds the table's :attr:`mark`. What goes on from that checkpoint first goes back to the mark, so that
-    no row is lost, doubled or of another run without notice.
+    no row is lost, doubled or of another run without notice. A table that an earlier version began without some of the
+    columns goes on without them, so that all of its rows are alike.
 
     Args:
         path: The file; it is created with the first row.
@@ -82,7 +97,7 @@ class History:
 
     def __init__(self, path: Path, columns: Sequence[str] = COLUMNS, owned: bool = False) -> None:
         self.path, self.columns, self.owned = path, columns, owned
-        self._header = ",".join(columns) + "\n"
+        self._begun = tuple(columns)
         self._size, self._digest = 0, hashlib.sha256()
 
     @property
@@ -91,7 +106,7 @@ class History:
         return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def agrees(self, mark: Mapping[str, Any] | None) -> bool:
-        """Whether the file begins with the table that had a mark, under this version's columns."""
+        """Whether the file begins with the table that had a mark, under columns of this version."""
         return self._until(mark) is not None
 
     def go_back(self, mark: Mapping[str, Any] | None) -> None:
@@ -106,6 +121,7 @@ class History:
         assert content is not None
         if self.path.stat().st_size > len(content):
             os.truncate(self.path, len(content))
+        self._begun = self._columns_of(content)
         self._size, self._digest = len(content), hashlib.sha256(content)
 
     def start(self) -> None:
@@ -116,20 +132,24 @@ class History:
         """
         rule = "a new file or an earlier table of the same kind"
         require(self.owned or self._is_table(), "history", rule, str(self.path))
-        write_atomically(self.path, self._header)
-        self._size, self._digest = len(self._header), hashlib.sha256(self._header.encode())
+        header = ",".join(self.columns) + "\n"
+        write_atomically(self.path, header)
+        self._begun = tuple(self.columns)
+        self._size, self._digest = len(header), hashlib.sha256(header.encode())
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows; a measure that a row does not have is left empty. Floats keep every digit.
 
         Raises:
+            ValueError: If a row has what is no column.
             OSError: If the file cannot be written, or was changed since the last row.
         """
         if self._size == 0:
             self.start()
+        later = {*self.columns} - {*self._begun}
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n", extrasaction="raise")
-        writer.writerows(rows)
+        writer = csv.DictWriter(text, self._begun, restval="", lineterminator="\n", extrasaction="raise")
+        writer.writerows({name: value for name, value in row.items() if name not in later} for row in rows)
         content = text.getvalue().encode()
         with self.path.open("r+b") as file:
             if file.seek(0, os.SEEK_END) != self._size:
@@ -167,8 +187,14 @@ class History:
             return None
         with self.path.open("rb") as file:
             content = file.read(mark["bytes"])
-        whole = content.startswith(self._header.encode()) and hashlib.sha256(content).hexdigest() == mark["sha256"]
+        whole = self._columns_of(content) and hashlib.sha256(content).hexdigest() == mark["sha256"]
         return content if whole else None
+
+    def _columns_of(self, content: bytes) -> tuple[str, ...]:
+        """The columns of such a table, some of ours in our order; none if it is no such table."""
+        names = content.partition(b"\n")[0].decode(errors="replace").split(",")
+        ours = [name for name in self.columns if name in names]
+        return tuple(names) if names == ours and names[:3] == [*self.columns[:3]] else ()
 
     def _is_table(self) -> bool:
         """Whether there is nothing to lose: no file, an empty one, or a table with the same first columns."""

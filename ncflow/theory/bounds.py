@@ -1,4 +1,8 @@
-"""Proximity to collapse near the optimal loss: Theorems 2.1 and 2.2 of Pan and Cao, and the lemmas beneath them.
+"""Proximity to collapse near the optimal loss: Theorems 2.1 and 2.2 of Pan and Cao.
+
+The steps of their proof are in :mod:`ncflow.theory.subset_means`, :mod:`ncflow.theory.jensen_gaps` and
+:mod:`ncflow.theory.mean_directions`, what is wrong in each beside it; the form of the thesis is in
+:mod:`ncflow.theory.thesis_bounds`.
 
 What is known to be wrong or open in the text, and what these functions make of it:
 
@@ -11,6 +15,8 @@ What is known to be wrong or open in the text, and what these functions make of 
 - Proposition C.1 (sum a/b >= N sum a / sum b) is false: a = (1, 0), b = (1, 0.01). An earlier bound on intra in the
   proof leans on it, with a rate of epsilon instead of sqrt(epsilon); it is not offered here. That the printed
   constant 128 is right has not been proven beyond doubt; take the bounds for intra as the authors' claim.
+- The bound of the NC3 cosine drops a factor (C-1)/(C alpha beta) from eq. 27, so that the proof does not give it where
+  alpha beta < (C-1)/C.
 - The bounds hold for a share of 1 - delta of the classes and pairs; what the proof counts is 1 - 2 delta and
   1 - 5 delta.
 - Theorem 2.2 has rho = (C e/lambda)^(kappa C) with Euler's number e, in its statement and its proof by a misprint
@@ -166,28 +172,6 @@ def proof_kappa(num_classes: int, norm_product: float) -> float:
     # log((C-1) e^end + 2 + e^-end/(C-1)) without overflow
     log_inverse = np.logaddexp(np.logaddexp(log(C - 1) + end, log(2)), -end - log(C - 1))
     return float(log_inverse) / (C * norm_product)
-
-
-def subset_mean_bounds(mean: float, epsilon: float, strong_convexity: float, share: float) -> tuple[float, float]:
-    """Lemma 2.1: where Jensen's inequality is tight to epsilon, the mean of each subset is near the whole mean.
-
-    If mean f(x_i) <= f(mean x_i) + epsilon for an m-strongly convex f, then the mean over any share delta of the x_i
-    is within sqrt(2 epsilon (1-delta)/(m delta)) of the mean over all.
-
-    Args:
-        mean: Mean over all x_i.
-        epsilon: Jensen's gap, >= 0.
-        strong_convexity: m > 0, a lower bound of f''.
-        share: delta, size of the subset over the size of the whole, in (0, 1].
-
-    Returns:
-        Lower and upper bound of the subset's mean.
-    """
-    require(epsilon >= 0, "epsilon", "at least 0", epsilon)
-    require(strong_convexity > 0, "strong_convexity", "greater than 0", strong_convexity)
-    require(0 < share <= 1, "share", "in (0, 1]", share)
-    reach = sqrt(2 * epsilon * (1 - share) / (strong_convexity * share))
-    return mean - reach, mean + reach
 
 
 def batch_norm_rms(gamma: ArrayLike, variance: ArrayLike | None = None, eps: float = 0.0) -> float:

@@ -1,6 +1,6 @@
 """Optimum of the layer-peeled model: cross-entropy over free features and classifier (Pan, Cao, section 2.3)."""
 
-from math import exp, log, log1p, sqrt
+from math import exp, expm1, log, log1p, sqrt
 
 from ncflow.checks import require
 
@@ -77,6 +77,59 @@ def regularized_bound(num_classes: int, weight_decay: float, norm_product: float
     """
     require(weight_decay >= 0, "weight_decay", "at least 0", weight_decay)
     return minimum_loss(num_classes, 1.0, norm_product) + sqrt(num_classes) * weight_decay * norm_product
+
+
+def norm_product_radius(num_classes: int, weight_decay: float, epsilon: float) -> float:
+    """How far g = alpha beta is from g* at a regularised loss of m_reg + epsilon, to second order in the distance.
+
+    sqrt(2 epsilon/f''(g*)), f'' = C/(C-1) l (1 - (C-1)/C l), l = sqrt(C) lambda: about sqrt(2 (C-1) epsilon/(C l))
+    (Pan, Cao, Proposition C.2, mended). The text prints sqrt(C epsilon/((C-1) l)), as its proof forgets to square
+    C/(C-1) and to halve: too small for C >= 4 (C = 10, epsilon = l/1000: printed 0.0333, right 0.0424). The proof of
+    Theorem 2.2 then uses it with lambda where l belongs. For larger epsilon g may rise further than it may fall:
+    :func:`norm_product_interval` is exact.
+
+    Args:
+        num_classes: C >= 2.
+        weight_decay: lambda in (0, 1/sqrt(C)): beyond, g* = 0.
+        epsilon: Gap of the regularised loss to m_reg, >= 0.
+    """
+    penalty = _penalty(num_classes, weight_decay, epsilon)
+    C = num_classes
+    return sqrt(2 * epsilon * (C - 1) / (C * penalty * (1 - (C - 1) / C * penalty)))
+
+
+def norm_product_interval(num_classes: int, weight_decay: float, epsilon: float) -> tuple[float, float]:
+    """Least and largest g = alpha beta that a regularised loss of at most m_reg + epsilon allows.
+
+    The two g >= 0 with f(g) = m_reg + epsilon, or 0 where no norm at all is near enough.
+
+    Args:
+        num_classes: C >= 2.
+        weight_decay: lambda in (0, 1/sqrt(C)).
+        epsilon: Gap of the regularised loss to m_reg, >= 0.
+    """
+    from scipy.optimize import brentq  # here, as the closed forms do without
+
+    penalty = _penalty(num_classes, weight_decay, epsilon)
+    C, best = num_classes, optimal_norm_product(num_classes, weight_decay)
+
+    def excess(distance: float) -> float:
+        """f(g* + distance) - f(g*) - epsilon, in a form in which small differences are exact."""
+        return log1p((C - 1) / C * penalty * expm1(-C / (C - 1) * distance)) + penalty * distance - epsilon
+
+    if epsilon == 0:
+        return best, best
+    farthest = (regularized_bound(C, weight_decay, best) + epsilon) / penalty  # f(g) >= l g
+    low = brentq(excess, -best, 0.0, xtol=1e-14) if excess(-best) > 0 else -best
+    return best + low, best + brentq(excess, 0.0, farthest, xtol=1e-14)
+
+
+def _penalty(num_classes: int, weight_decay: float, epsilon: float) -> float:
+    _check(num_classes)
+    limit = 1 / sqrt(num_classes)
+    require(0 < weight_decay < limit, "weight_decay", f"in (0, 1/sqrt(C)) = (0, {limit:.4g})", weight_decay)
+    require(epsilon >= 0, "epsilon", "at least 0", epsilon)
+    return sqrt(num_classes) * weight_decay
 
 
 def regularized_loss(loss: float, weight_decay: float, alpha: float, weight_norm: float) -> float:

@@ -87,6 +87,12 @@ class Problem:
         W, G, b = self.factors(x)
         return W @ G, b
 
+    def split(self, X: Floats, b: Floats) -> Floats:
+        """Balanced factors of X, and b; where X has no full rank, no descent from there will give it one."""
+        left, values, right = np.linalg.svd(X, full_matrices=False)
+        factors = np.concatenate([(left * np.sqrt(values)).ravel(), (np.sqrt(values)[:, None] * right).ravel()])
+        return np.concatenate([factors, b]) if self.form == "bias" else factors
+
     def penalised(self, x: Floats, decay: float) -> tuple[float, Floats]:
         """log(F + lambda/2 (|W|^2 + |G|^2)) and its gradient."""
         W, G, b = self.factors(x)

@@ -68,6 +68,7 @@ def fit(
         delta=cfg.measure.delta,
         self_pairs=cfg.measure.self_pairs,
         batch_size=cfg.measure.batch_size,
+        first_epochs=cfg.measure.first_epochs,
         history=history_of(cfg, folder),
     )
     measuring: list[Scheduled] = [measure, *_asked_for(cfg, folder.path)]

@@ -48,6 +48,7 @@ SMALLER |= {
     for name in EXPERIMENTS
     if re.match(r"cbmm_117/\w+(?<!_small)$", name)
 }
+SMALLER |= {"recipe/pan_cao_fig3=cifar10": ["data.num_samples=50", "model.width=0.125"]}
 
 
 @pytest.fixture
@@ -91,7 +92,30 @@ def test_every_experiment_builds_each_of_its_cells(name, config, files, monkeypa
     ends = [dict.fromkeys((values[0], values[-1])) for values in grid.values()]
     for values in itertools.product(*ends):
         cell = [f"{key}={value}" for key, value in zip(grid, values, strict=True)]
-        prepare(config(f"experiment={name}", *cell, *SMALLER.get(name, [])))
+        smaller = [option for part in (name, *cell) for option in SMALLER.get(part, [])]
+        prepare(config(f"experiment={name}", *cell, *smaller))
+
+
+def test_figure_3_is_of_synthetic_and_of_real_data_with_the_bn_of_each_model(config):
+    """Runs of other figures, so that they are trained once; those of synthetic data are as they were published."""
+    own = ["experiment=pan_cao/fig3", "bn=own"]
+    real = config(*own, "recipe/pan_cao_fig3=cifar10")
+    assert (real.model.norm, real.weight_decay) == ("torchvision", 5e-4)
+    of_figure_8 = ["data=cifar10", "model=vgg11", "model.norm=torchvision", "weight_decay=5e-4", "seed=0"]
+    assert run_id(real) == run_id(config("experiment=pan_cao/fig8", *of_figure_8))
+    small = config("experiment=pan_cao/fig3_small", "recipe/pan_cao_fig3=digits", "bn=none")
+    of_figure_8 = ["data=digits32", "model=vgg11", "model.norm=none", "weight_decay=5e-4", "seed=0"]
+    assert run_id(small) == run_id(config("experiment=pan_cao/fig8_small", *of_figure_8))
+    synthetic = config(*own, "recipe/pan_cao_fig3=teacher_mlp")
+    assert (synthetic.model.norm, synthetic.weight_decay) == ("last", 5e-3)
+    assert run_id(synthetic) == "26939559"
+
+
+def test_figures_of_the_thesis_are_of_both_kinds_of_data_and_name_its_decays(config):
+    for name in ("fig3_1", "fig3_3", "fig3_1_small", "fig3_3_small"):
+        grid = config(f"experiment=pan_thesis/{name}", return_hydra_config=True).hydra.sweeper.params
+        assert grid.data == ("teacher_mlp_small,conic_hull" if "small" in name else "teacher_mlp,conic_hull")
+        assert {"3e-3", *(["5e-3"] if "fig3_3" in name else [])} <= {*grid.weight_decay.split(",")}
 
 
 def test_every_figure_has_a_recipe_and_a_small_sibling_with_the_same_options(config):

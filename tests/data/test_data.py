@@ -68,6 +68,15 @@ def test_teacher_with_an_empty_class_is_refused():
         ready(TeacherMLP(num_classes=10, dim=2, teacher_width=1, num_samples=50, num_test=0))
 
 
+@pytest.mark.parametrize(("width", "smallest"), [(200, [538, 609, 1453, 340, 598]), (300, [400, 368, 3, 419, 11])])
+def test_the_labeller_of_the_thesis_is_narrower_than_the_model_for_the_sake_of_the_smallest_class(width, smallest):
+    """What ``conf/experiment/pan_thesis/fig3_1.yaml`` says of seeds 0..4."""
+    recipe = {"teacher_depth": 3, "num_samples": 10_000, "num_test": 0}
+    splits = [ready(TeacherMLP(teacher_width=width, seed=seed, **recipe)).train for seed in range(5)]
+    found = [int(torch.bincount(split.labels).min()) for split in splits]
+    assert found == pytest.approx(smallest, abs=1)  # a tie may fall otherwise on another CPU
+
+
 def test_teacher_must_be_smaller_than_the_model():
     data = ready(TeacherMLP(num_samples=500, num_test=0))
     data.check_network(MLP((16,), 4, depth=4, width=300))

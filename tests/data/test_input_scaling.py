@@ -89,6 +89,15 @@ def test_a_test_input_may_be_larger(monkeypatch):
     assert largest_norm(scaled["test"]) > 1.01
 
 
+def test_test_inputs_of_the_digits_are_longer_by_half_a_percent_at_most():
+    """The memo says "every input of norm <= 1"; as measured, one of 72 test images is longer at 3 of 10 seeds."""
+    longest = [
+        largest_norm(batches(made(Digits, classes=[1, 2], max_norm=1.0, seed=seed))["test"]) for seed in range(10)
+    ]
+    assert sum(norm > 1 for norm in longest) == 3
+    assert max(longest) == pytest.approx(1.0034, abs=1e-4)
+
+
 def test_bytes_stay_bytes_and_give_what_floats_give():
     ours, floats = made(Bytes, max_norm=1.0), made(Floats, max_norm=1.0)
     assert ours.train.inputs.dtype == torch.uint8

@@ -19,7 +19,14 @@ from ncflow.figures import style
 from ncflow.figures.papers.claims import judge
 from ncflow.figures.papers.figures import FIGURES, drawings
 from ncflow.figures.papers.pan_cao.figures import published
-from ncflow.figures.plots.collapse import MEAN, QUANTILE, collapse_against
+from ncflow.figures.plots.collapse import (
+    MEAN,
+    QUANTILE,
+    WORST,
+    collapse_against,
+    collapse_against_gamma,
+    trajectories,
+)
 from ncflow.figures.plots.optimality import collapse_against_gap
 from ncflow.figures.report.page import Picture
 from ncflow.figures.report.upload import table_of_runs, upload
@@ -27,6 +34,7 @@ from ncflow.figures.tables import over_seeds, panel_keys, panels
 from ncflow.results import COLUMNS, load_history, load_runs, write_json
 from ncflow.runtime import wandb_logger as loggers
 from ncflow.theory.bounds import bounds_from_norms, proof_kappa
+from ncflow.theory.given_shares import optimum
 from ncflow.theory.layer_peeled import minimum_regularized_loss
 from tests.wandb_files import read_all
 from tests.wandb_server import serving
@@ -113,12 +121,12 @@ def test_fig2_draws_the_planted_means_and_the_limit(tmp_path):
 
 
 def test_command_draws_every_format_and_prints_verdicts(tmp_path, capsys):
-    sweep(tmp_path)
+    sweep(tmp_path, data=["digits"])
     main([str(tmp_path), "--format", "png", "--format", "pdf", "--format", "svg"])
     out = capsys.readouterr().out
-    assert "24 runs: 24 done" in out
+    assert "12 runs: 12 done" in out
     assert out.count("SUPPORTED  ") == 4
-    names = {"fig2", "gap", "trajectories_conic_hull", "trajectories_digits"}
+    names = {"fig2", "gap", "trajectories"}
     files = {file.name for file in (tmp_path / "figures").iterdir()}
     assert files == {"verdicts.json"} | {f"{name}.{suffix}" for name in names for suffix in ("png", "pdf", "svg")}
     assert all((tmp_path / "figures" / file).stat().st_size > 3000 for file in files)
@@ -207,6 +215,36 @@ def test_rows_of_figure_5_are_worst_and_mean(tmp_path):
     assert np.asarray(mean) - np.asarray(worst) == pytest.approx([0.01] * len(DECAYS))
 
 
+def test_rows_of_figure_6_are_worst_quantile_and_mean_and_say_so(tmp_path):
+    runs, history = sweep(tmp_path, data=["digits"], seeds=1)
+    (drawing,) = drawings(runs, history, ["fig6"])
+    axes = drawing.content.axes
+    worst, quantile, mean = (np.asarray(axis.lines[0].get_ydata()) for axis in axes)
+    assert quantile - worst == pytest.approx([0.005] * len(DECAYS))
+    assert mean - worst == pytest.approx([0.01] * len(DECAYS))
+    words = ["worst class, worst pair", "5 %, 95 % quantile", "mean over classes, pairs"]
+    assert [axis.get_ylabel() for axis in axes] == [f"cosine: {each}" for each in words]
+
+
+def test_figure_7_shows_every_run_that_was_trained(tmp_path):
+    runs, history = sweep(tmp_path, data=["conic_hull"], decays=(1e-4, 5e-4, 1e-3, 5e-3, 1e-2))
+    (drawing,) = drawings(runs, history, ["fig7"])
+    assert "all 20 runs, a line each" in drawing.caption
+    panels = [axis for axis in drawing.content.axes if axis.get_title()]
+    assert [axis.get_title() for axis in panels[:3]] == [
+        "BN before the classifier, $\\lambda$ = 0.0001",
+        "no BN, $\\lambda$ = 0.0001",
+        "BN before the classifier, $\\lambda$ = 0.0005",
+    ]
+    drawn = {tuple(line.get_ydata()) for axis in panels for line in axis.lines}
+    of_run = [tuple(rows["intra_min"]) for _, rows in history.groupby("folder")]
+    assert len(of_run) == 20
+    assert drawn >= set(of_run)
+    (some,) = drawings(runs, history, ["trajectories"])
+    assert "6 of 20 runs, the lowest seed at the least, the middle and the largest decay" in some.caption
+    assert len([axis for axis in some.content.axes if axis.get_title()]) == 6
+
+
 def test_published_results_stand_beside_ours(tmp_path):
     theirs = published()
     assert len(theirs) == 21
@@ -220,25 +258,111 @@ def test_published_results_stand_beside_ours(tmp_path):
     assert grey[1].get_ydata() == pytest.approx(of_model["inter_quantile"].to_numpy())
 
 
+def points_of(axis):
+    """Every run that is drawn on an axis."""
+    runs = [line for line in axis.lines if line.get_linestyle() == "None"]
+    return {point for line in runs for point in zip(line.get_xdata(), line.get_ydata(), strict=True)}
+
+
+def least_of(axis):
+    """The dashes of the least losses, by colour and weight decay."""
+    dashes = [line for line in axis.lines if line.get_marker() == "_"]
+    return {(d.get_color(), x): y for d in dashes for x, y in zip(d.get_xdata(), d.get_ydata(), strict=True)}
+
+
 def test_gap_figure_has_the_runs_the_least_loss_and_a_bound_where_it_says_something(tmp_path):
     runs, _ = sweep(tmp_path, data=["digits"])
-    figure = collapse_against_gap(runs)
-    losses, near, _ = figure.axes
-    (least,) = [line for line in losses.lines if line.get_linestyle() == ":"]
-    expected = [minimum_regularized_loss(4, decay) for decay in least.get_xdata()]
-    assert list(least.get_ydata()) == pytest.approx(expected)
-    points = {(x, y) for line in near.lines for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}
+    runs[["train/class_share_min", "train/class_share_max"]] = 0.25
+    runs["train/inter_max_limit"] = -1 / 3
+    losses, near, _ = collapse_against_gap(runs).axes
+    for (_, decay), value in least_of(losses).items():
+        assert value == pytest.approx(minimum_regularized_loss(4, decay))
     for _, run in runs.iterrows():
-        assert (run["train/regularized_loss_gap"], 1 - run["train/intra_min"]) in points
+        assert (run["train/regularized_loss_gap"], 1 - run["train/intra_min"]) in points_of(near)
     assert not [line for line in near.lines if line.get_linestyle() == "--"]  # at such gaps it is vacuous
 
-    runs["train/regularized_loss_gap"] *= 1e-16
+    runs["train/regularized_loss_gap"] *= 1e-3
     runs[["train/feature_rms_norm", "train/weight_norm"]] = [0.5, 1.0]
     (bound,) = [line for line in collapse_against_gap(runs).axes[1].lines if line.get_linestyle() == "--"]
     product = 0.5 / 2  # alpha beta, with beta = |W|_F/sqrt(C)
     for gap, distance in zip(bound.get_xdata()[:3], bound.get_ydata()[:3], strict=True):
         found = bounds_from_norms(4, product, 1.0, gap, delta=1 / 4, kappa=proof_kappa(4, product))
         assert distance == pytest.approx(1 - found.intra)
+
+
+SHARES = (0.09, 0.72, 0.13, 0.06)
+FORMS = {"last": "centred", "none": "free"}
+
+
+def with_unequal_classes(runs):
+    """The runs as they would be measured on classes of these shares, at the same gaps."""
+    best = [optimum(SHARES, run["weight_decay"], FORMS[run["model.norm"]]) for _, run in runs.iterrows()]
+    runs["train/class_share_min"], runs["train/class_share_max"] = min(SHARES), max(SHARES)
+    runs["train/inter_max_limit"] = [found.inter_max for found in best]
+    runs["train/inter_mean_limit"] = [found.inter_mean for found in best]
+    runs["train/regularized_loss"] = runs["train/regularized_loss_gap"] + [found.regularized_loss for found in best]
+    return runs
+
+
+def test_gap_figure_of_unequal_classes_is_beside_their_own_optimum_and_clips_nothing(tmp_path):
+    runs, _ = sweep(tmp_path, data=["digits"])
+    runs["train/regularized_loss_gap"] *= 1e-3  # where equal classes of these norms have a bound
+    runs[["train/feature_rms_norm", "train/weight_norm"]] = [0.5, 1.0]
+    runs.loc[0, ["train/regularized_loss_gap", "train/intra_min"]] = [-1e-6, 1.0]
+    runs.loc[1, "train/regularized_loss_gap"] = 0.0
+    runs = with_unequal_classes(runs)
+    losses, near, far = collapse_against_gap(runs).axes
+    least = least_of(losses)
+    assert len(least) == 2 * len(DECAYS)
+    for _, run in runs.iterrows():
+        norm, decay, gap = run["model.norm"], run["weight_decay"], run["train/regularized_loss_gap"]
+        best = optimum(SHARES, decay, FORMS[norm])
+        assert least[style.COLOURS[norm], decay] == pytest.approx(best.regularized_loss)
+        assert (gap, 1 - run["train/intra_min"]) in points_of(near)
+        assert (gap, run["train/inter_max"] - best.inter_max) in points_of(far)
+    for axis in (near, far):
+        (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+        assert all(left < x < right and low < y < high for x, y in points_of(axis))
+        assert not [line for line in axis.lines if line.get_linestyle() == "--"]  # Theorem 2.1 is of equal classes
+
+
+def test_limits_of_unequal_classes_are_curves_of_their_bn_and_decay(tmp_path):
+    runs = with_unequal_classes(sweep(tmp_path, data=["digits"])[0])
+    figure = collapse_against(runs, "weight_decay", (WORST, MEAN))
+    for axis, name in zip(figure.axes, ("inter_max", "inter_mean"), strict=True):
+        for norm, form in FORMS.items():
+            (curve,) = [
+                line for line in axis.lines if line.get_linestyle() == ":" and line.get_color() == style.COLOURS[norm]
+            ]
+            expected = [getattr(optimum(SHARES, decay, form), name) for decay in DECAYS]
+            assert list(curve.get_ydata()) == pytest.approx(expected)
+        assert {line.get_ydata()[0] for line in axis.lines if line.get_color() == "0.5"} == {1}
+    assert "inter at the optimum for the class shares" in legend_of(figure)
+    runs.loc[runs["model.norm"] == "last", "train/inter_max_limit"] = np.nan
+    figure = collapse_against(runs, "weight_decay")
+    dotted = {line.get_color() for line in figure.axes[0].lines if line.get_linestyle() == ":"}
+    assert dotted == {"0.5", style.COLOURS["none"]}
+    assert "inter at the optimum for the class shares, where known" in legend_of(figure)
+
+
+def test_limits_over_epochs_and_against_gamma_are_those_of_the_runs(tmp_path):
+    runs, history = sweep(tmp_path, data=["digits"], gammas=(0.1, 1.0), norms=["last"])
+    shares = {"class_share_min": min(SHARES), "class_share_max": max(SHARES)}
+    rows = history.assign(**shares, inter_max_limit=0.25)
+    figure = trajectories(rows, [(runs["folder"][0], "one")])
+    assert {line.get_ydata()[0] for line in figure.axes[0].lines if line.get_color() == "0.5"} == {0.25}
+    assert "inter at the optimum for the class shares" in legend_of(figure)
+    figure = trajectories(history, [(runs["folder"][0], "one")])  # of an older version
+    assert {line.get_ydata()[0] for line in figure.axes[0].lines if line.get_color() == "0.5"} == {-1 / 3}
+    assert "limit $-1/(C-1)$ of inter" in legend_of(figure)
+    unknown = runs.assign(**{f"train/{name}": value for name, value in shares.items()})
+    figure = collapse_against_gamma(unknown.assign(**{"train/inter_max_limit": np.nan}))
+    assert not [line for line in figure.axes[1].lines if line.get_linestyle() == ":"]
+    assert "no limit of inter is known for these runs" in legend_of(figure)
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_the_same_figure_gives_the_same_file(tmp_path):

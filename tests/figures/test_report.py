@@ -21,7 +21,7 @@ CONFIG = {
 
 
 def verdict(claim, *blocks):
-    settings = (Setting("digits", (Effect("intra & inter", 0.02, blocks),), 9),) if blocks else ()
+    settings = (Setting("digits", (Effect("intra & inter", 0.02, dict(enumerate(blocks))),), 9),) if blocks else ()
     return Verdict("p/1", claim, "Paper A, section 1", Quantifier.ALL, settings, "seed=0,1", "it is ours & not theirs")
 
 

@@ -235,7 +235,7 @@ def test_an_empty_history_costs_a_line_and_the_rest_is_drawn(runs, capsys):
     out, err = capsys.readouterr()
     assert err == f"ncflow-figures: unreadable: {folder}/history.csv: is empty\n"
     assert "12 runs: 12 done" in out
-    assert out.count("SUPPORTED  ") == 4
+    assert out.count("SUPPORTED  ") == 3  # of the thesis' conjecture the digits are shown and do not count
     assert (root / "figures/fig2.png").exists()
 
 

@@ -21,7 +21,7 @@ from ncflow.measuring.features import frozen
 from ncflow.measuring.losses import SplitLoss
 from tests.foreign.case import DATA, Fit, Module, N, X, Y, brute_force, loader, plain, run
 from tests.foreign.data import Noisy
-from tests.foreign.modules import Spectral
+from tests.foreign.modules import Spectral, convolution_head, lora_head, one_output
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -214,3 +214,16 @@ def test_losses_of_all_reductions_are_the_mean_over_the_samples_in_any_batches(s
         for summed, weighed in [*parts, *([] if rest is None else [rest])]:
             total, weights = total + summed, weights + weighed
         assert (total / weights).item() == pytest.approx(whole(z, y).item(), rel=1e-12, nan_ok=True), name
+
+
+@pytest.mark.parametrize(("make", "is_decayed"), [(convolution_head, True), (lora_head, False), (one_output, False)])
+def test_weights_that_are_made_of_others_have_no_penalty_of_their_own(make, is_decayed):
+    """Decay is on what W is made of, so that lambda/2 |W|^2 would be another loss than the one trained on."""
+    fit = make()
+    fit.callback["weight_decay"] = 0.1
+    (row,) = run(fit)[0].rows
+    H, y, W, b = fit.truth(fit.module.eval())
+    loss = nn.functional.cross_entropy((H @ W.T + b).double(), y)
+    total = loss + 0.05 * (H.double().square().sum(1).mean() + W.double().square().sum())
+    expected = total.item() if is_decayed else float("nan")
+    assert row["regularized_loss"] == pytest.approx(expected, rel=1e-5, nan_ok=True)

@@ -63,6 +63,9 @@ def test_exact_simplex(C, self_pairs):
     limits |= {f"nc2_equiangular_{name}": 0 for name in ("means", "weights")}
     limits |= dict.fromkeys(("intra_min", "intra_mean", "intra_quantile", "nc3_cosine_min", "nc3_cosine_mean"), 1)
     limits |= {f"inter_{name}": -1 / (C - 1) for name in ("max", "mean", "quantile")}
+    limits |= {f"intra_raw_{name}": 1 for name in ("min", "mean", "quantile")}
+    moved = (25 * C - 49 / C) / (25 * C + 49 * (1 - 1 / C))  # the cosine of two means that are moved from sum 0
+    limits |= {f"inter_raw_{name}": moved for name in ("max", "mean", "quantile")}
     limits |= {"nc4_agreement": 1, "ncc_accuracy": 1, "nc1_rank": C - 1, "feature_rank": C - 1, "classes_present": C}
     limits |= {"weight_norm": 2 * math.sqrt(C - 1), "margin_min": 14, "margin_mean": 14, "nonfinite_samples": 0}
     rms = found.pop("feature_rms_norm").item()
@@ -94,6 +97,9 @@ def test_invariance_to_rotation_translation_scale_and_permutation(seed, shift, s
     renamed = torch.tensor([2, 0, 1])[y]
     base = neural_collapse(H, y, 3)
     base.pop("feature_rms_norm")
+    raw = {name: base.pop(name) for name in list(base) if "_raw_" in name}
+    turned = neural_collapse(H @ rotation * scale, y, 3)
+    assert all(turned[name].item() == pytest.approx(value.item(), abs=1e-8) for name, value in raw.items())
     for moved, labels in ((H @ rotation * scale + shift, y), (H[order], y[order]), (H, renamed)):
         other = neural_collapse(moved, labels, 3)
         assert all(other[name].item() == pytest.approx(value.item(), abs=1e-8) for name, value in base.items())
@@ -229,6 +235,8 @@ def test_all_features_equal(value):
     """No direction, no spread of means: nothing to compare, so NaN and not the rounding of the mean."""
     H, y = torch.full((30, 3), value), torch.arange(30) % 3
     found = neural_collapse(H, y, 4, weight=torch.eye(4)[:, :3])
+    raw = [found.pop(name).item() for name in list(found) if "_raw_" in name]
+    assert raw == pytest.approx([1.0 if value else math.nan] * 6, nan_ok=True)  # seen from 0 they have a direction
     families = ("intra", "inter", "nc1_trace", "cdnv", "nc2_equiangular_means", "nc2_etf", "nc3_cos", "nc3_etf")
     assert all(found[name].isnan() for name in found if name.startswith(families))
     assert found["nc1"].isnan()
@@ -279,6 +287,21 @@ def test_a_feature_at_the_centre_is_left_out():
     found = neural_collapse(H, torch.tensor([0, 0, 0, 1, 1]), 2)
     assert found["intra_min"] == 1
     assert found["inter_max"] == -1
+
+
+@pytest.mark.parametrize("C", [4, 20])  # summed by a product, and by an index
+@pytest.mark.parametrize("self_pairs", [False, True])
+def test_uncentred_cosines_of_relu_features_are_those_of_all_pairs_that_have_a_direction(C, self_pairs):
+    """Features at 0 are left out, and so is a class that has no other."""
+    H, y, _ = features(120, 3, C)
+    H = H.relu()
+    H[::9], H[y == 1] = 0, 0
+    found = neural_collapse(H, y, C, delta=0.1, self_pairs=self_pairs)
+    assert_equal(found, naive(H, y, C, delta=0.1, self_pairs=self_pairs), rel=1e-8)
+    around_zero = neural_collapse(H, y, C, delta=0.1, self_pairs=self_pairs, center="none")
+    for name in ("intra_min", "intra_mean", "intra_quantile", "inter_max", "inter_mean", "inter_quantile"):
+        assert found[name.replace("_", "_raw_")].item() == pytest.approx(around_zero[name].item(), rel=1e-12)
+    assert found["inter_raw_mean"] > found["inter_mean"] + 0.1
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

@@ -1,6 +1,7 @@
 import json
 import math
 
+import pandas as pd
 import pytest
 
 from ncflow.checks import ArgumentError
@@ -82,10 +83,35 @@ def test_a_changed_table_agrees_with_no_mark(change, tmp_path):
             history.append([row(10)])
 
 
-def test_a_table_with_the_columns_of_another_version_does_not_go_on(tmp_path):
-    older = History(tmp_path / "history.csv", ("epoch", "split", "layer", "intra_min"))
-    older.append([{"epoch": 0, "split": "train", "layer": "last", "intra_min": 0.1}])
-    assert not History(older.path).agrees(older.mark)
+OLDER = tuple(column for column in COLUMNS if column not in ("intra_raw_min", "inter_raw_max", "quasi_gap"))
+
+
+def test_a_table_that_was_begun_without_some_columns_goes_on_without_them(tmp_path):
+    older = History(tmp_path / "history.csv", OLDER)
+    older.append([row(0, intra_min=0.1)])
+    mark = older.mark
+    older.append([row(3)])
+    again = History(older.path)
+    assert again.agrees(mark)
+    again.go_back(mark)
+    again.append([row(5, intra_min=0.2, intra_raw_min=0.3)])
+    again.check()
+    assert History(older.path).agrees(again.mark)
+    table = pd.read_csv(older.path)
+    assert tuple(table) == OLDER
+    assert table["epoch"].tolist() == [0, 5]
+    assert table["intra_min"].tolist() == [0.1, 0.2]
+    with pytest.raises(ValueError, match="nonsense"):
+        again.append([row(6, nonsense=1)])
+    again.start()
+    assert older.path.read_text() == ",".join(COLUMNS) + "\n"
+
+
+@pytest.mark.parametrize("columns", [(*COLUMNS, "of_tomorrow"), COLUMNS[1:], (*COLUMNS[:3], *COLUMNS[:2:-1])])
+def test_a_table_with_columns_that_this_version_does_not_have_does_not_go_on(columns, tmp_path):
+    other = History(tmp_path / "history.csv", columns)
+    other.append([{"split": "train", "layer": "last", "intra_min": 0.1}])
+    assert not History(other.path).agrees(other.mark)
 
 
 def test_a_table_starts_anew_over_a_table_alone(tmp_path):

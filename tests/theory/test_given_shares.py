@@ -96,7 +96,7 @@ def minimised(counts, decay, form, seed):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("counts", "decay"), [((3, 9, 2), 1e-2), ((1, 6), 0.1), ((9, 72, 13, 5), 5e-3)])
+@pytest.mark.parametrize(("counts", "decay"), [((3, 9, 2), 1e-2), ((1, 6), 0.1), ((4, 29, 5, 2), 5e-3)])
 def test_minimisation_over_every_sample_reaches_it_and_never_goes_below(counts, decay, form):
     least = optimum(counts, decay, form).regularized_loss
     values = [minimised(counts, decay, form, seed) for seed in range(3)]
@@ -167,6 +167,25 @@ def test_small_classes_collapse_into_one(form):
     np.testing.assert_allclose(found.class_means[1], found.class_means[3], atol=1e-9)
 
 
+@pytest.mark.parametrize("beside", [1 - 1e-7, 1, 1 + 1e-7])
+def test_optimum_is_certified_where_decay_just_merges_the_small_classes(beside):
+    """At lambda = sqrt p_c of equal small classes two singular values vanish; what is left is one number, sigma."""
+    shares, decay = np.array([0.97, 0.01, 0.01, 0.01]), 0.1 * beside
+    left, right = np.array([3, -1, -1, -1]), np.array([0.3 / math.sqrt(0.97), -1, -1, -1])
+    A = np.outer(left / np.linalg.norm(left), right / np.linalg.norm(right))
+
+    def total(sigma):
+        logits = torch.from_numpy(sigma * A / np.sqrt(shares)).T
+        losses = torch.nn.functional.cross_entropy(logits, torch.arange(4), reduction="none").numpy()
+        return shares @ losses + decay * sigma
+
+    found = optimum(shares, decay, "centred")
+    best = minimize_scalar(total, bounds=(0, 20), method="bounded", options={"xatol": 1e-7})
+    assert found.regularized_loss == pytest.approx(best.fun, abs=TOLERANCE)
+    assert found.duality_gap <= TOLERANCE
+    assert found.inter_max == pytest.approx(1, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "line"),
     [
@@ -188,7 +207,7 @@ def test_command_prints_every_form(capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[0] for line in lines] == ["form", *FORMS]
     assert [line[4] for line in lines[1:3]] == ["0.0470113", "0.0656861"]
-    assert [line[-1] for line in lines[1:3]] == ["0.046256", "0.506880"]
+    assert [(line[-3], line[-1]) for line in lines[1:3]] == [("1", "0.046256"), ("1", "0.506880")]
 
 
 def test_command_refuses_a_class_without_share_in_one_line(capsys):

@@ -14,7 +14,6 @@ from ncflow.theory.toy_model.landscape import CircleNetwork, landscape
 from ncflow.theory.toy_model.network import ToyData, ToyNetwork, forward, pullback, random_data, random_network
 from ncflow.theory.toy_model.norm import (
     equal_growth_rho,
-    equal_margin_gap,
     equilibrium_rho,
     equivalent_decay,
     logistic_rho,
@@ -251,13 +250,6 @@ def test_descent_does_not_oscillate_where_the_second_order_flow_does():
     assert oscillation([0.8], 0.0, 0.2 / 0.64).frequency == 0
 
 
-def test_gap_of_equal_margins_is_that_of_the_equilibrium():
-    assert equal_margin_gap(1e-3, 10) == pytest.approx(0.1 / 1.1)
-    data = ToyData(np.array([[0.1]]), np.ones(1))
-    end = gradient_flow(SCALAR, data, [0, 2000], weight_decay=1e-3)
-    assert 1 - end.rho[-1] * end.margins[-1, 0] == pytest.approx(equal_margin_gap(1e-3, 10), rel=1e-6)
-
-
 def test_second_order_flow_drifts_off_the_spheres_as_descent_does():
     network, data = problem(None, rho=2.0)
     step = 0.01
@@ -324,7 +316,6 @@ NETWORK, DATA = problem(None)
         (lambda: equilibrium_rho([0.0], 0.0), "margins"),
         (lambda: oscillation([0.1], 0.0, 0.0), "step"),
         (lambda: equivalent_decay(0.1, 0.0, 2), "rho"),
-        (lambda: equal_margin_gap(0.1, -1.0), "rho_0"),
         (lambda: logistic_rho(TIMES, 1.0, 0.1, 0.1, 0.1), "weight_decay"),
         (lambda: equal_growth_rho(TIMES, 1.0, 0.1, 0.1, layers=0), "layers"),
         (lambda: CircleNetwork((1.0, 1.0)), "second_layer"),

@@ -125,7 +125,7 @@ def test_the_sums_over_all_cells_stay_on_the_gpu_and_wait_for_nothing(config, on
 @pytest.mark.parametrize("limit", [None, 0])
 def test_the_metric_takes_batches_in_without_waiting_for_the_gpu(limit, on_gpu):
     metric = NeuralCollapse(CLASSES, WIDTH, max_cached_bytes=limit)
-    for name in ("sums", "counts", "squares", "nonfinite", "label_range"):
+    for name in (*vars(FirstSums.zeros(CLASSES, WIDTH)), "label_range"):
         setattr(metric, name, on_gpu(getattr(metric, name)))
     features, logits = on_gpu(torch.randn(SAMPLES, WIDTH)), on_gpu(torch.randn(SAMPLES, CLASSES))
     labels = on_gpu(torch.zeros(SAMPLES, dtype=torch.long))

@@ -7,15 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+from ncflow.metrics import collapse
 from ncflow.models.mlp import MLP
-from ncflow.results import load_history, load_runs
+from ncflow.results import COLUMNS, History, load_history, load_runs
+from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.seeding import derive_seed, epoch_order
 from ncflow.training.assembly import prepare
 from tests.conftest import TINY, environment, heed_ctrl_c, run_folder, train_here
@@ -266,32 +271,40 @@ def steps(folder):
     return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"]
 
 
+@contextmanager
+def stopping(when, monkeypatch):
+    """In here, a run is asked to stop when the trainer is where it should."""
+    from ncflow.callbacks.resume import SaveForResume
+
+    look = SaveForResume._is_asked
+
+    def ask(self, trainer, at_epoch_end=False):
+        if when(trainer):
+            self._listener.received = signal.SIGTERM
+        return look(self, trainer, at_epoch_end)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveForResume, "_is_asked", ask)
+        yield
+
+
 @pytest.mark.parametrize(
     ("stop_after", "precision"), [(1, "32-true"), (3, "64-true"), (7, "32-true"), (8, "64-true"), (9, "32-true")]
 )
 def test_a_stop_after_any_batch_changes_nothing(stop_after, precision, config, tmp_path, monkeypatch):
     """8 batches an epoch; after the last of an epoch, the stop is at the epoch's end."""
-    from ncflow.callbacks.resume import SaveForResume
-    from ncflow.runtime.signals import StoppedBySignalError
-
     options = ["epochs=4", "data.num_samples=60", "batch_size=8", "model.width=16", "data.num_test=20", "trainer=cpu"]
     cfg = config(
         *options, "measure.every_n_epochs=2", "measure.margins=true", "measure.first_steps=20", "optimizer=sgd"
     )
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train_here(cfg, whole)
-
-    look = SaveForResume._is_asked
-
-    def ask(self, trainer, at_epoch_end=False):
-        if trainer.global_step == stop_after:
-            self._listener.received = signal.SIGTERM
-        return look(self, trainer, at_epoch_end)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SaveForResume, "_is_asked", ask)
-        with pytest.raises(StoppedBySignalError, match="in epoch" if stop_after % 8 else "after epoch"):
-            train_here(cfg, stopped)
+    place = "in epoch" if stop_after % 8 else "after epoch"
+    with (
+        stopping(lambda trainer: trainer.global_step == stop_after, monkeypatch),
+        pytest.raises(StoppedBySignalError, match=place),
+    ):
+        train_here(cfg, stopped)
     saved = torch.load(stopped / "checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == stop_after
     assert json.loads((stopped / "progress.json").read_text())["epoch"] == stop_after // 8
@@ -304,6 +317,28 @@ def test_a_stop_after_any_batch_changes_nothing(stop_after, precision, config, t
         torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for folder in (whole, stopped)
     )
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_run_that_an_earlier_version_began_goes_on_with_its_columns(config, tmp_path, monkeypatch):
+    """One that did not measure the uncentred cosines yet: its final measures have them, its history does not."""
+    cfg = config(
+        *["epochs=4", "data.num_samples=60", "batch_size=8", "model.width=16", "data.num_test=20", "trainer=cpu"],
+        *["measure.every_n_epochs=2"],
+    )
+    older = [column for column in COLUMNS if "_raw_" not in column]
+    train_here(cfg, tmp_path / "whole")
+    with monkeypatch.context() as patch, stopping(lambda trainer: trainer.global_step == 20, monkeypatch):
+        measured = collapse.cosine_measures
+        patch.setattr(collapse, "cosine_measures", lambda *given: measured(*given) if len(given) < 5 else {})
+        patch.setattr("ncflow.training.assembly.History", partial(History, columns=older))
+        with pytest.raises(StoppedBySignalError):
+            train_here(cfg, tmp_path / "begun")
+    train_here(cfg, tmp_path / "begun")
+    assert measures(tmp_path / "begun") == measures(tmp_path / "whole")
+    whole, begun = (load_history(tmp_path / name).drop(columns=["folder"]) for name in ("whole", "begun"))
+    assert list(begun) == [column for column in whole if "_raw_" not in column]
+    assert begun["epoch"].tolist() == [0, 0, 2, 2, 4, 4]
+    pd.testing.assert_frame_equal(begun, whole[list(begun)], check_exact=True)
 
 
 def test_further_callbacks_see_the_training_and_change_nothing(config, tmp_path):
@@ -320,25 +355,17 @@ def test_further_callbacks_see_the_training_and_change_nothing(config, tmp_path)
 @pytest.mark.parametrize(("stop_after", "at"), [(4, 6), (6, 6), (7, 8), (13, 14)])
 def test_a_stop_between_gradients_that_are_summed_waits_for_their_step(stop_after, at, config, tmp_path, monkeypatch):
     """8 batches an epoch in steps of 3, 3 and 2 batches."""
-    from ncflow.callbacks.resume import SaveForResume
-    from ncflow.runtime.signals import StoppedBySignalError
-
     cfg = config(
         *["epochs=3", "data.num_samples=60", "batch_size=8", "model.width=16", "data.num_test=20", "trainer=cpu"],
         *["+trainer.accumulate_grad_batches=3", "optimizer=sgd"],
     )
     train_here(cfg, tmp_path / "whole")
-    look = SaveForResume._is_asked
 
-    def ask(self, trainer, at_epoch_end=False):
-        if trainer.current_epoch * 8 + trainer.fit_loop.batch_idx + 1 == stop_after:
-            self._listener.received = signal.SIGTERM
-        return look(self, trainer, at_epoch_end)
+    def is_there(trainer):
+        return trainer.current_epoch * 8 + trainer.fit_loop.batch_idx + 1 == stop_after
 
-    with monkeypatch.context() as patch:
-        patch.setattr(SaveForResume, "_is_asked", ask)
-        with pytest.raises(StoppedBySignalError):
-            train_here(cfg, tmp_path / "stopped")
+    with stopping(is_there, monkeypatch), pytest.raises(StoppedBySignalError):
+        train_here(cfg, tmp_path / "stopped")
     saved = torch.load(tmp_path / "stopped/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == at // 8 * 3 + at % 8 // 3
     train_here(cfg, tmp_path / "stopped")

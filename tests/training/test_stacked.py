@@ -22,7 +22,7 @@ from ncflow.models import MLP, Classifier
 from ncflow.models.classifier import parameter_groups
 from ncflow.models.losses import ExponentialLoss, SquareLoss
 from ncflow.models.vgg import VGG
-from ncflow.results import RunFolder, load_runs, lock, run_folders
+from ncflow.results import RunFolder, load_history, load_runs, lock, run_folders
 from ncflow.seeding import epoch_order
 from ncflow.sweeps.status import read_state
 from ncflow.training.stacked import group, products
@@ -241,7 +241,10 @@ def test_a_stacked_sweep_leaves_what_a_sweep_leaves(ncflow, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        ["optimizer=sgd", "loss=square", "weight_decay_scope=all,last_layer", "model.norm=all", "measure.layers=all"],
+        [
+            *("optimizer=sgd", "loss=square", "weight_decay_scope=all,last_layer", "model.norm=all"),
+            *("measure.layers=all", "measure.first_epochs=2"),
+        ],
         ["data=digits", "data.classes=4", "model.gamma=1,2", "data.random_labels=0,0.5", "batch_size=null"],
     ],
 )
@@ -251,6 +254,8 @@ def test_other_recipes_stack_too(options, ncflow, tmp_path):
         done = ncflow(*more, *base, "seed=0,1", *options, f"runs_dir={root}")
         assert done.returncode == 0, done.stderr
         assert ("cells as one" in done.stdout) == (root == "stacked")
+        first = set(load_history(tmp_path / root)["epoch"]) & {1, 2, 3}
+        assert first == ({1, 2} if "measure.first_epochs=2" in options else set())
     assert_same_sweeps(tmp_path / "plain", tmp_path / "stacked")
 
 

@@ -5,6 +5,7 @@ and counted.
 """
 
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from ncflow.figures.papers.verdict import PER_DECADE, Effect
 from ncflow.figures.tables import finished, numbers, panel_title, panels
 
 INTRA, INTER, FITS = "train/intra_min", "train/inter_max", "train/interpolated"
-_FEWEST = 3  # values over which a slope is taken
 
 
 def belonging(
@@ -37,21 +37,23 @@ def belonging(
     left = finished(runs, *needed)
     reasons = {"unfinished, or without what is measured": len(runs) - len(left)}
     absent = [column for column in (*needed, "data.name", "model.depth") if column not in left]
-    left = left.assign(**dict.fromkeys(absent))
+    left = left.assign(**dict.fromkeys(absent)) if absent else left
     foreign = {
-        f"on another loss than {loss.replace('_', ' ')}": ~left["loss.name"].astype(str).str.startswith(loss),
+        f"on another loss than {loss.replace('_', ' ')}": [
+            not str(name).startswith(loss) for name in left["loss.name"]
+        ],
         "of free features": left["data.name"] == "sample_index",
     }
     if not random_labels and "data.random_labels" in left:
         foreign["on random labels"] = numbers(left["data.random_labels"]) > 0
     if norm and "model.normalization" in left:
         foreign["of normalised weights"] = left["model.normalization"].notna()
-    keep = pd.Series(True, index=left.index)
+    keep = np.ones(len(left), bool)
     for reason, flags in foreign.items():
-        found = flags.astype(bool) & keep
+        found = np.asarray(flags, bool) & keep
         reasons[reason] = int(found.sum())
         keep &= ~found
-    left = left[keep]
+    left = left if keep.all() else left[keep]
     if norm:
         left = left.assign(bn=left["model.norm"] != "none")
     return left, {reason: count for reason, count in reasons.items() if count}
@@ -74,10 +76,10 @@ def left_out(*parts: pd.DataFrame) -> str:
     return f"{count} of {sum(map(len, parts))} runs do not interpolate, left out" if count else ""
 
 
-def by_seed(values: "Mapping[Any, float] | pd.Series[float]") -> tuple[float, ...]:
-    """The finite values of seeds, in their order."""
-    ordered = pd.Series(values, dtype=float).sort_index()
-    return tuple(ordered[np.isfinite(ordered)].tolist())
+def by_seed(values: "Mapping[Any, float] | pd.Series[float]") -> dict[float, float]:
+    """The finite values by seed, in the order of the seeds."""
+    items = values.items() if isinstance(values, Mapping) else zip(values.index, values, strict=True)
+    return {float(seed): float(value) for seed, value in sorted(items) if isfinite(value)}
 
 
 def slope_effect(
@@ -89,8 +91,9 @@ def slope_effect(
     smallest: float = PER_DECADE,
     absent: bool = False,
     log: bool = True,
+    fewest: int = 3,
 ) -> Effect:
-    """The slope of a measure by seed: least squares on means over equal x, where a seed has three values of x.
+    """The slope of a measure by seed: least squares on means over equal x, where a seed has enough values of x.
 
     Args:
         part: Runs of a setting.
@@ -101,12 +104,30 @@ def slope_effect(
         smallest: The smallest slope that matters.
         absent: Whether the claim is that there is none.
         log: Whether the slope is over the logarithm.
+        fewest: How many values of x are enough, two or more.
     """
-    found = {}
-    for seed, own in (part[part[x] > 0] if log else part).groupby("seed"):
-        cells = own.groupby(x)[y].mean().dropna()
-        if len(cells) >= _FEWEST:
-            places = cells.index.to_numpy(float)
-            line = np.polyfit(np.log10(places) if log else places, cells.to_numpy(float), 1)
-            found[seed] = sign * float(line[0])
-    return Effect(quantity, smallest, by_seed(found), absent)
+    cells = cells_of(part[part[x] > 0] if log else part, x, y)
+    values, places = cells.to_numpy(), cells.columns.to_numpy()
+    known = np.isfinite(values)
+    places = np.log10(places) if log else places
+    centres = (known * places).sum(axis=1) / known.sum(axis=1).clip(1)
+    offsets = known * (places - centres[:, None])
+    slopes = (offsets * np.where(known, values, 0.0)).sum(axis=1) / (offsets**2).sum(axis=1).clip(np.finfo(float).tiny)
+    enough = known.sum(axis=1) >= fewest
+    return Effect(
+        quantity, smallest, by_seed(dict(zip(cells.index[enough], sign * slopes[enough], strict=True))), absent
+    )
+
+
+def cells_of(part: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """A measure by seed (rows) and what is varied (columns, rising): means over runs that agree in both, if finite."""
+    values = part[y].to_numpy(float)
+    known = np.isfinite(values) & part[x].notna().to_numpy()
+    seeds, row = np.unique(part["seed"].to_numpy(float), return_inverse=True)
+    varied, column = np.unique(part[x].to_numpy(float), return_inverse=True)
+    cell = row * len(varied) + column
+    shape = len(seeds), len(varied)
+    sums = np.bincount(cell[known], values[known], len(seeds) * len(varied)).reshape(shape)
+    counts = np.bincount(cell[known], minlength=len(seeds) * len(varied)).reshape(shape)
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    return pd.DataFrame(means, index=seeds, columns=varied)

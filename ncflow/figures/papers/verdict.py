@@ -15,19 +15,19 @@ which needs no correction); it is contradicted if one of them is, for which thei
 "all" is such a test again, and "most" and "some" count the settings that Holm's procedure leaves.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from math import isfinite
 
-import numpy as np
 import pandas as pd
-from scipy import stats
+
+from ncflow.figures.papers.one_sided import LEVEL, SURE, Estimate, rejected
 
 _MOST_SHOWN = 4
-LEVEL = 0.05
-"""Of every one-sided test; intervals are those of two such tests, at 1 - 2 LEVEL."""
+_MOST_SEEDS = 1000
 COSINE = 0.02
 """Smallest difference of two cosines that matters: about a degree near a right angle, and what a seed may do alone."""
 PER_DECADE = 0.02
@@ -61,65 +61,58 @@ class Effect:
         smallest: The smallest effect that matters, > 0.
         blocks: Its value in each seed.
         absent: Whether the claim is that there is no such effect, or the opposite one.
+        expected_of: If given, the tests are those to be expected of so many seeds that are like the blocks'.
     """
 
     quantity: str
     smallest: float
-    blocks: tuple[float, ...]
+    blocks: Mapping[float, float]
     absent: bool = False
+    expected_of: int | None = None
 
     @property
     def is_testable(self) -> bool:
         """Whether there are two seeds or more, all with finite values."""
-        return len(self.blocks) > 1 and bool(np.isfinite(self.blocks).all())
-
-    @property
-    def mean(self) -> float:
-        """The estimate."""
-        return float(np.mean(self.blocks))
+        return len(self.blocks) > 1 and all(map(isfinite, self.blocks.values()))
 
     @cached_property
-    def interval(self) -> tuple[float, float]:
-        """Of the estimate, at 1 - 2 LEVEL."""
-        half = self._error * float(stats.t.ppf(1 - LEVEL, len(self.blocks) - 1))
-        return self.mean - half, self.mean + half
+    def estimate(self) -> Estimate:
+        """Over the seeds, if it is testable."""
+        found = Estimate.of(self.blocks.values())
+        return found if self.expected_of is None else found.with_seeds(self.expected_of)
 
-    @property
-    def _error(self) -> float:
-        return float(np.std(self.blocks, ddof=1) / np.sqrt(len(self.blocks)))
-
-    def _above(self, bound: float) -> float:
-        """Of one-sided tests: p of the effect being larger than a bound."""
-        if self._error == 0:  # all seeds alike
-            return 0.0 if self.mean > bound else 1.0
-        return float(stats.t.sf((self.mean - bound) / self._error, len(self.blocks) - 1))
-
-    def _below(self, bound: float) -> float:
-        if self._error == 0:
-            return 0.0 if self.mean < bound else 1.0
-        return float(stats.t.cdf((self.mean - bound) / self._error, len(self.blocks) - 1))
-
-    @property
+    @cached_property
     def p_supported(self) -> float:
         """Of one-sided tests: p of the claim."""
-        return self._below(self.smallest) if self.absent else self._above(self.smallest)
+        return self.estimate.below(self.smallest) if self.absent else self.estimate.above(self.smallest)
 
-    @property
+    @cached_property
     def p_contradicted(self) -> float:
         """Of one-sided tests: p of its opposite."""
-        return self._above(self.smallest) if self.absent else self._below(-self.smallest)
+        return self.estimate.above(self.smallest) if self.absent else self.estimate.below(-self.smallest)
 
-    @property
+    @cached_property
     def p_no_effect(self) -> float:
         """Of one-sided tests: p of nothing that matters, if the claim is that there is something."""
-        return 1.0 if self.absent else max(self._below(self.smallest), self._above(-self.smallest))
+        if self.absent:
+            return 1.0
+        return max(self.estimate.below(self.smallest), self.estimate.above(-self.smallest))
+
+    @property
+    def against(self) -> tuple[float, ...]:
+        """The seeds whose value, by itself, is not beyond the smallest effect that matters as claimed."""
+        values = self.blocks.items()
+        return tuple(seed for seed, x in values if (x >= self.smallest if self.absent else x <= self.smallest))
 
     def __str__(self) -> str:
         if not self.is_testable:
             return f"{self.quantity}: {len(self.blocks)} seed{'s' * (len(self.blocks) != 1)}, two are needed"
-        low, high = self.interval
+        low, high = self.estimate.interval
         at_most = "at most " if self.absent else ""
-        return f"{self.quantity} {self.mean:+.3f} [{low:+.3f}, {high:+.3f}] (matters from {at_most}{self.smallest:g})"
+        return (
+            f"{self.quantity} {self.estimate.mean:+.3f} [{low:+.3f}, {high:+.3f}] "
+            f"(matters from {at_most}{self.smallest:g})"
+        )
 
 
 @dataclass(frozen=True)
@@ -131,7 +124,8 @@ class Setting:
         effects: All that the claim says of it; empty if runs are missing.
         runs: How many count.
         note: What else is to be known, such as runs that were left out.
-        excepted: Whether the authors except it: it is reported and not counted.
+        excepted: Whether it is reported and not counted, for the reason in the note: the authors except it, or their
+            text is not about it.
     """
 
     name: str
@@ -162,29 +156,41 @@ class Setting:
 
     @property
     def p_no_effect(self) -> float:
-        """Of one-sided tests: p of the absence of a part of it."""
-        return min(1.0, len(self.effects) * min(effect.p_no_effect for effect in self.effects))
+        """Of one-sided tests: p of the absence of a part of it that is not itself an absence."""
+        parts = [effect.p_no_effect for effect in self.effects if not effect.absent]
+        return min(1.0, len(parts) * min(parts)) if parts else 1.0
 
     @property
     def words(self) -> str:
         """Its effects; of many, the one that is furthest from what is claimed."""
         if len(self.effects) <= _MOST_SHOWN or not self.is_testable:
             return "; ".join(map(str, self.effects[:_MOST_SHOWN])) or "too few runs"
-        worst = max(self.effects, key=lambda effect: effect.p_supported)
-        return f"worst of {len(self.effects)}: {worst}"
+        return f"worst of {len(self.effects)}: {self._worst_first[0]}"
+
+    @property
+    def _worst_first(self) -> list[Effect]:
+        return sorted(self.effects, key=lambda effect: -effect.p_supported)
+
+    @property
+    def against(self) -> tuple[tuple[Effect, tuple[float, ...]], ...]:
+        """What keeps it from being supported, the worst first: effects, each with the seeds on the wrong side."""
+        if not self.is_testable:
+            return ()
+        return tuple((effect, effect.against) for effect in self._worst_first if effect.p_supported >= LEVEL)
 
     @property
     def answer(self) -> Answer:
-        """Of this setting by itself."""
-        return judge_settings([self], Quantifier.ALL)
+        """Of this setting by itself, counted or not."""
+        return judge_settings([replace(self, excepted=False)], Quantifier.ALL)
 
 
-def judge_settings(settings: Sequence[Setting], quantifier: Quantifier) -> Answer:
+def judge_settings(settings: Sequence[Setting], quantifier: Quantifier, level: float = LEVEL) -> Answer:
     """The answer over settings.
 
     Args:
         settings: Those that count and can be tested; none is *not enough runs*.
         quantifier: In how many of them the text claims it.
+        level: Of each test.
     """
     found = [setting for setting in settings if setting.is_testable and not setting.excepted]
     if not found:
@@ -200,17 +206,9 @@ def judge_settings(settings: Sequence[Setting], quantifier: Quantifier) -> Answe
         Quantifier.SOME: (1, len(found), len(found)),
     }[quantifier]
     for (answer, values), least in zip(ps.items(), needed, strict=True):
-        if rejected(values, least):
+        if rejected(values, least, level):
             return answer
     return Answer.UNDECIDED
-
-
-def rejected(ps: Sequence[float], least: int) -> bool:
-    """Whether at least so many hypotheses are rejected; all of them need no correction, fewer are Holm's (1979)."""
-    ordered = sorted(ps)
-    if least == len(ps):
-        return ordered[-1] < LEVEL
-    return all(p < LEVEL / (len(ps) - place) for place, p in enumerate(ordered[:least]))
 
 
 @dataclass(frozen=True)
@@ -243,17 +241,45 @@ class Verdict:
         return judge_settings(self.settings, self.quantifier)
 
     @property
+    def against(self) -> tuple[Setting, ...]:
+        """The settings that keep it from being supported, where it is not: what the authors' answer would need."""
+        if self.answer in (Answer.SUPPORTED, Answer.NOT_ENOUGH):
+            return ()
+        return tuple(setting for setting in self.settings if not setting.excepted and setting.against)
+
+    @property
+    def seeds_to_decide(self) -> int | None:
+        """Of an undecided one, the seeds that would decide it in about four of five cases if they are like these.
+
+        None if it is decided, or if more than a thousand were needed.
+        """
+        if self.answer != Answer.UNDECIDED:
+            return None
+
+        def is_decided(seeds: int) -> bool:
+            settings = [
+                replace(setting, effects=tuple(replace(effect, expected_of=seeds) for effect in setting.effects))
+                for setting in self.settings
+            ]
+            return judge_settings(settings, self.quantifier, SURE) != Answer.UNDECIDED
+
+        seeds = bisect_left(range(_MOST_SEEDS + 1), True, lo=2, key=is_decided)
+        return seeds if seeds <= _MOST_SEEDS else None
+
+    @property
     def numbers(self) -> tuple[str, ...]:
-        """A line for each effect of each setting, the worst news first; last what was left out or is needed."""
+        """A line for each setting, the worst news first; then what makes the difference, is needed or was left out."""
         order = [Answer.CONTRADICTED, Answer.NO_EFFECT, Answer.UNDECIDED, Answer.NOT_ENOUGH, Answer.SUPPORTED]
         lines = []
-        for setting in sorted(self.settings, key=lambda setting: order.index(setting.answer)):
-            told = "excepted by the authors" if setting.excepted else setting.answer
-            words = setting.words
+        for setting in sorted(self.settings, key=lambda setting: (setting.excepted, order.index(setting.answer))):
+            told = f"not counted, {setting.answer}" if setting.excepted else setting.answer
             note = f"; {setting.note}" if setting.note else ""
-            lines.append(f"{told}: {setting.name}: {words}; {setting.seeds} seeds, {setting.runs} runs{note}")
+            lines.append(f"{told}: {setting.name}: {setting.words}; {setting.seeds} seeds, {setting.runs} runs{note}")
+        lines += [f"against: {setting.name}: {_who(setting)}" for setting in self.against]
         if self.answer in (Answer.NOT_ENOUGH, Answer.UNDECIDED):
             lines.append(f"needs {self.needs}")
+        if self.seeds_to_decide is not None:
+            lines.append(f"about {self.seeds_to_decide} seeds would decide it, if they are like these")
         if self.left_out:
             lines.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in self.left_out.items()))
         return tuple(lines)
@@ -262,41 +288,20 @@ class Verdict:
         lines = [f"{self.answer.upper():>16}  {self.claim} ({self.quantifier})"]
         return "\n".join([*lines, *(f"{'':18}{line}" for line in self.numbers)])
 
-    def as_json(self) -> dict[str, Any]:
-        """For machines."""
-        return {
-            "maker": "ncflow",
-            "id": self.id,
-            "claim": self.claim,
-            "answer": str(self.answer),
-            "source": self.source,
-            "departure": self.departure,
-            "quantifier": str(self.quantifier),
-            "needs": self.needs,
-            "settings": [_setting_as_json(setting) for setting in self.settings],
-            "left_out": self.left_out,
-        }
 
-
-def _setting_as_json(setting: Setting) -> dict[str, Any]:
-    return {
-        "name": setting.name,
-        "answer": str(setting.answer),
-        "excepted": setting.excepted,
-        "runs": setting.runs,
-        "note": setting.note,
-        "effects": [
-            {
-                "quantity": effect.quantity,
-                "smallest": effect.smallest,
-                "absent": effect.absent,
-                "blocks": list(effect.blocks),
-                "mean": effect.mean if effect.is_testable else None,
-                "interval": list(effect.interval) if effect.is_testable else None,
-            }
-            for effect in setting.effects
-        ],
-    }
+def _who(setting: Setting) -> str:
+    """Of a setting that is not supported: which parts and seeds make the difference, in words."""
+    parts = []
+    for effect, seeds in setting.against[:_MOST_SHOWN]:
+        count, some = len(effect.blocks), f"seed{'s' * (len(seeds) > 1)} {', '.join(f'{seed:g}' for seed in seeds)} of"
+        those = f"all {count} seeds" if len(seeds) == count else f"{some} {count}"
+        side = "above" if effect.absent else "below"
+        parts.append(
+            f"{effect.quantity}: "
+            + (f"{those} {side} {effect.smallest:g}" if seeds else "none by itself, the interval is too wide")
+        )
+    more = len(setting.against) - len(parts)
+    return "; ".join([*parts, *([f"and {more} more"] if more else [])])
 
 
 Claim = Callable[[pd.DataFrame, pd.DataFrame], Verdict]

@@ -1,7 +1,6 @@
 """Collapse against weight decay, against gamma, and over the epochs."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -31,10 +30,12 @@ from ncflow.figures.style import (
     norm_marker,
     norm_order,
 )
-from ncflow.figures.tables import over_seeds, panel_title, panels
+from ncflow.figures.tables import limits_of, over_seeds, panel_title, panels, unequal_classes
 
 INTRA_STYLE, INTER_STYLE = "-", "--"
 WORST, MEAN, QUANTILE = ("intra_min", "inter_max"), ("intra_mean", "inter_mean"), ("intra_quantile", "inter_quantile")
+UNCENTRED = ("intra_raw_min", "inter_raw_max")
+_ROWS = {WORST: "worst class, worst pair", QUANTILE: "5 %, 95 % quantile", MEAN: "mean over classes, pairs"}
 
 
 def collapse_against(
@@ -45,8 +46,9 @@ def collapse_against(
 ) -> Figure:
     """Intra- and inter-class cosine against a config column: a panel a setting, a colour a BN placement.
 
-    Points are means over seeds, bars one standard deviation; the dotted line is the limit -1/(C-1) of inter, and
-    hollow points mark settings where a run does not reach training accuracy 1. (Pan, Cao, figures 2, 5 and 6.)
+    Points are means over seeds, bars one standard deviation; dotted is what inter is at the theory's optimum, -1/(C-1)
+    for equal classes and otherwise a curve for each BN placement. Hollow points mark settings where a run does not
+    reach training accuracy 1. (Pan, Cao, figures 2, 5 and 6.)
 
     Args:
         runs: Finished runs with the columns ``train/<measure>`` and ``model.norm``.
@@ -72,10 +74,11 @@ def collapse_against(
             if published is not None:
                 _draw_published(axis, published[published["model"].isin(part["model.name"])], by, (intra, inter))
             axis.axhline(1, color="0.5", lw=1, ls=":")
-            _limit_line(axis, part)
+            _limit_lines(axis, part, by, inter)
             _log_scale(axis, part[by])
             mark_values(axis, sorted(part[by].unique()))
-            axis.set(title=literal(panel_title(values)) if row is table[0] else "", ylabel="cosine (training split)")
+            shown = f"cosine: {_ROWS[intra, inter]}" if len(pairs) > 1 else "cosine (training split)"
+            axis.set(title=literal(panel_title(values)) if row is table[0] else "", ylabel=shown)
             axis.set_xlabel(label(by) if row is table[-1] else "")
     _legend(figure, runs, pairs, published is not None)
     return figure
@@ -100,23 +103,30 @@ def _draw_published(axis: Axes, published: pd.DataFrame, by: str, measures: tupl
             axis.plot(table[by], table[measure], style, color=PUBLISHED_COLOUR, marker="x", lw=1.2, zorder=1)
 
 
-def _limit_line(axis: Axes, runs: pd.DataFrame) -> None:
-    """The limit of inter at collapse, its label below the line, where no curve can be."""
-    limits = draw_inter_limits(axis, runs["train/classes_present"])
-    for limit in limits:
-        axis.annotate(
-            f"limit $-1/(C-1) = {limit:.2g}$",
-            (0.99, limit),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, -3),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=8,
-            color="0.35",
-        )
-    if limits:
-        axis.set_ylim(min(axis.get_ylim()[0], limits[0]) - 0.15, 1.08)
+def _limit_lines(axis: Axes, runs: pd.DataFrame, by: str, measure: str) -> None:
+    """What inter is at the optimum: a line for equal classes, else a curve in the colour of each BN placement."""
+    limits = limits_of(runs, measure)
+    if not unequal_classes(runs).any():
+        of_equal = draw_inter_limits(axis, limits)
+        for limit in of_equal:
+            axis.annotate(  # below the line, where no curve can be
+                f"limit $-1/(C-1) = {limit:.2g}$",
+                (0.99, limit),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, -3),
+                textcoords="offset points",
+                ha="right",
+                va="top",
+                fontsize=8,
+                color="0.35",
+            )
+        if of_equal:
+            axis.set_ylim(min(axis.get_ylim()[0], of_equal[0]) - 0.15, 1.08)
+        return
+    for norm, of_norm in runs.assign(limit=limits).dropna(subset=["limit"]).groupby("model.norm"):
+        table = over_seeds(of_norm, by, "limit")
+        axis.plot(table.index, table["mean"], ":", color=norm_colour(norm), marker="_", lw=1.2, zorder=1)
+    axis.set_ylim(axis.get_ylim()[0], 1.08)
 
 
 def _log_scale(axis: Axes, values: pd.Series) -> None:
@@ -130,15 +140,16 @@ def _log_scale(axis: Axes, values: pd.Series) -> None:
 def _legend(figure: Figure, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], published: bool) -> None:
     labels = [LABELS[measure] for measure in pairs[0]]
     if len(pairs) > 1:
-        rows = ", ".join({WORST: "worst", MEAN: "mean", QUANTILE: "{} % quantile"}[pair] for pair in pairs)
-        labels = [f"{kind}-class cosine (rows: {rows.format(level)})" for kind, level in (("intra", 5), ("inter", 95))]
+        labels = [f"{kind}-class cosine (training split)" for kind in ("intra", "inter")]
     entries = norm_entries(runs)
     for text, style in zip(labels, (INTRA_STYLE, INTER_STYLE), strict=True):
         entries.append(Line2D([], [], color="0.3", ls=style, label=text))
+    if unequal_classes(runs).any():
+        entries.append(limit_entry(runs, pairs[0][1]))
     entries += missed_entry(runs)
     if published:
         entries.append(Line2D([], [], color=PUBLISHED_COLOUR, marker="x", lw=1.2, label="published"))
-    bottom_legend(figure, entries, inches=2.3 if len(pairs) == 1 else 4.1)
+    bottom_legend(figure, entries, inches=2.6)
 
 
 def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
@@ -162,41 +173,48 @@ def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
             axis.set_xscale("log")
             if column == 0:
                 axis.set_ylabel(LABELS[measure])
-        draw_inter_limits(axes[1][column], part["train/classes_present"])
+        draw_inter_limits(axes[1][column], limits_of(part, "inter_max"))
         axes[0][column].set_title(literal(panel_title(values)))
         axes[1][column].set_xlabel(LABELS["gamma_norm"])
         mark_values(axes[1][column], sorted(part["train/gamma_norm"].unique()))
-    bottom_legend(figure, [*series_entries("weight_decay", colours, marker="o"), limit_entry(), *missed_entry(runs)])
+    bottom_legend(
+        figure, [*series_entries("weight_decay", colours, marker="o"), limit_entry(runs), *missed_entry(runs)]
+    )
     return figure
 
 
-def trajectories(history: pd.DataFrame, titles: Sequence[tuple[str, str]]) -> Figure:
+def trajectories(history: pd.DataFrame, shown: Sequence[tuple[str, Sequence[str]]], columns: int) -> Figure:
     """Min intra, max inter and NC3 over epochs, the training loss on a second, logarithmic axis.
 
     (Pan, Cao, figures 3, 7 and 8.)
 
     Args:
         history: Rows of :func:`ncflow.results.load_history` for the training split and the last layer.
-        titles: (folder, title in matplotlib's own notation) of the runs to draw, a panel each.
+        shown: For each panel, its title in matplotlib's own notation and the folders of its runs, a thin line each if
+            there are several.
+        columns: Panels in a row.
     """
-    figure, axes = grid(len(titles), columns=2, width=5.6, height=3.4)
-    lines: list[Any] = []
-    for axis, (folder, title) in zip(axes, titles, strict=True):
-        rows = history[history["folder"] == folder].sort_values("epoch")
+    figure, axes = grid(len(shown), columns=columns, width=5.6, height=3.4 if len(shown) <= 2 * columns else 2.6)
+    curves = {"intra_min": ("last", "-"), "inter_max": ("none", "--"), "nc3_cosine_min": ("all", "-.")}
+    for axis, (title, folders) in zip(axes, shown, strict=True):
         loss_axis = axis.twinx()
-        lines = [
-            *axis.plot(rows["epoch"], rows["intra_min"], color=COLOURS["last"], label=LABELS["intra_min"]),
-            *axis.plot(rows["epoch"], rows["inter_max"], color=COLOURS["none"], ls="--", label=LABELS["inter_max"]),
-            *axis.plot(
-                rows["epoch"], rows["nc3_cosine_min"], color=COLOURS["all"], ls="-.", label=LABELS["nc3_cosine_min"]
-            ),
-            *loss_axis.plot(rows["epoch"], rows["loss"], color=LOSS_COLOUR, ls=":", label="training loss (right axis)"),
-        ]
-        limits = draw_inter_limits(axis, rows["classes_present"])
+        width = 1.8 if len(folders) == 1 else 0.9
+        for folder in folders:
+            rows = history[history["folder"] == folder].sort_values("epoch")
+            for measure, (colour, style) in curves.items():
+                axis.plot(rows["epoch"], rows[measure], color=COLOURS[colour], ls=style, lw=width)
+            loss_axis.plot(rows["epoch"], rows["loss"], color=LOSS_COLOUR, ls=":", lw=width)
+        limits = draw_inter_limits(axis, limits_of(history[history["folder"].isin(folders)], "inter_max", prefix=""))
         low = min([-0.45, *(limit - 0.1 for limit in limits)])
         axis.set(xlabel=LABELS["epoch"], ylabel="cosine", title=title, ylim=(low, 1.05))
         loss_axis.set(yscale="log", ylabel=LABELS["loss"])
         loss_axis.grid(False)
         loss_axis.spines["right"].set_visible(True)
-    bottom_legend(figure, [*lines, limit_entry()])
+    entries = [
+        Line2D([], [], color=COLOURS[colour], ls=style, label=LABELS[measure])
+        for measure, (colour, style) in curves.items()
+    ]
+    loss = Line2D([], [], color=LOSS_COLOUR, ls=":", label="training loss (right axis)")
+    drawn = history[history["folder"].isin([folder for _, folders in shown for folder in folders])]
+    bottom_legend(figure, [*entries, loss, limit_entry(drawn, prefix="")])
     return figure

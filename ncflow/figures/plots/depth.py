@@ -9,19 +9,21 @@ from matplotlib.ticker import MaxNLocator
 
 from ncflow.figures.plots.panels import bottom_legend, draw_inter_limits, grid, limit_entry
 from ncflow.figures.style import COLOURS, LABELS
-from ncflow.figures.tables import last_rows
+from ncflow.figures.tables import last_rows, limits_of
 
 
-def profiles(runs: pd.DataFrame, history: pd.DataFrame) -> Figure:
-    """NCC accuracy, min intra and max inter against the layer, a panel a weight decay; mean and range over seeds.
+def profiles(runs: pd.DataFrame, history: pd.DataFrame, pair: tuple[str, str]) -> Figure:
+    """NCC accuracy, intra and inter against the layer, a panel a weight decay; mean and range over seeds.
 
     Args:
         runs: Finished runs of one setting that differ in weight decay and seed.
         history: Table of :func:`ncflow.results.load_history`.
+        pair: The measures of intra and inter.
     """
     decays = sorted(runs["weight_decay"].unique())
     figure, axes = grid(len(decays), columns=4, width=3.6, height=3.0)
-    curves = {"ncc_accuracy": ("all", "-."), "intra_min": ("last", "-"), "inter_max": ("none", "--")}
+    looks = (("all", "-."), ("last", "-"), ("none", "--"))
+    curves = dict(zip(("ncc_accuracy", *pair), looks, strict=True))
     for axis, decay in zip(axes, decays, strict=True):
         part = runs[runs["weight_decay"] == decay]
         tables = [last_rows(history, folder).reset_index(drop=True) for folder in part["folder"]]
@@ -33,10 +35,10 @@ def profiles(runs: pd.DataFrame, history: pd.DataFrame) -> Figure:
         missed = "" if (part["train/interpolated"] == 1).all() else " (training accuracy below 1)"
         axis.set(title=f"$\\lambda$ = {decay:g}{missed}", xlabel="layer", ylim=(-0.55, 1.05))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        draw_inter_limits(axis, part["train/classes_present"])
+        draw_inter_limits(axis, limits_of(part, "inter_max"))
     entries: list[Any] = [
         Line2D([], [], color=COLOURS[colour], ls=style, marker="o", ms=3, label=LABELS[measure])
         for measure, (colour, style) in curves.items()
     ]
-    bottom_legend(figure, [*entries, limit_entry()])
+    bottom_legend(figure, [*entries, limit_entry(runs)])
     return figure

@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 
 from ncflow.figures.plots.panels import bottom_legend, series_colours, series_entries
 from ncflow.figures.style import LABELS, SERIES, label
@@ -77,8 +76,8 @@ def over_epochs(
     return figure
 
 
-def _band(axis: Axes, part: pd.DataFrame, measure: str, scale: str, colour: str) -> None:
-    table = part.pivot_table(index="epoch", columns="folder", values=measure)
+def _band(axis: Axes, part: pd.DataFrame, measure: str, scale: str, colour: str, along: str = "epoch") -> None:
+    table = part.pivot_table(index=along, columns="folder", values=measure)
     if table.empty:
         return
     values = np.log10(table.where(table > 0)) if scale == "log" else table
@@ -88,6 +87,70 @@ def _band(axis: Axes, part: pd.DataFrame, measure: str, scale: str, colour: str)
         middle, low, high = 10**middle, 10**low, 10**high
     axis.plot(table.index, middle, color=colour)
     axis.fill_between(table.index, low, high, color=colour, alpha=0.2, lw=0)
+
+
+def over_first_epochs(
+    runs: pd.DataFrame, history: pd.DataFrame, by: str, measure: tuple[str, str], windows: Sequence[int | None]
+) -> Figure:
+    """A measure over the first epochs: a row a value of ``by``, a column a number of epochs, a line a run.
+
+    (CBMM Memo 117, figures 14 and 15.)
+
+    Args:
+        runs: Finished runs.
+        history: Table of :func:`ncflow.results.load_history`.
+        by: Config column of the rows.
+        measure: (measure, scale).
+        windows: How many epochs each column shows; None: all.
+    """
+    name, scale = measure
+    paths = last_layer(history)
+    values = sorted(runs[by].unique())
+    size = (4.2 * len(windows), 2.4 * len(values))
+    figure, axes = plt.subplots(len(values), len(windows), figsize=size, squeeze=False, sharex="col")
+    for row, (value, colour) in zip(axes, series_colours(values).items(), strict=True):
+        own = paths[paths["folder"].isin(runs.loc[runs[by] == value, "folder"])]
+        for axis, window in zip(row, windows, strict=True):
+            part = own if window is None else own[own["epoch"] <= window]
+            for _, path in part.sort_values("epoch").groupby("folder"):
+                axis.plot(path["epoch"], path[name], color=colour, lw=0.9, alpha=0.6, marker="." if window else "")
+            axis.set_yscale(scale)
+        row[0].set_ylabel(f"{label(name)}\n{label(by)} = {value:g}")
+    for axis, window in zip(axes[0], windows, strict=True):
+        axis.set_title("all epochs" if window is None else f"first {window} epochs")
+    for axis in axes[-1]:
+        axis.set_xlabel(LABELS["epoch"])
+    return figure
+
+
+def over_steps(runs: pd.DataFrame, history: pd.DataFrame, measure: str) -> Figure:
+    """A measure over optimiser steps, both on a logarithmic axis: a panel a loss, a colour a batch size.
+
+    Lines are means over seeds, bands one standard deviation, of the logarithm. (CBMM Memo 117, section J.2.)
+
+    Args:
+        runs: Finished runs with ``loss.name``, ``epochs``, ``steps`` and ``batch_size``; 0 is the whole training split.
+        history: Table of :func:`ncflow.results.load_history`.
+        measure: Of the training rows.
+    """
+    losses, colours = sorted(runs["loss.name"].unique()), series_colours(sorted(runs["batch_size"].unique()))
+    size = (5 * len(losses), 3.6)
+    figure, axes = plt.subplots(1, len(losses), figsize=size, squeeze=False, sharex=True, sharey=True)
+    paths = last_layer(history)
+    for axis, loss in zip(axes[0], losses, strict=True):
+        for batch_size, colour in colours.items():
+            chosen = runs[(runs["loss.name"] == loss) & (runs["batch_size"] == batch_size)].set_index("folder")
+            part = paths[paths["folder"].isin(chosen.index) & (paths["epoch"] > 0)]
+            steps = part["epoch"] * part["folder"].map((chosen["steps"] / chosen["epochs"]).round())
+            _band(axis, part.assign(step=steps), measure, "log", colour, "step")
+        axis.set(title=loss.replace("_", " "), xlabel=LABELS["step"], xscale="log", yscale="log")
+    axes[0][0].set_ylabel(label(measure))
+    entries = [
+        Line2D([], [], color=colour, label=f"batch size {size:g}" if size else "full batches")
+        for size, colour in colours.items()
+    ]
+    bottom_legend(figure, entries)
+    return figure
 
 
 def norms_and_errors(runs: pd.DataFrame, by: str) -> Figure:
@@ -141,62 +204,3 @@ def norm_against_accuracy(runs: pd.DataFrame, by: str) -> Figure:
     handles, _ = axis.get_legend_handles_labels()
     bottom_legend(figure, handles)
     return figure
-
-
-def sorted_margins(runs: pd.DataFrame, margins: pd.DataFrame, by: str) -> Figure:
-    """Training margins at the end, sorted, divided by rho; mean over seeds, a column a weight decay, a colour ``by``.
-
-    (CBMM Memo 117, figure 3.)
-
-    Args:
-        runs: Finished runs.
-        margins: Table of :func:`ncflow.results.load_margins`.
-        by: Config column of the colours.
-    """
-    quantiles = quantile_columns(margins)
-    levels = [int(column[1:]) / 1000 for column in quantiles]
-    final = margins.sort_values("step").groupby("folder").last()
-    normalised = final[quantiles].div(final["rho"], axis=0)
-    decays, colours = sorted(runs["weight_decay"].unique()), series_colours(sorted(runs[by].unique()))
-    figure, axes = plt.subplots(1, len(decays), figsize=(4.8 * len(decays), 3.6), squeeze=False)
-    for axis, decay in zip(axes[0], decays, strict=True):
-        for value, colour in colours.items():
-            folders = runs[(runs["weight_decay"] == decay) & (runs[by] == value)]["folder"]
-            part = normalised.reindex(folders).dropna()
-            axis.plot(levels, part.mean(), color=colour)
-        axis.set(title=f"{LABELS['weight_decay']} = {decay:g}", xlabel="share of training samples")
-    axes[0][0].set_ylabel("margin / $\\rho$")
-    bottom_legend(figure, series_entries(by, colours))
-    return figure
-
-
-def margin_bands(margins: pd.DataFrame, along: str) -> Figure:
-    """Distribution of one run's margins along epochs or steps: bands between quantiles, and rho beside it.
-
-    (CBMM Memo 117, figures 4 and 5.)
-
-    Args:
-        margins: Rows of one run.
-        along: ``epoch`` or ``step``.
-    """
-    rows = margins.drop_duplicates(along, keep="last").sort_values(along)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.8))
-    for low, high, alpha in (("q000", "q1000", 0.15), ("q050", "q950", 0.25), ("q250", "q750", 0.4)):
-        left.fill_between(rows[along], rows[low], rows[high], color=SERIES[0], alpha=alpha, lw=0)
-    left.plot(rows[along], rows["q500"], color=SERIES[0])
-    left.axhline(0, color="0.5", lw=1, ls=":")
-    left.set(xlabel=LABELS[along], ylabel="training margin")
-    right.plot(rows[along], rows["rho"], color=SERIES[1])
-    right.set(xlabel=LABELS[along], ylabel=LABELS["rho"], yscale="log")
-    entries = [
-        Rectangle((0, 0), 1, 1, color=SERIES[0], alpha=alpha, label=share)
-        for alpha, share in ((0.15, "all samples"), (0.3, "5 to 95 %"), (0.55, "25 to 75 %"))
-    ]
-    bottom_legend(figure, [*entries, Line2D([], [], color=SERIES[0], label="median")], inches=1.6)
-    return figure
-
-
-def quantile_columns(margins: pd.DataFrame) -> list[str]:
-    """The quantiles' columns, from the least to the largest."""
-    found = [column for column in map(str, margins) if column[:1] == "q" and column[1:].isdigit()]
-    return sorted(found, key=lambda column: int(column[1:]))

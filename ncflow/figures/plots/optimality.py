@@ -8,74 +8,94 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import SymmetricalLogLocator
 
-from ncflow.figures.plots.panels import bottom_legend, mark_values, missed_entry, norm_entries
-from ncflow.figures.style import LABELS, data_label, literal, norm_colour
+from ncflow.figures.plots.panels import bottom_legend, mark_values, missed_entry
+from ncflow.figures.style import LABELS, data_label, literal, norm_colour, norm_label, norm_order
+from ncflow.figures.tables import equal_classes, limits_of
 from ncflow.theory.bounds import bounds_from_norms, proof_kappa
-from ncflow.theory.layer_peeled import minimum_regularized_loss, optimal_norm_product
 from ncflow.theory.simplex import inter_limit
 
-# Below this a difference of two losses is rounding.
-_FLOOR = 1e-12
+_ROUNDING = 1e-12  # of a difference of two losses
+_LEAST: dict[str, Any] = {"marker": "_", "ms": 14, "mew": 1.2, "ls": "none"}
 _SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def collapse_against_gap(runs: pd.DataFrame) -> Figure:
-    """Draw the regularised loss beside m_reg, and the distance of intra and inter from collapse against the gap.
+    """Draw the regularised loss beside its least value, and intra and inter less their limits against the gap.
 
-    Every point is a run; a colour is a BN placement, a shape a data set. Where it is not vacuous, the bound of Theorem
-    2.1 is drawn for the norms of the median run, for the worst class (delta = 1/C) and pair, with the least kappa that
-    the theorem's proof needs. (The gap of the regularised loss bounds that of the plain one.)
+    Every point is a run; a colour is a BN placement, a shape a data set. Optimum and limits are those for the run's own
+    class shares, weight decay and BN. What is 0 or less is drawn, too: there the axis is linear around 0. For equal
+    classes, and where it is not vacuous, the bound of Theorem 2.1 is drawn for the norms of the median run, for the
+    worst class (delta = 1/C) and pair, with the least kappa that the theorem's proof needs. (The gap of the regularised
+    loss bounds that of the plain one.)
 
     Args:
-        runs: Finished runs with ``train/regularized_loss_gap``.
+        runs: Finished runs as of :func:`has_theory`.
     """
     figure, (losses, intra, inter) = plt.subplots(1, 3, figsize=(13.2, 4.2))
     shapes = dict(zip(sorted(runs["data.name"].unique()), _SHAPES * 9, strict=False))
-    bound_drawn = _bounds(intra, inter, runs)
-    for (name, norm), part in runs.groupby(["data.name", "model.norm"]):
-        colour = norm_colour(norm)
-        for full, of_kind in part.groupby(part["train/interpolated"] == 1):
-            look: dict[str, Any] = {"color": colour, "mfc": colour if full else "white", "ls": "none"}
-            look |= {"marker": shapes[name], "ms": 5, "alpha": 0.8}
-            gap = of_kind["train/regularized_loss_gap"].clip(lower=_FLOOR)
-            limit = of_kind["train/classes_present"].map(inter_limit)
-            losses.plot(of_kind["weight_decay"], of_kind["train/regularized_loss"], **look)
-            intra.plot(gap, (1 - of_kind["train/intra_min"]).clip(lower=_FLOOR), **look)
-            inter.plot(gap, (of_kind["train/inter_max"] - limit).clip(lower=_FLOOR), **look)
-    _least_losses(losses, runs)
+    bound_drawn = _bounds(intra, inter, runs[equal_classes(runs)])
+    shown = pd.DataFrame(
+        {
+            "gap": runs["train/regularized_loss_gap"],
+            "least": runs["train/regularized_loss"] - runs["train/regularized_loss_gap"],
+            "intra": 1 - runs["train/intra_min"],
+            "inter": runs["train/inter_max"] - limits_of(runs, "inter_max"),
+        }
+    )
     losses.set(xlabel=LABELS["weight_decay"], ylabel=LABELS["regularized_loss"], xscale="log", yscale="log")
     mark_values(losses, sorted(runs["weight_decay"].unique()))
-    for axis, name in ((intra, "1 - min intra-class cosine"), (inter, "max inter-class cosine + 1/(C - 1)")):
-        axis.set(xlabel=LABELS["regularized_loss_gap"], ylabel=name, xscale="log", yscale="log")
-    entries: list[Any] = norm_entries(runs)
+    words = {"intra": "1 - min intra-class cosine", "inter": "max inter-class cosine - its limit"}
+    for axis, measure in ((intra, "intra"), (inter, "inter")):
+        axis.set(xlabel=LABELS["regularized_loss_gap"], ylabel=words[measure])
+        _set_scales(axis, shown["gap"], shown[measure])
+    keys = [runs["data.name"], runs["model.norm"], runs["train/interpolated"] == 1]
+    for (name, norm, full), part in shown.groupby(keys):
+        colour = norm_colour(norm)
+        look: dict[str, Any] = {"color": colour, "mfc": colour if full else "white", "ls": "none"}
+        look |= {"marker": shapes[name], "ms": 5, "alpha": 0.8}
+        decays = runs["weight_decay"][part.index]
+        losses.plot(decays, runs["train/regularized_loss"][part.index], **look)
+        losses.plot(decays, part["least"], **_LEAST, color=colour)
+        intra.plot(part["gap"], part["intra"], **look)
+        inter.plot(part["gap"], part["inter"], **look)
+    norms = sorted(runs["model.norm"].unique(), key=norm_order)
+    entries = [Line2D([], [], color=norm_colour(norm), lw=5, label=literal(norm_label(norm))) for norm in norms]
     entries += [
         Line2D([], [], color="0.3", marker=shape, ls="none", label=literal(data_label(name)))
         for name, shape in shapes.items()
     ]
-    entries.append(Line2D([], [], color="0.3", ls=":", label="least regularised loss $m_{reg}$"))
+    entries.append(Line2D([], [], color="0.3", **_LEAST, label="least value for the run's class shares and BN"))
     if bound_drawn:
         entries.append(Line2D([], [], color="0.3", ls="--", label="bound of Theorem 2.1"))
     bottom_legend(figure, [*entries, *missed_entry(runs)])
     return figure
 
 
-def _least_losses(axis: Axes, runs: pd.DataFrame) -> None:
-    """The curve m_reg(lambda) for each number of classes."""
-    decays = runs["weight_decay"][runs["weight_decay"] > 0]
-    if decays.empty:
-        return
-    curve = np.geomspace(decays.min() / 1.3, decays.max() * 1.3, 60)
-    for count in sorted(runs["train/classes_present"].dropna().unique()):
-        values = [minimum_regularized_loss(int(count), decay) for decay in curve]
-        axis.plot(curve, values, ":", color="0.3")
-        axis.annotate(f"C = {int(count)}", (curve[0], values[0]), fontsize=8, color="0.35", ha="left", va="top")
+def _set_scales(axis: Axes, x: "pd.Series[float]", y: "pd.Series[float]") -> None:
+    """Logarithmic; where a value is 0 or less, linear around 0 up to the least size that is more than rounding."""
+    axes = ((x, axis.xaxis, axis.set_xscale, axis.axvline), (y, axis.yaxis, axis.set_yscale, axis.axhline))
+    for values, ticks, set_scale, zero in axes:
+        if (values.dropna() > 0).all():
+            set_scale("log")
+            continue
+        sizes = values.abs()[values.abs() > _ROUNDING]
+        around = 10 ** np.floor(np.log10(sizes.min())) if len(sizes) else _ROUNDING
+        set_scale("symlog", linthresh=around, linscale=1.5)
+        locator = SymmetricalLogLocator(base=10, linthresh=around)
+        locator.set_params(numticks=9)
+        ticks.set_major_locator(locator)
+        zero(0, color="0.5", lw=1)
 
 
 def _bounds(intra: Axes, inter: Axes, runs: pd.DataFrame) -> bool:
     """Curves of Theorem 2.1 over the gaps of the runs, where they say anything; whether there are any."""
     drawn = False
-    gaps = runs["train/regularized_loss_gap"].clip(lower=_FLOOR)
+    gaps = runs["train/regularized_loss_gap"]
+    gaps = gaps[gaps > _ROUNDING]
+    if gaps.empty:
+        return False
     for C in sorted(runs["train/classes_present"].dropna().astype(int).unique()):
         of_count = runs[runs["train/classes_present"] == C]
         product = float((of_count["train/feature_rms_norm"] * of_count["train/weight_norm"]).median()) / np.sqrt(C)
@@ -98,13 +118,8 @@ def _bounds(intra: Axes, inter: Axes, runs: pd.DataFrame) -> bool:
 
 
 def has_theory(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs whose gap to the theory's optimum was measured, where that optimum is not the zero network."""
+    """The runs with decay whose gap to the theory's optimum was measured, and what inter is there."""
     column = "train/regularized_loss_gap"
     if column not in runs:
         return runs.iloc[:0]
-    classes = runs["train/classes_present"]
-    possible = [
-        count >= 2 and decay > 0 and optimal_norm_product(int(count), decay) > 0
-        for count, decay in zip(classes.fillna(0), runs["weight_decay"], strict=True)
-    ]
-    return runs[runs[column].notna() & np.array(possible, dtype=bool)]
+    return runs[runs[column].notna() & (runs["weight_decay"] > 0) & limits_of(runs, "inter_max").notna()]

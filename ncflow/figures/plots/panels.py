@@ -20,7 +20,7 @@ from ncflow.figures.style import (
     norm_marker,
     norm_order,
 )
-from ncflow.theory.simplex import inter_limit
+from ncflow.figures.tables import limits_of, unequal_classes
 
 _LIMIT_LOOK: dict[str, Any] = {"color": "0.5", "lw": 1, "ls": ":"}
 
@@ -36,17 +36,29 @@ def grid(count: int, columns: int, width: float, height: float) -> tuple[Figure,
     return figure, flat[:count]
 
 
-def draw_inter_limits(axis: Axes, classes: "pd.Series[float]") -> list[float]:
-    """Draw the limits of inter at collapse for these numbers of classes; return them, the least first."""
-    limits = sorted({inter_limit(int(count)) for count in classes.dropna().unique() if count >= 2})
-    for limit in limits:
+def draw_inter_limits(axis: Axes, limits: "pd.Series[float]") -> list[float]:
+    """Draw the limits of inter that differ by more than 1e-3, and return them, the least first."""
+    different = sorted({round(limit, 3): limit for limit in limits.dropna()}.values())
+    for limit in different:
         axis.axhline(limit, **_LIMIT_LOOK)
-    return limits
+    return different
 
 
-def limit_entry() -> Line2D:
-    """Legend entry of what :func:`draw_inter_limits` draws, where the lines have no label of their own."""
-    return Line2D([], [], label="limit $-1/(C-1)$ of inter", **_LIMIT_LOOK)
+def limit_entry(rows: pd.DataFrame, measure: str = "inter_max", prefix: str = "train/") -> Line2D:
+    """Legend entry of the limits of inter, where the lines have no label of their own.
+
+    Args:
+        rows: Of the table of runs, or with the prefix "" of a history.
+        measure: Which limits are drawn.
+        prefix: Of the measures' columns.
+    """
+    limits = limits_of(rows, measure, prefix)
+    if limits.isna().all():
+        return Line2D([], [], ls="none", label="no limit of inter is known for these runs")
+    words = "limit $-1/(C-1)$ of inter"
+    if unequal_classes(rows, prefix).any():
+        words = "inter at the optimum for the class shares"
+    return Line2D([], [], label=words + (", where known" if limits.isna().any() else ""), **_LIMIT_LOOK)
 
 
 def mark_values(axis: Axes, values: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""The velocities of gradient flow on the square loss, binary labels +-1 (CBMM Memo 117, sections 3 and 5, appendix G).
+"""The velocities of gradient flow on the square loss, labels +-1 (CBMM Memo 117, sections 3 and 5, appendices G, H).
 
 Losses are means over the N samples, as in eq. 1, 3 and 6. Section 5 and the appendices D, F, G and H sum instead. The
 sum with the penalty lambda_sum is N times the mean with lambda = lambda_sum/N, and its flow is the same one in a time
@@ -69,4 +69,26 @@ def unnormalized_field(state: Matrices, data: ToyData, bend: float | None, weigh
     return tuple(2 * g - 2 * weight_decay * W for g, W in zip(gradients, state, strict=True))
 
 
-FIELDS: dict[str, Field] = {"normalized": normalized_field, "unnormalized": unnormalized_field}
+def last_free_field(state: Matrices, data: ToyData, bend: float | None, weight_decay: float) -> Matrices:
+    """W_k' of eq. 70 and 71: all layers decay and all but the last keep their norm by a Lagrange multiplier.
+
+    W_k' = 2 mean((1 - bar g) (d bar g/dW_k - W_k bar g/|W_k|^2)) for k < L: the multiplier takes the decay up, whatever
+    lambda is. W_L' = 2 mean((1 - bar g) d bar g/dW_L) - 2 lambda W_L. With W_L = rho V_L this moves rho as eq. 6 and
+    V_k, k < L, as eq. 7, but V_L at 1/rho^2 of its speed there. Eq. 69 has a factor rho too many: g_n is rho f_n.
+
+    Args:
+        state: W_k.
+        data: Samples.
+        bend: As in :class:`ncflow.theory.toy_model.network.ToyNetwork`.
+        weight_decay: lambda >= 0 of the penalty lambda sum_k |W_k|^2.
+    """
+    *normalized, last = unnormalized_field(state, data, bend, weight_decay)
+    turns = (v - W * (np.vdot(W, v) / np.vdot(W, W)) for v, W in zip(normalized, state, strict=False))
+    return *turns, last
+
+
+FIELDS: dict[str, Field] = {
+    "normalized": normalized_field,
+    "unnormalized": unnormalized_field,
+    "last_free": last_free_field,
+}

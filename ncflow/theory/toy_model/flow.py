@@ -1,4 +1,4 @@
-"""Gradient flow and gradient descent on the square loss, binary labels +-1 (CBMM Memo 117, sections 3, 5, appendix G).
+"""Gradient flow and gradient descent on the square loss, labels +-1 (CBMM Memo 117, sections 3, 5, appendices G, H).
 
 Their velocities, the convention of the means and what is wrong in the equations are in
 :mod:`ncflow.theory.toy_model.fields`. Of the second-order flow:
@@ -20,7 +20,7 @@ from ncflow.checks import require
 from ncflow.theory.toy_model.fields import FIELDS
 from ncflow.theory.toy_model.network import Array, Matrices, ToyData, ToyNetwork, forward
 
-Kind = Literal["normalized", "unnormalized"]
+Kind = Literal["normalized", "unnormalized", "last_free"]
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,12 @@ def gradient_flow(
     jump by up to a whole step, and only O(eta) is left, as for the first-order flow.
 
     Args:
-        network: Start; un-normalised, each layer gets the norm rho^(1/L).
+        network: Start; ``unnormalized``, each layer gets the norm rho^(1/L); ``last_free``, the last one gets rho.
         data: Samples.
         times: Points of time to report, (T,), from 0, increasing.
         weight_decay: lambda >= 0, with the penalty lambda rho^2 (normalised) or lambda sum_k |W_k|^2.
-        kind: ``normalized`` (layers on the sphere, network B of figure 1) or ``unnormalized`` (network A).
+        kind: ``normalized`` (layers on the sphere, network B of figure 1), ``unnormalized`` (network A), or
+            ``last_free`` (all layers decay and all but the last are on the sphere, eq. 66 to 73).
         step: eta >= 0; 0 is gradient flow.
 
     Raises:
@@ -138,12 +139,12 @@ def gradient_descent(
     """Gradient descent x <- x + eta F(x), time eta a step, with the F of :func:`gradient_flow`; T = steps + 1.
 
     Args:
-        network: Start; un-normalised, each layer gets the norm rho^(1/L).
+        network: Start; ``unnormalized``, each layer gets the norm rho^(1/L); ``last_free``, the last one gets rho.
         data: Samples.
         steps: Number of steps, >= 1.
         step: eta > 0.
         weight_decay: lambda >= 0.
-        kind: ``normalized`` or ``unnormalized``.
+        kind: ``normalized``, ``unnormalized`` or ``last_free``.
     """
     require(steps >= 1, "steps", "at least 1", steps)
     require(step > 0, "step", "greater than 0", step)
@@ -165,6 +166,8 @@ def _problem(
     require(data.inputs.shape[1] == dim, "inputs", f"of the dimension {dim} of the network", data.inputs.shape)
     if kind == "normalized":
         start: Matrices = (np.array([network.rho]), *network.layers)
+    elif kind == "last_free":
+        start = (*network.layers[:-1], network.rho * network.layers[-1])
     else:
         start = tuple(network.rho ** (1 / len(network.layers)) * layer for layer in network.layers)
     return start, lambda state: FIELDS[kind](state, data, network.bend, weight_decay)

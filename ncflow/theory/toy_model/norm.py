@@ -5,8 +5,6 @@ Means over samples throughout, as in :mod:`ncflow.theory.toy_model.fields`: a la
 What is wrong in the text, and what these functions make of it:
 
 - Eq. 11: its second form, sum f/(lambda + sum f^2), is that of the sums: it is mu/(M + lambda/N), not mu/(M + lambda).
-- Lemma 2 says that the gap to interpolation is 1 - rho_0/rho_lambda = lambda rho_0. It is 1 - rho_lambda/rho_0 =
-  lambda rho_0^2/(1 + lambda rho_0^2): a power of rho_0 is missing (rho_0 = 10, lambda = 1e-3: 0.0909, not 0.01).
 - After eq. 31: "the frequency of the undamped oscillations is 4 (M + 2 lambda)/eta". It is the square of the angular
   frequency, with lambda once: (eta/2) x'' + x' + 2 (M + lambda) x = 0 has omega_0^2 = 4 (M + lambda)/eta. The system
   oscillates where 4 eta (M + lambda) > 1, not where 1 > sqrt(2 M + 2 lambda), which does not even depend on eta.
@@ -66,21 +64,6 @@ def equivalent_decay(weight_decay: float, rho: float, layers: int) -> float:
     require(rho > 0, "rho", "greater than 0", rho)
     require(layers >= 1, "layers", "at least 1", layers)
     return weight_decay * rho ** (2 / layers - 2)
-
-
-def equal_margin_gap(weight_decay: float, rho_0: float) -> float:
-    """Gap to interpolation where all margins stay 1/rho_0: lambda rho_0^2/(1 + lambda rho_0^2) (Lemma 2, mended).
-
-    Args:
-        weight_decay: lambda >= 0 of the penalty lambda rho^2.
-        rho_0: Least norm that interpolates, > 0.
-
-    Returns:
-        1 - rho_lambda/rho_0, the distance of every output y_n f(x_n) from 1.
-    """
-    require(weight_decay >= 0, "weight_decay", "at least 0", weight_decay)
-    require(rho_0 > 0, "rho_0", "greater than 0", rho_0)
-    return 1 - equilibrium_rho([1 / rho_0], weight_decay) / rho_0
 
 
 @dataclass(frozen=True)

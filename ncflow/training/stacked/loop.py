@@ -170,7 +170,8 @@ class MeasureCells(Scheduled):
         finish: Callable[[Cell, str], None],
         at_once: bool | None = None,
     ) -> None:
-        super().__init__(cells[0].cfg.measure.every_n_epochs, batch_size=cells[0].cfg.measure.batch_size)
+        measure = cells[0].cfg.measure
+        super().__init__(measure.every_n_epochs, batch_size=measure.batch_size, first_epochs=measure.first_epochs)
         self.cells, self.layers, self.loss, self.clock = cells, layers, loss, clock
         self.finish, self.at_once = finish, at_once
         self._measurer: CellsMeasurer | None = None

@@ -99,13 +99,11 @@ class CellsMeasurer:
         _, head = find_classifier(network)
         with torch.no_grad():
             values = {
-                **collapse_measures(
-                    around, second, first.squares, first.nonfinite, head.weight, self.delta, self.self_pairs
-                ),
+                **collapse_measures(around, first, second, head.weight, self.delta, self.self_pairs),
                 **choice_measures(of_samples, second.nearest_is_predicted, first.squares, len(of_samples)),
             }
-        decay = self.weight_decay[cell]
-        return conclude(network, head, {LAST: values}, around.centred, around.counts, outputs, None, decay)[LAST]
+        given = (around.centred, around.counts, outputs, None, self.weight_decay[cell], self.delta)
+        return conclude(network, head, {LAST: values}, *given)[LAST]
 
 
 def _of_each(sums: Any) -> Iterator[Any]:

@@ -5,6 +5,7 @@ from functools import partial
 
 import pandas as pd
 
+from ncflow.figures.papers.cbmm_117.batch_sizes import with_steps
 from ncflow.figures.papers.drawing import Drawing, Recipe, with_history
 from ncflow.figures.plots.dynamics import (
     ACCURACY,
@@ -12,12 +13,13 @@ from ncflow.figures.plots.dynamics import (
     RHO,
     TEST_ERROR,
     TRAIN_LOSS,
-    margin_bands,
     norm_against_accuracy,
     norms_and_errors,
     over_epochs,
-    sorted_margins,
+    over_first_epochs,
+    over_steps,
 )
+from ncflow.figures.plots.margins import margins_over_time, sorted_margins
 from ncflow.figures.tables import finished, is_number
 from ncflow.results import load_margins
 
@@ -28,12 +30,31 @@ def _suited(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return finished(runs, "train/rho", "weight_decay", "seed", "folder", *columns)
 
 
-def _dynamics(name: str, by: str, rows: Sequence[tuple[str, str]], caption: str) -> Recipe:
+def _dynamics(name: str, by: str, rows: Sequence[tuple[str, str]], caption: str, decayed: bool | None = None) -> Recipe:
     def draw(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
-        suited = with_history(_suited(runs, by), history, rows[0][0])
+        suited = _of_decay(with_history(_suited(runs, by), history, rows[0][0]), decayed)
         if not suited.empty:
             words = f"{caption} Mean and one standard deviation over seeds."
             yield Drawing(name, partial(over_epochs, suited, history, by, rows), words)
+
+    return draw
+
+
+def _of_decay(runs: pd.DataFrame, decayed: bool | None) -> pd.DataFrame:
+    """The runs with weight decay, or those without; None: all."""
+    return runs if decayed is None else runs[(runs["weight_decay"] > 0) == decayed]
+
+
+def _first_epochs(name: str, decayed: bool) -> Recipe:
+    def draw(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+        """Norms over the first 3 epochs, the first 30 and all, a row an initial norm (figures 14 and 15)."""
+        suited = _of_decay(with_history(_suited(runs, INIT), history, RHO[0]), decayed)
+        decays = sorted(suited["weight_decay"].unique())
+        for decay in decays:
+            own = suited[suited["weight_decay"] == decay]
+            words = f"rho over the first 3 epochs, the first 30 and all, weight decay {decay:g}; a line a run."
+            stem = name if len(decays) == 1 else f"{name}_wd{decay:g}"
+            yield Drawing(stem, partial(over_first_epochs, own, history, INIT, RHO, (3, 30, None)), words)
 
     return draw
 
@@ -56,23 +77,38 @@ def _margins_along(name: str, along: str) -> Recipe:
                 first_steps = run.get("measure.first_steps")
                 rows = rows[rows["step"] <= (first_steps if is_number(first_steps) else 0)]
             if len(rows) > 2:
-                caption = f"Training margins of one run over {along}s: median, quartiles, 5 to 95 %, all; right: rho."
-                yield Drawing(name, partial(margin_bands, rows, along), caption)
+                caption = (
+                    f"Training margins of one run divided by rho, over {along}s: histograms; median, quartiles, 5 to "
+                    "95 %, all; rho. A margin is the label's output less the other: of opposite ones twice the memo's."
+                )
+                yield Drawing(name, partial(margins_over_time, rows, along), caption)
                 return
 
     return draw
 
 
 def fig6(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
-    """NC1 and NC2 over epochs, a colour a weight decay, a column a batch size (figure 6)."""
-    suited = with_history(_suited(runs), history, "nc1")
-    if suited.empty:
-        return
-    sizes = suited["batch_size"].fillna(0) if "batch_size" in suited else 0
-    caption = "NC1 and NC2 over epochs under the square loss; batch size 0 is the whole training split."
-    sized = suited.assign(batch_size=sizes)
-    draw = partial(over_epochs, sized, history, "weight_decay", COLLAPSE, "batch_size")
-    yield Drawing("cbmm_fig6", draw, caption)
+    """NC1 and NC2 over epochs, a colour a weight decay, a column a batch size (figure 6); one for each loss."""
+    suited = with_history(_suited(_sized(runs), "loss.name"), history, "nc1")
+    losses = sorted(suited["loss.name"].unique())
+    for loss in losses:
+        own = suited[suited["loss.name"] == loss]
+        name = "cbmm_fig6" if len(losses) == 1 else f"cbmm_fig6_{loss}"
+        caption = f"NC1 and NC2 over epochs, {loss.replace('_', ' ')} loss; batch size 0 is the whole training split."
+        yield Drawing(name, partial(over_epochs, own, history, "weight_decay", COLLAPSE, "batch_size"), caption)
+
+
+def batch_sizes(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
+    """NC1 over optimiser steps, a panel a loss, a colour a batch size (section J.2)."""
+    suited = with_history(_suited(_sized(with_steps(runs)), "loss.name", "steps", "epochs"), history, "nc1")
+    if not suited.empty:
+        caption = "NC1 over optimiser steps by batch size; mean and standard deviation over seeds of the logarithm."
+        yield Drawing("cbmm_exponential_batch_size", partial(over_steps, suited, history, "nc1"), caption)
+
+
+def _sized(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with 0 as the batch size of full batches."""
+    return runs.assign(batch_size=runs["batch_size"].fillna(0) if "batch_size" in runs else 0)
 
 
 def _norms(name: str, by: str) -> Recipe:
@@ -100,9 +136,9 @@ FIGURES: dict[str, Recipe] = {
     "cbmm_fig11": _norms("cbmm_fig11", RANDOM_LABELS),
     "cbmm_fig12": _norms("cbmm_fig12", INIT),
     "cbmm_fig13": _dynamics("cbmm_fig13", RANDOM_LABELS, (RHO,), "rho over epochs, a colour a share of random labels."),
-    "cbmm_fig14": _dynamics("cbmm_fig14", INIT, (RHO,), "rho over epochs with weight decay."),
-    "cbmm_fig15": _dynamics("cbmm_fig15", INIT, (RHO,), "rho over epochs without weight decay."),
-    "cbmm_fig16": _dynamics("cbmm_fig16", INIT, _PERFORMANCE, "Loss, accuracy and test error with weight decay."),
-    "cbmm_fig17": _dynamics("cbmm_fig17", INIT, _PERFORMANCE, "Loss, accuracy and test error without weight decay."),
-    "cbmm_exponential_batch_size": fig6,
+    "cbmm_fig14": _first_epochs("cbmm_fig14", True),
+    "cbmm_fig15": _first_epochs("cbmm_fig15", False),
+    "cbmm_fig16": _dynamics("cbmm_fig16", INIT, _PERFORMANCE, "Loss, accuracy and test error with weight decay.", True),
+    "cbmm_fig17": _dynamics("cbmm_fig17", INIT, _PERFORMANCE, "The same without weight decay.", False),
+    "cbmm_exponential_batch_size": batch_sizes,
 }

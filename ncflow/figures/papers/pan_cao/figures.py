@@ -12,7 +12,7 @@ from ncflow.figures.papers.drawing import Drawing, Recipe, measured, over_decay
 from ncflow.figures.plots.collapse import MEAN, QUANTILE, WORST, collapse_against, collapse_against_gamma, trajectories
 from ncflow.figures.plots.geometry import animate, collapse_in_space
 from ncflow.figures.plots.optimality import collapse_against_gap, has_theory
-from ncflow.figures.style import literal, norm_label
+from ncflow.figures.style import literal, norm_label, norm_order
 from ncflow.figures.tables import finished, last_layer, panel_title, panels, trained_gamma
 from ncflow.results import load_snapshots
 
@@ -43,7 +43,7 @@ def fig2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     if not suited.empty:
         caption = (
             "Min intra-class (solid) and max inter-class cosine (dashed) against weight decay; mean and standard "
-            "deviation over seeds; dotted: the limits at collapse."
+            "deviation over seeds; dotted: their limits, those of inter for the class shares."
         )
         yield Drawing("fig2", partial(collapse_against, suited, "weight_decay"), caption)
 
@@ -76,14 +76,18 @@ def fig5(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
 
 
 def fig6(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
-    """Quantiles and means against weight decay, the published results beside ours (Pan, Cao, figure 6)."""
+    """Worst, quantile and mean against weight decay, the published results beside ours (Pan, Cao, figure 6).
+
+    The text speaks of the mean and the worst class, the published code draws the mean and the quantile.
+    """
     suited = over_decay(runs, *QUANTILE, *MEAN)
     if not suited.empty:
         comparable = (suited["train/classes_present"] == 1000).any()
         theirs = published() if comparable else None
-        draw = partial(collapse_against, suited, "weight_decay", (QUANTILE, MEAN), theirs)
+        draw = partial(collapse_against, suited, "weight_decay", (WORST, QUANTILE, MEAN), theirs)
         beside = "; grey: the published results" if comparable else "; the published results are of 1000 classes"
-        yield Drawing("fig6", draw, f"5 % quantile (above) and mean (below) against weight decay{beside}.")
+        caption = f"Worst class and pair, 5 % and 95 % quantile, and mean, a row each, against weight decay{beside}."
+        yield Drawing("fig6", draw, caption)
 
 
 def published() -> pd.DataFrame:
@@ -98,7 +102,8 @@ def trajectory_recipe(name: str) -> Recipe:
     def draw(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
         """Measures and loss over epochs, a figure a setting (Pan, Cao, figures 3, 7 and 8).
 
-        Of each BN placement the lowest seed is drawn, at the smallest, the middle and the largest weight decay.
+        The papers' figures show every run. Of others, which may be many, it is of each BN placement the lowest seed, at
+        the smallest, the middle and the largest weight decay, and the caption says so.
         """
         suited = trained_gamma(measured(runs))
         rows = last_layer(history).dropna(subset=["intra_min"])
@@ -106,8 +111,14 @@ def trajectory_recipe(name: str) -> Recipe:
         for values, part in cut:
             title = panel_title(values)
             stem = _stem(name, title) if len(cut) > 1 or name == "trajectories" else name
-            caption = f"Collapse and training loss over epochs{f': {title}' if title else ''}; the lowest seed."
-            yield Drawing(stem, partial(_titled_trajectories, rows, part, title), caption)
+            chosen = _lowest_seed(part) if name == "trajectories" else part
+            which = f"all {len(part)} runs, a line each"
+            if len(chosen) < len(part):
+                which = (
+                    f"{len(chosen)} of {len(part)} runs, the lowest seed at the least, the middle and the largest decay"
+                )
+            caption = f"Collapse and training loss over epochs{f': {title}' if title else ''}; {which}."
+            yield Drawing(stem, partial(_titled_trajectories, rows, chosen, title), caption)
 
     return draw
 
@@ -119,30 +130,41 @@ def _stem(name: str, title: str) -> str:
 
 
 def _titled_trajectories(rows: pd.DataFrame, part: pd.DataFrame, title: str) -> Figure:
-    figure = trajectories(rows, _chosen_runs(part))
+    """A row of panels a weight decay, a column a BN placement."""
+    norms = sorted(part["model.norm"].unique(), key=norm_order)
+    cells = {
+        (decay, norm): part[(part["weight_decay"] == decay) & (part["model.norm"] == norm)]
+        for decay in sorted(part["weight_decay"].unique())
+        for norm in norms
+    }
+    shown = [
+        (f"{literal(norm_label(norm))}, $\\lambda$ = {decay:g}", own.sort_values("seed")["folder"].tolist())
+        for (decay, norm), own in cells.items()
+    ]
+    figure = trajectories(rows, [panel for panel in shown if panel[1]], columns=max(2, len(norms)))
     figure.suptitle(literal(title))
     return figure
 
 
-def _chosen_runs(part: pd.DataFrame) -> list[tuple[str, str]]:
+def _lowest_seed(part: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the lowest seed at the smallest, the middle and the largest weight decay."""
     part = part[part["seed"] == part["seed"].min()]
     decays = sorted(part["weight_decay"].unique())
-    chosen = [decays[i] for i in sorted({0, len(decays) // 2, len(decays) - 1})]
-    shown = part[part["weight_decay"].isin(chosen)].sort_values(["weight_decay", "model.norm"])
-    return [
-        (run["folder"], f"{literal(norm_label(run['model.norm']))}, $\\lambda$ = {run['weight_decay']:g}")
-        for _, run in shown.iterrows()
-    ]
+    return part[part["weight_decay"].isin([decays[i] for i in (0, len(decays) // 2, len(decays) - 1)])]
 
 
 def gap(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """Collapse against the measured gap to the theory's optimum, over all runs; no paper has it."""
-    suited = has_theory(measured(runs))
+    found = measured(runs)
+    suited = has_theory(found)
     if len(suited) >= 3:
         caption = (
-            "Left: regularised loss beside its least value; middle and right: distance from collapse against the gap "
-            "to that value. Every point is a run."
+            "Left: regularised loss and, as dashes, its least values for the class shares, weight decay and BN of the "
+            "runs; middle and right: distance of intra and inter from their values there against the gap to that "
+            "loss. Every point is a run."
         )
+        if len(suited) < len(found):
+            caption += f" {len(found) - len(suited)} runs whose gap or limit is not known are left out."
         yield Drawing("gap", partial(collapse_against_gap, suited), caption)
 
 

@@ -1,176 +1,130 @@
-"""Conjectures of Pan's thesis, judged on runs. Each names its tolerance epsilon and the pairs that break it."""
+"""Claims of Pan's thesis on BN and weight decay: its section 3.1; and the list of all of its claims."""
 
-import itertools
-from collections.abc import Iterator
-
-import numpy as np
 import pandas as pd
 
-from ncflow.figures.papers.selection import INTER, INTRA, belonging, by_seed, fitting, left_out, settings, slope_effect
+from ncflow.figures.papers.pan_thesis.layers import (
+    collapse_sharpens_with_depth,
+    effective_depth_falls_with_decay,
+    inter_exceeds_zero_between,
+    layers_improve_with_few_exceptions,
+)
+from ncflow.figures.papers.pan_thesis.own import (
+    AFFINE,
+    BY_DECAY,
+    CENTRED,
+    D_MATTERS,
+    D_PER_DECADE,
+    EPSILON,
+    FIXED,
+    NONE,
+    ON_HULL,
+    each,
+    falls,
+    not_meant,
+    setting,
+    with_bn,
+    with_d,
+)
+from ncflow.figures.papers.selection import belonging, by_seed, cells_of, fitting, left_out, settings, slope_effect
 from ncflow.figures.papers.verdict import COSINE, Claim, Effect, Quantifier, Setting, Verdict
-from ncflow.figures.tables import SPREAD, bn_kind, last_rows
-from ncflow.theory.depth import effective_depth
+from ncflow.figures.tables import bn_kind, numbers
 
-# "There exists a small epsilon": ours.
-EPSILON = 0.05
-# An error that counts as near-perfect classification by the nearest class mean.
-NCC_EPSILON = 0.01
 # Ours: intra above this is strong collapse.
-_STRONG = 0.5
-# Half a layer: what is smaller is no change of a whole number.
-_HALF_A_LAYER = 0.5
-_SEEDS = "seed=0,1,2,3,4"
-_BY_DECAY = f"experiment=... model.norm=last weight_decay=2e-4,5e-4,2e-3,5e-3,1e-2 {_SEEDS}"
-
-Falls = dict[str, dict[float, float]]
-"""How far a conjecture's quantity falls, by step, in words, and by seed; negative where it rises."""
-
-
-def _with_bn(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(name, runs) of each setting with BN before the classifier; which BN is part of the setting."""
-    for title, part in settings(runs[runs["model.norm"].isin(["last", "all"])], "model.gamma"):
-        for kind, of_kind in part.groupby(bn_kind(part)):
-            yield f"{title}, {kind}", of_kind
-
-
-def _neighbours(part: pd.DataFrame, measure: str) -> Iterator[tuple[float, float, float, float, float]]:
-    """(seed, smaller decay, its value, next larger decay, its value) of each seed, on means of equal decays."""
-    for seed, own in part.groupby("seed"):
-        cells = own.groupby("weight_decay")[measure].mean().dropna().sort_index()
-        for (small, a), (large, b) in itertools.pairwise(cells.items()):
-            yield float(str(seed)), float(str(small)), a, float(str(large)), b
-
-
-def _conjecture(
-    identity: str,
-    claim: str,
-    quantity: str,
-    epsilon: float,
-    found: list[tuple[str, pd.DataFrame, Falls]],
-    needs: str,
-    others: dict[str, int],
-) -> Verdict:
-    """The verdict on "it falls by at most epsilon in each step", from (setting, its runs, the falls in it)."""
-    judged = []
-    for title, whole, falls in found:
-        effects = [Effect(f"{quantity}, {step}", epsilon, by_seed(own), absent=True) for step, own in falls.items()]
-        judged.append(Setting(title, tuple(effects), len(fitting(whole)), left_out(whole)))
-    departure = f"epsilon is {epsilon:g}, where the text says that a small one exists; each step in mean over seeds"
-    return Verdict(identity, claim, "Pan's thesis, section 3", Quantifier.ALL, tuple(judged), needs, departure, others)
-
-
-def collapse_improves_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
-    """Conjecture 3.1.1: D(lambda_2) - D(lambda_1) >= -epsilon log(lambda_2/lambda_1), D = min intra - max inter.
-
-    With BN before the classifier, from each weight decay to the next; what holds so far adds up to all pairs.
-    """
-    measured, others = belonging(runs)
-    found = []
-    for title, whole in _with_bn(measured):
-        part = fitting(whole)
-        falls: Falls = {}
-        for seed, small, a, large, b in _neighbours(
-            part[part["weight_decay"] > 0].assign(D=part[INTRA] - part[INTER]), "D"
-        ):
-            falls.setdefault(f"{small:g} to {large:g}", {})[seed] = (a - b) / np.log(large / small)
-        found.append((title, whole, falls))
-    claim = f"3.1.1 With BN collapse improves with weight decay (epsilon {EPSILON:g})"
-    quantity = "fall of intra - inter per unit of log lambda"
-    return _conjecture("pan_thesis/3.1.1", claim, quantity, EPSILON, found, _BY_DECAY, others)
-
-
-def collapse_sharpens_with_depth(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
-    """Conjecture 3.2.1: D(l + 1) - D(l) >= -epsilon from each layer to the next, at each weight decay with BN."""
-    measured, others = belonging(runs)
-    found = []
-    for title, whole in _with_bn(measured):
-        falls: Falls = {}
-        for _, run in fitting(whole).iterrows():
-            layers = last_rows(history, run["folder"])
-            for (_, a), (_, b) in itertools.pairwise(layers.iterrows()):
-                step = f"{a['layer']} to {b['layer']} at weight decay {run['weight_decay']:g}"
-                falls.setdefault(step, {})[run["seed"]] = a[SPREAD] - b[SPREAD]
-        if falls:
-            found.append((title, whole, falls))
-    claim = f"3.2.1 With BN collapse sharpens from layer to layer (epsilon {EPSILON:g})"
-    needs = f"{_BY_DECAY} measure.layers=all"
-    return _conjecture("pan_thesis/3.2.1", claim, "fall of intra - inter", EPSILON, found, needs, others)
-
-
-def effective_depth_falls_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
-    """Conjecture 3.2.2: the effective depth at lambda_1 is at least that at lambda_2 > lambda_1."""
-    measured, others = belonging(runs)
-    found = []
-    for title, whole in _with_bn(measured):
-        part = fitting(whole)
-        depths = {folder: _depth(history, folder) for folder in part["folder"]}
-        falls: Falls = {}
-        known = part.assign(depth=part["folder"].map(depths).astype(float))
-        for seed, small, a, large, b in _neighbours(known, "depth"):
-            falls.setdefault(f"{small:g} to {large:g}", {})[seed] = b - a
-        if falls:
-            found.append((title, whole, falls))
-    claim = f"3.2.2 With BN the effective depth falls with weight decay (NCC error <= {NCC_EPSILON:g})"
-    needs = f"{_BY_DECAY} measure.layers=all"
-    quantity = "rise of the effective depth in layers"
-    return _conjecture("pan_thesis/3.2.2", claim, quantity, _HALF_A_LAYER, found, needs, others)
-
-
-def _depth(history: pd.DataFrame, folder: str) -> int | None:
-    layers = last_rows(history, folder)
-    return effective_depth((1 - layers["ncc_accuracy"]).tolist(), NCC_EPSILON) if len(layers) > 1 else None
+STRONG = 0.5
 
 
 def only_affine_bn_collapses(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
-    """Section 3.1.2: affine BN collapses strongly, at every weight decay more than non-affine BN, that than none."""
+    """Section 3.1.2: strong collapse with affine BN at enough decay, less without its affine part at every decay.
+
+    And less without BN; for this the text says no more than that BN is critical.
+    """
     measured, others = belonging(runs)
     found = []
     for title, whole in settings(measured, "model.gamma"):
-        part = fitting(whole)
-        cells = part.groupby([bn_kind(part), "seed", "weight_decay"])[INTRA].mean()
-        kinds = ("affine BN", "BN with fixed gamma", "no BN")
-        if not set(kinds) <= set(cells.index.get_level_values(0)):
-            continue
-        affine, fixed, none = (cells.loc[kind] for kind in kinds)
-        differences = {
-            f"intra with affine BN above {_STRONG:g}": affine - _STRONG,
-            "intra with affine BN less with non-affine": affine - fixed,
-            "intra with non-affine BN less without": fixed - none,
-        }
-        effects = [
-            Effect(f"{words}, weight decay {decay:g}", COSINE, by_seed(own.droplevel("weight_decay")))
-            for words, difference in differences.items()
-            for decay, own in difference.dropna().groupby("weight_decay")
-        ]
-        found.append(Setting(title, tuple(effects), len(part), left_out(whole)))
+        part, note = with_d(fitting(whole), "train/")
+        kinds = bn_kind(part)
+        for placement, placed in part[part["model.norm"].isin(["last", "all"])].groupby("model.norm"):
+            affine = placed[kinds[placed.index] == AFFINE]
+            fixed = placed[kinds[placed.index] == FIXED]
+            fixed = fixed[numbers(fixed["model.gamma"]) == 1] if len(fixed) else fixed
+            none = part[kinds == NONE]
+            if not (len(affine) and len(fixed) and len(none)):
+                continue
+            collapse, unscaled, plain = (cells_of(kind, "weight_decay", "D") for kind in (affine, fixed, none))
+            strong = cells_of(affine, "weight_decay", "intra").ffill(axis=1).iloc[:, -1]
+            less = {f"weight decay {decay:g}": dict(own) for decay, own in (collapse - unscaled).items()}
+            effects = (
+                Effect(
+                    f"intra with affine BN at the largest weight decay above {STRONG:g}",
+                    COSINE,
+                    by_seed(strong - STRONG),
+                ),
+                *each("D with affine BN less with non-affine", D_MATTERS, less),
+                Effect("D with affine BN less without BN", D_MATTERS, by_seed((collapse - plain).mean(axis=1))),
+            )
+            notes = "; ".join(filter(None, (left_out(whole), note)))
+            where = f", BN {placement}" if part["model.norm"].nunique() > 2 else ""
+            found.append(Setting(f"{title}{where}", effects, len(affine) + len(fixed) + len(none), notes))
     return Verdict(
         "pan_thesis/3.1.2",
-        "3.1.2 Collapse is strong with affine BN alone, under all weight decays, and weaker the less BN there is",
-        "Pan's thesis, section 3.1.2",
+        "3.1.2 With affine BN and enough weight decay collapse is strong; without the affine part it is less under all "
+        "weight decays, and without BN it is less",
+        "Pan's thesis, section 3.1.2, figure 3.1",
         Quantifier.ALL,
         tuple(found),
-        f"experiment=pan_thesis/fig3_1_small {_SEEDS}",
-        f"strong is intra above {_STRONG:g}: ours; at each weight decay that both kinds interpolate at",
+        BY_DECAY,
+        f"strong is intra above {STRONG:g}: ours; {CENTRED}; D is min intra - max inter, non-affine has gamma 1",
+        others,
+    )
+
+
+def collapse_improves_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
+    """Conjecture 3.1.1: D(lambda_2) - D(lambda_1) >= -epsilon log(lambda_2/lambda_1), and D rises on the whole.
+
+    From each weight decay to the next; what holds so far adds up to all pairs. A D that never changes satisfies the
+    inequality with any epsilon, so that the improvement that the conjecture's name claims is tested beside it.
+    """
+    measured, others = belonging(runs)
+    found = []
+    for title, _, _, whole in with_bn(measured):
+        part, note = with_d(fitting(whole), "train/")
+        part = part[part["weight_decay"] > 0]
+        cells = cells_of(part, "weight_decay", "D")
+        effects = (
+            slope_effect(part, "weight_decay", "D", "rise of D per decade of weight decay", 1, D_PER_DECADE, fewest=2),
+            *each("fall of D per unit of log lambda", EPSILON, falls(cells, per_log=True), absent=True),
+        )
+        found.append(setting(title, effects, whole, not_meant(part), note))
+    return Verdict(
+        "pan_thesis/3.1.1",
+        f"3.1.1 With BN collapse improves with weight decay (epsilon {EPSILON:g})",
+        "Pan's thesis, section 3.1, conjecture 3.1.1",
+        Quantifier.ALL,
+        tuple(found),
+        f"{BY_DECAY} bn=affine {ON_HULL}",
+        f"epsilon is {EPSILON:g}, where the text says that a small one exists; each step in mean over seeds; that D "
+        f"rises on the whole is tested too, in a straight line over log lambda; {CENTRED}",
         others,
     )
 
 
 def decay_harms_without_bn(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
-    """Section 3.1: without BN, intra falls as weight decay grows."""
+    """Section 3.1.2: without BN, collapse falls as weight decay grows."""
     measured, others = belonging(runs)
     found = []
     for title, whole in settings(measured[~measured["bn"]]):
-        part = fitting(whole)
-        effect = slope_effect(part, "weight_decay", INTRA, "fall of intra per decade of weight decay without BN", -1)
-        found.append(Setting(title, (effect,), len(part), left_out(whole)))
+        part, note = with_d(fitting(whole), "train/")
+        words = "fall of D per decade of weight decay without BN"
+        effect = slope_effect(part, "weight_decay", "D", words, -1, D_PER_DECADE)
+        found.append(setting(title, (effect,), whole, "", note))
     return Verdict(
         "pan_thesis/3.1-without",
         "Without BN weight decay harms collapse",
-        "Pan's thesis, section 3.1",
+        "Pan's thesis, section 3.1.2, figure 3.1",
         Quantifier.ALL,
         tuple(found),
-        _BY_DECAY.replace("norm=last", "norm=none"),
-        "",
+        f"{BY_DECAY} bn=none",
+        f"a straight line over log lambda; {CENTRED}",
         others,
     )
 
@@ -181,4 +135,6 @@ CLAIMS: tuple[Claim, ...] = (
     collapse_sharpens_with_depth,
     effective_depth_falls_with_decay,
     decay_harms_without_bn,
+    inter_exceeds_zero_between,
+    layers_improve_with_few_exceptions,
 )

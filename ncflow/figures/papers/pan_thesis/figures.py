@@ -1,18 +1,42 @@
 """Figures of Pan's thesis."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ncflow.figures.papers.drawing import Drawing, Recipe, measured
-from ncflow.figures.plots.collapse import collapse_against
+from ncflow.figures.plots.collapse import UNCENTRED, WORST, collapse_against
 from ncflow.figures.plots.depth import profiles
 from ncflow.figures.plots.geometry import classes_in_the_plane
 from ncflow.figures.style import literal
-from ncflow.figures.tables import bn_kind, last_rows, panel_title, panels
+from ncflow.figures.tables import bn_kind, last_rows, numbers, panel_title, panels
 from ncflow.results import load_snapshots
+
+
+def _with_own_measures(
+    name: str, runs: pd.DataFrame, has: "pd.Series[bool]"
+) -> Iterator[tuple[str, pd.DataFrame, tuple[str, str], str]]:
+    """(name of the figure, runs, intra and inter, words for a figure of other measures than the thesis').
+
+    The thesis' cosines are not centred (section 2.2). Runs that have not measured them are drawn by the centred ones,
+    apart from the others.
+
+    Args:
+        name: Of the figure.
+        runs: Its runs.
+        has: Whether each of them has measured the thesis' own.
+    """
+    if has.any():
+        yield name, runs[has], UNCENTRED, ""
+    if not has.all():
+        words = "centred cosines: these runs\nhave not measured the thesis' own"
+        yield f"{name}_centred" if has.any() else name, runs[~has], WORST, words
+
+
+def _kind(words: str) -> str:
+    return "centred" if words else "not centred"
 
 
 def fig3_1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -25,11 +49,16 @@ def fig3_1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     # What tells the three apart is one thing, and a series rather than a panel.
     shown = suited["model.norm"].where(kinds != "BN with fixed gamma", "fixed")
     one_kind = suited.drop(columns=["model.gamma", "model.norm_bias"], errors="ignore").assign(**{"model.norm": shown})
-    caption = (
-        "Min intra-class (solid) and max inter-class cosine (dashed) against weight decay; "
-        f"{len(found) - len(suited)} runs that miss training accuracy 1 are left out."
-    )
-    yield Drawing("fig3_1", partial(collapse_against, one_kind, "weight_decay"), caption)
+    own = [f"train/{measure}" for measure in UNCENTRED]
+    has = one_kind.reindex(columns=own).apply(numbers).notna().all(axis=1)
+    for name, part, pair, words in _with_own_measures("fig3_1", one_kind, has):
+        caption = (
+            f"Min intra-class (solid) and max inter-class cosine (dashed), {_kind(words)}, against weight decay; "
+            f"dotted: their limits at collapse{'' if words else ' with class means of sum 0'}; "
+            f"{len(found) - len(suited)} runs that miss training accuracy 1 are left out."
+        )
+        draw = partial(collapse_against, part, "weight_decay", (pair,))
+        yield Drawing(name, partial(_titled, draw, words), caption)
 
 
 def fig3_2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -45,18 +74,27 @@ def fig3_2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
 def fig3_3(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """NCC accuracy, min intra and max inter layer by layer, a panel a weight decay."""
     suited = measured(runs)
-    layered = [len(last_rows(history, folder)) > 2 for folder in suited["folder"]]
-    cut = panels(suited[layered])
-    for number, (values, part) in enumerate(cut, start=1):
-        for _, of_norm in part.groupby("model.norm"):
-            caption = "Layer by layer at the end of training; mean and range over seeds; dotted: the limit of inter."
-            draw = partial(_titled_profiles, of_norm, history, panel_title(values))
-            yield Drawing("fig3_3" if len(cut) == 1 else f"fig3_3_{number}", draw, caption)
+    layers = {folder: last_rows(history, folder) for folder in suited["folder"]}
+    suited = suited[[len(layers[folder]) > 2 for folder in suited["folder"]]]
+    own = [bool(layers[folder][[*UNCENTRED]].notna().any(axis=None)) for folder in suited["folder"]]
+    has = pd.Series(own, index=suited.index, dtype=bool)
+    for name, of_kind, pair, words in _with_own_measures("fig3_3", suited, has):
+        cut = panels(of_kind)
+        for number, (values, part) in enumerate(cut, start=1):
+            for _, of_norm in part.groupby("model.norm"):
+                caption = (
+                    f"Layer by layer at the end of training, cosines {_kind(words)}; mean and range over seeds; "
+                    f"dotted: the limit of inter at collapse{'' if words else ' with class means of sum 0'}."
+                )
+                title = "\n".join(text for text in (panel_title(values), words) if text)
+                draw = partial(_titled, partial(profiles, of_norm, history, pair), title)
+                yield Drawing(name if len(cut) == 1 else f"{name}_{number}", draw, caption)
 
 
-def _titled_profiles(runs: pd.DataFrame, history: pd.DataFrame, title: str) -> Figure:
-    figure = profiles(runs, history)
-    figure.suptitle(literal(title))
+def _titled(draw: Callable[[], Figure], title: str) -> Figure:
+    figure = draw()
+    if title:
+        figure.suptitle(literal(title))
     return figure
 
 
