@@ -5,9 +5,10 @@ Of each claim sweeps are planted with no effect, the smallest effect that matter
 design has 5 seeds, 5 weight decays and one setting; the others have 3 seeds, or 7 weight decays, or three settings. The
 spread between seeds and of runs is the planters' own, from real runs; see tests/figures/planted.py.
 
-Wrong are "supported" at up to the smallest effect, "contradicted" at any, and "no effect" where there is one. Each
-should come in at most 5 % of the sweeps, and "supported" at twice the smallest in at least 80 % with the standard
-design; else the exit status is 1. A rate counts as above 5 % if as many come by chance in less than 1 of 10,000 cases.
+Wrong are "supported" at up to the smallest effect and "contradicted" at any. Each should come in at most 5 % of the
+sweeps, and "supported" at twice the smallest in at least 80 % with the standard design; else the exit status is 1. A
+rate counts as above 5 % if as many come by chance in less than 1 of 10,000 cases. Beside them is told how often "no
+effect" comes at the smallest effect, where it is as good as true.
 
 usage: scripts/bench_verdicts.py [--sweeps 1000] [--others 200] [--claim ID ...] [--workers 2]
 """
@@ -25,13 +26,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ncflow.figures.papers.verdict import Answer, Claim
-from tests.figures.rates import EFFECTS, POWER, STANDARD, WRONG, Design, count, planted, share, suits, too_often
+from tests.figures.rates import (
+    EFFECTS,
+    POWER,
+    STANDARD,
+    WRONG,
+    Design,
+    count,
+    planted,
+    seeds_of,
+    share,
+    suits,
+    too_often,
+)
 
 ROOT = Path(__file__).parents[1]
 OTHERS = (Design(seeds=3), Design(decays=(1e-4, 3e-4, 5e-4, 1e-3, 3e-3, 5e-3, 1e-2)), Design(settings=3))
 # Each has a planter for every claim of some papers.
 PLANTED = [import_module(f"tests.figures.{path.stem}") for path in sorted(ROOT.glob("tests/figures/planted_*.py"))]
 PLANTERS: dict[Claim, Callable] = {claim: planter for file in PLANTED for claim, planter in file.PLANTERS.items()}
+_EDGE = {"no effect at the smallest": (Answer.NO_EFFECT, [1])}
 _CHUNK = 50
 Counts = dict[int, Counter]
 
@@ -66,7 +80,8 @@ def main() -> None:
             shares = " ".join(f"{counts[answer] / counts.total():15.1%}" for answer in Answer)
             print(f"{name:{width}} {design!s:30} {size:6} {shares}", flush=True)
             found.setdefault((name, design), {})[size] = counts
-    print(table(found))
+    more = {name: seeds_of(planter, STANDARD) for name, (_, planter) in chosen.items()}
+    print(table(found, {name: seeds for name, seeds in more.items() if seeds > STANDARD.seeds}))
     failing = failures(found)
     print("\n".join(failing) or "all rates are as they should be")
     raise SystemExit(bool(failing))
@@ -77,20 +92,27 @@ def planted_id(claim: Claim, planter: Callable) -> str:
     return claim(*planted(planter, 0, STANDARD, 0)).id
 
 
-def table(found: dict[tuple[str, Design], Counts]) -> str:
-    """In Markdown: the largest rates of wrong answers and the power, of the standard design and of the worst other."""
-    head = ["claim", *(f"false {answer}" for answer in WRONG), "supported at twice the smallest", "with 3 seeds"]
+def table(found: dict[tuple[str, Design], Counts], more_seeds: dict[str, int]) -> str:
+    """In Markdown: largest rates of wrong answers, of the standard design (and of the worst of all), and the power.
+
+    Args:
+        found: The answers of each claim and design.
+        more_seeds: Of the claims that need more than the designs have.
+    """
+    told = {**{f"false {answer}": (answer, sizes) for answer, sizes in WRONG.items()}, **_EDGE}
+    head = ["claim", *told, "supported at twice the smallest", "with 3 seeds"]
     lines = ["", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for name in dict.fromkeys(name for name, _ in found):
         own = {design: counts for (other, design), counts in found.items() if other == name}
         cells = []
-        for answer, sizes in WRONG.items():
+        for answer, sizes in told.values():
             rates = {design: share(counts, answer, sizes) for design, counts in own.items()}
             worst = f" ({max(rates.values()):.1%})" if len(rates) > 1 else ""
             cells.append(f"{rates[STANDARD]:.1%}{worst}")
         both = (own.get(design) for design in (STANDARD, OTHERS[0]))
         power = [f"{share(counts, Answer.SUPPORTED, [2]):.0%}" if counts else "" for counts in both]
-        lines.append(f"| {' | '.join([f'`{name}`', *cells, *power])} |")
+        needs = f" (all with {more_seeds[name]} seeds)" if name in more_seeds else ""
+        lines.append(f"| {' | '.join([f'`{name}`{needs}', *cells, *power])} |")
     return "\n".join(lines)
 
 

@@ -188,12 +188,11 @@ def test_runs_that_all_end_alike_have_no_spread():
 def test_correlations_are_scipys():
     runs, history = PLANTERS[memo.margins_anticorrelate_with_accuracy](1)
     (setting,) = memo.margins_anticorrelate_with_accuracy(runs, history).settings
-    effect = setting.effects[0]
-    blocks = effect.blocks.values() if isinstance(effect.blocks, dict) else effect.blocks
-    expected = [
-        -pearsonr(-np.log10(own["train/rho"]), own["test/accuracy"]).statistic for _, own in runs.groupby("seed")
-    ]
-    assert list(blocks) == pytest.approx(expected, rel=1e-9)
+    expected = {
+        seed: -pearsonr(-np.log10(own["train/rho"]), own["test/accuracy"]).statistic
+        for seed, own in runs.groupby("seed")
+    }
+    assert setting.effects[0].blocks == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_monotone_path_is_ups_less_downs():
@@ -205,8 +204,7 @@ def test_a_monotone_path_is_ups_less_downs():
         for epoch, value in enumerate(paths[norm])
     ]
     (setting,) = memo.rho_is_monotone_without_decay(runs, pd.DataFrame(rows)[::-1]).settings
-    means = [np.mean(list(getattr(effect.blocks, "values", lambda e=effect: e.blocks)())) for effect in setting.effects]
-    assert means == pytest.approx([7 / 8 - 0.7, 1 - 0.7])
+    assert [effect.estimate.mean for effect in setting.effects] == pytest.approx([7 / 8 - 0.7, 1 - 0.7])
 
 
 def test_norms_too_near_each_other_are_not_small_and_large():

@@ -225,6 +225,16 @@ def test_figure_3_3_has_a_panel_a_decay_and_a_point_a_layer(tmp_path):
     assert intra.get_ydata() == pytest.approx([0.41, 0.51, 0.61, 0.71, 0.81])
 
 
+@pytest.mark.parametrize("figure", ["fig3_1", "fig3_3"])
+def test_limits_for_unequal_classes_are_those_of_the_cosines_that_are_drawn(figure, tmp_path):
+    runs, history = sweep(tmp_path, raw=0.01)
+    shares = {"class_share_min": 0.1, "class_share_max": 0.5, "inter_max_limit": 0.3, "inter_raw_max_limit": 0.2}
+    (drawing,) = drawings(runs.assign(**{f"train/{name}": value for name, value in shares.items()}), history, [figure])
+    for axis in drawing.content.axes:
+        dotted = {height for line in axis.lines if line.get_linestyle() == ":" for height in line.get_ydata()}
+        assert dotted - {1} == {0.2}
+
+
 @pytest.mark.parametrize(("figure", "heights"), [("fig3_1", [0.8, 0.85, 0.9]), ("fig3_3", [0.4, 0.5, 0.6, 0.7, 0.8])])
 def test_runs_without_the_uncentred_cosines_are_drawn_by_the_centred_ones_and_apart(figure, heights, tmp_path):
     colour = style.COLOURS["all" if figure == "fig3_1" else "last"]
@@ -241,6 +251,20 @@ def test_runs_without_the_uncentred_cosines_are_drawn_by_the_centred_ones_and_ap
     assert uncentred.content.get_suptitle() == ""
     assert "not centred" in uncentred.caption
     assert curve(uncentred.content.axes[0], colour) == pytest.approx(np.array(heights) + 0.01)
+
+
+@pytest.mark.parametrize("figure", ["fig3_1", "fig3_3"])
+def test_the_limit_of_uncentred_cosines_is_known_for_equal_classes_alone(figure, tmp_path):
+    """Theirs sum to 0 at the optimum; centred cosines of others have a limit there, which is none of these."""
+    runs, history = sweep(tmp_path, raw=0.01, seeds=1)
+    for shares, drawn in (((0.25, 0.25, -1 / 3), {-1 / 3}), ((0.1, 0.6, 0.2), set())):
+        named = zip(("class_share_min", "class_share_max", "inter_max_limit"), shares, strict=True)
+        (drawing,) = drawings(runs.assign(**{f"train/{name}": value for name, value in named}), history, [figure])
+        dotted = {tuple(line.get_ydata()) for line in drawing.content.axes[0].lines if line.get_linestyle() == ":"}
+        assert {low for low, _ in dotted if low != 1} == drawn
+        (legend,) = drawing.content.legends
+        texts = {text.get_text() for text in legend.get_texts()}
+        assert ("no limit of inter is known for these runs" in texts) == (not drawn)
 
 
 def test_figure_3_2_draws_the_boundaries_between_cones():

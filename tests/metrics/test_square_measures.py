@@ -126,7 +126,7 @@ def test_residuals_vanish_where_the_equations_hold_and_nowhere_else():
 
 
 FREE = ["model=unconstrained", "data=sample_index", "scheduler=constant", "trainer.precision=64-true", "trainer=cpu"]
-FREE += ["weight_decay_scope=last_layer", "batch_size=null", "optimizer=sgd", "optimizer.lr=0.3", "epochs=1500"]
+FREE += ["weight_decay_scope=last_layer", "batch_size=null", "optimizer=sgd", "optimizer.lr=0.3", "epochs=700"]
 FREE += ["model.dim=8", "measure.every_n_epochs=1000"]
 
 

@@ -37,7 +37,7 @@ NEEDED, STAYS = 1.0, log10(5)
 # Ours: a margin is poor if it is below half of the seed's best in the setting.
 _POOR = 0.5
 _SMALL = f"below {COLLAPSED:g}"
-_IDENTITY = "NC2 of two classes and targets of +-1 is an identity and is not judged"
+_IDENTITY = "NC2 is judged of three classes or more: of two, with targets of +-1, it is an identity"
 
 
 def square_loss_collapses(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
