@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ncflow.measuring.heads import LinearHead
 from ncflow.theory import given_shares
 from ncflow.theory.given_shares import Optimum
 from ncflow.theory.layer_peeled import (
@@ -54,7 +55,7 @@ class LayerPeeled(NamedTuple):
     of_scale: bool
 
     @classmethod
-    def of(cls, counts: Tensor, head: nn.Linear, last_norm: nn.Module | None, is_cross_entropy: bool) -> "LayerPeeled":
+    def of(cls, counts: Tensor, head: LinearHead, last_norm: nn.Module | None, is_cross_entropy: bool) -> "LayerPeeled":
         """Of the samples of each class, (C,), the classifier, the norm before it and the loss."""
         samples = tuple(int(count) for count in counts.tolist())
         is_bn, scale = isinstance(last_norm, _BATCH_NORMS), getattr(last_norm, "weight", None)
