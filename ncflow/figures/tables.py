@@ -147,8 +147,7 @@ def equal_classes(rows: pd.DataFrame) -> "pd.Series[bool]":
 def limits_of(rows: pd.DataFrame, measure: str, prefix: str = "train/") -> "pd.Series[float]":
     """What a measure of inter is at the theory's optimum for the classes of each run, NaN where it is not known.
 
-    For equal classes it is -1/(C-1), which is also taken for older runs, as they do not say. Of uncentred cosines it is
-    known for equal classes alone: their means sum to 0.
+    For equal classes it is -1/(C-1), which is also taken for older runs, as they do not say.
 
     Args:
         rows: Of the table of runs, or with the prefix "" of a history.

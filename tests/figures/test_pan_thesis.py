@@ -253,20 +253,6 @@ def test_runs_without_the_uncentred_cosines_are_drawn_by_the_centred_ones_and_ap
     assert curve(uncentred.content.axes[0], colour) == pytest.approx(np.array(heights) + 0.01)
 
 
-@pytest.mark.parametrize("figure", ["fig3_1", "fig3_3"])
-def test_the_limit_of_uncentred_cosines_is_known_for_equal_classes_alone(figure, tmp_path):
-    """Theirs sum to 0 at the optimum; centred cosines of others have a limit there, which is none of these."""
-    runs, history = sweep(tmp_path, raw=0.01, seeds=1)
-    for shares, drawn in (((0.25, 0.25, -1 / 3), {-1 / 3}), ((0.1, 0.6, 0.2), set())):
-        named = zip(("class_share_min", "class_share_max", "inter_max_limit"), shares, strict=True)
-        (drawing,) = drawings(runs.assign(**{f"train/{name}": value for name, value in named}), history, [figure])
-        dotted = {tuple(line.get_ydata()) for line in drawing.content.axes[0].lines if line.get_linestyle() == ":"}
-        assert {low for low, _ in dotted if low != 1} == drawn
-        (legend,) = drawing.content.legends
-        texts = {text.get_text() for text in legend.get_texts()}
-        assert ("no limit of inter is known for these runs" in texts) == (not drawn)
-
-
 def test_figure_3_2_draws_the_boundaries_between_cones():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(4000, 2))
