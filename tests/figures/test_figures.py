@@ -125,7 +125,7 @@ def test_command_draws_every_format_and_prints_verdicts(tmp_path, capsys):
     main([str(tmp_path), "--format", "png", "--format", "pdf", "--format", "svg"])
     out = capsys.readouterr().out
     assert "12 runs: 12 done" in out
-    assert out.count("SUPPORTED  ") == 4
+    assert out.count("SUPPORTED  ") == 3
     names = {"fig2", "gap", "trajectories"}
     files = {file.name for file in (tmp_path / "figures").iterdir()}
     assert files == {"verdicts.json"} | {f"{name}.{suffix}" for name in names for suffix in ("png", "pdf", "svg")}
