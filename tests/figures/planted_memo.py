@@ -121,7 +121,10 @@ def best_tested(size, seeds=5, sd=0.003, rng=0):
 
 
 def correlated(size, seeds=5, sd=0.005, rng=0):
-    """Over seven initial norms log rho and test accuracy have a correlation; ``sd`` is of both and of no matter."""
+    """Over seven initial norms log rho and test accuracy have a correlation, so many times that which matters.
+
+    ``sd`` is of both, and of no matter.
+    """
     sweep = Sweep(seeds, sd, rng, model__init_norm=(0.01, 0.1, 0.5, 1.0, 3.0, 5.0, 10.0))
     share = np.clip(size * initial_norms.CORRELATED, -0.98, 0.98)
     rho, other = sweep.noise.normal(0, sd, (2, len(sweep.seed)))

@@ -41,6 +41,7 @@ _FEWEST_EPOCHS = 8
 POINT = 0.01
 # Ours: of a weaker correlation less than a sixth of the variance of one goes with the other.
 CORRELATED, _FEWEST_INITS = 0.4, 5
+_PERFECT = 0.9999  # z would be infinite beyond
 
 
 def _independent_of_init(runs: pd.DataFrame, measure: str, name: str, words: tuple[str, str, str]) -> Verdict:
@@ -219,8 +220,9 @@ def margins_anticorrelate_with_accuracy(runs: pd.DataFrame, history: pd.DataFram
         part = fitting(cell)
         rho, accuracy = cells(part, INIT, log(part[RHO])), cells(part, INIT, part[TEST_ACCURACY])
         if rho.shape[1] >= _FEWEST_INITS:
-            values = by_seed(_correlations(rho, accuracy))
-            effect = Effect("correlation of 1/rho and test error over initial norms", CORRELATED, values)
+            values = by_seed(fisher_z(rho, accuracy))
+            words = "Fisher's z of the correlation of 1/rho and test error over initial norms"
+            effect = Effect(words, float(np.arctanh(CORRELATED)), values)
             found.append(Setting(title, (effect,), len(part), left_out(cell)))
     return Verdict(
         "cbmm_117/margin-accuracy",
@@ -236,9 +238,16 @@ def margins_anticorrelate_with_accuracy(runs: pd.DataFrame, history: pd.DataFram
     )
 
 
-def _correlations(x: pd.DataFrame, y: pd.DataFrame) -> "pd.Series[float]":
-    """Pearson's correlation of two tables in each row; too few values have none, nor have values that are all one."""
+def fisher_z(x: pd.DataFrame, y: pd.DataFrame) -> "pd.Series[float]":
+    """Fisher's z, artanh r, of Pearson's correlation of two tables in each row, less its bias r/(2 (n - 1)).
+
+    Correlations themselves are skewed: of seven values each, t tests of them are wrong in 7 to 9 %, of z in 5. Too few
+    values have none, nor have values that are all one.
+    """
     known = x.notna() & y.notna()
     a, b = (table.where(known).sub(table.where(known).mean(axis=1), axis=0) for table in (x, y))
     scale = np.sqrt(a.pow(2).sum(axis=1) * b.pow(2).sum(axis=1))
-    return ((a * b).sum(axis=1) / scale)[(known.sum(axis=1) >= _FEWEST_INITS) & (scale > 0)]
+    count = known.sum(axis=1)
+    enough = (count >= _FEWEST_INITS) & (scale > 0)
+    r = ((a * b).sum(axis=1) / scale)[enough].clip(-_PERFECT, _PERFECT)
+    return np.arctanh(r) - r / (2 * (count[enough] - 1))
