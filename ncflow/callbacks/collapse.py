@@ -10,34 +10,49 @@ import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
+from ncflow.callbacks.loaders import SequentialLoader, at_most
+from ncflow.callbacks.reading import AsTrained, averaging, check_strategy
 from ncflow.callbacks.schedule import Scheduled, keep, network_of
-from ncflow.checks import require
-from ncflow.measuring.features import LAST, resolve_layers
+from ncflow.checks import ArgumentError, require
+from ncflow.measuring.adapters import Adapters
+from ncflow.measuring.features import LAST, random_states_kept, resolve_layers
+from ncflow.measuring.heads import find_head
+from ncflow.measuring.notes import note
 from ncflow.measuring.split import measure_split, rows_of
-from ncflow.models.network import find_classifier
 from ncflow.results import History, final_measures
 
 
 class NeuralCollapseCallback(Scheduled):
     """Measure neural collapse of any LightningModule classifier before training, at chosen epochs and at the end.
 
-    The model is frozen (evaluation mode, no gradients), each sample counts exactly once, and training draws the
-    same random numbers as without the measurement. The measures of the last layer are logged as
+    The model is frozen (evaluation mode, no gradients, float32 where training is in mixed precision), each sample
+    counts exactly once, and training draws the same random numbers as without the measurement: the states of PyTorch,
+    NumPy and Python, and the loaders' generators, stay. What cannot be kept is a generator that a data set or a
+    transform holds itself: pass ``loaders`` of others. The measures of the last layer are logged as
     ``train/intra_min`` and so on, those of another layer as ``train/<layer>/intra_min``.
 
+    What is measured is what ``forward`` does, with batches as the module gets them: the batch-transfer hooks have had
+    them. Under distributed training it is the network of the first rank, as in a checkpoint. With a callback that
+    averages the weights it is those that are trained. Where an epoch trains on a choice of the samples, one line says
+    which are measured.
+
     Args:
-        every_n_epochs: Epochs between measurements, >= 1.
+        every_n_epochs: Epochs between measurements, >= 1. Training that ends within an epoch counts it.
         layers: ``"last"`` (the classifier's input), ``"all"`` or a list of module names
             (see :func:`ncflow.measuring.features.resolve_layers`).
-        loaders: Batches (inputs, labels) by split name, each sample once and in evaluation form (no shuffling, no
-            augmentation). None takes the data module's ``measure_dataloaders()`` if it has one, else sequential
-            copies of the trainer's own training, validation and test DataLoaders.
-        classifier: Name of the classifier layer; None takes the last ``nn.Linear``.
+        loaders: Batches by split name, as the module's own loaders give them, each sample once and in evaluation form
+            (no augmentation). Of a DataLoader each sample is read once, whatever its sampler; anything else has to
+            give the same at every pass, and to all processes the same, of which each measures its share. None takes
+            the data module's ``measure_dataloaders()`` if it has one, else sequential copies of the trainer's own
+            training and validation DataLoaders.
+        classifier: Name of the classifier layer; None takes the last ``nn.Linear``. It may be any module that is linear
+            in its input or, as a cosine classifier is, in its direction.
         norm: Name of the BN right before the classifier, for ``gamma_norm``; None takes the network's ``last_norm``.
-        loss: From logits (N, C) and labels (N,) to the mean loss; None takes the module's ``loss`` if that is
-            callable, else cross-entropy.
-        weight_decay: lambda of ``regularized_loss``, its gap and the limits of inter for unequal classes; None takes the
-            module's ``weight_decay`` if that is a number, else they are NaN.
+        loss: From logits (N, C) and labels (N,) to their mean loss, sum, or value a sample; of one output, from logits
+            (N,) and labels 0. or 1. None takes the module's ``loss`` if that is callable, NaN with a line if that
+            takes other arguments; else cross-entropy.
+        weight_decay: lambda of ``regularized_loss``, its gap and the limits of inter for unequal classes; None takes
+            the module's ``weight_decay`` if that is a number, else they are NaN.
         delta: Level of the quantiles.
         self_pairs: Whether intra counts the pairs i = j.
         batch_size: Batch size for ``measure_dataloaders()``; values depend on it by rounding alone.
@@ -46,6 +61,12 @@ class NeuralCollapseCallback(Scheduled):
             for no limit.
         history: File, or table, to which a row per split and layer is added at each measurement. Training that starts
             anew, rather than from a checkpoint, starts it anew, but never writes over a file that is no such table.
+        batch: From a batch to inputs and labels, where it has no usual shape
+            (see :class:`ncflow.measuring.adapters.Adapters`).
+        output: From what the module returns to its logits, likewise.
+        ignore_index: Label of samples to leave out, likewise.
+        limit: Most samples of a class and split, drawn once, for which the first measurement reads all of them once
+            more; None for all. It needs DataLoaders over map-style data sets.
 
     Attributes:
         rows: The rows of the latest measurement: ``epoch`` (finished epochs), ``split``, ``layer`` and the measures.
@@ -67,19 +88,33 @@ class NeuralCollapseCallback(Scheduled):
         first_epochs: int | None = None,
         max_cached_bytes: int | None = 2**31,
         history: History | Path | str | None = None,
+        batch: Callable[[Any], tuple[Any, Tensor]] | None = None,
+        output: Callable[[Any], Any] | None = None,
+        ignore_index: int | None = None,
+        limit: int | None = None,
     ) -> None:
         super().__init__(every_n_epochs, history, loaders, batch_size, first_epochs)
         require(0 < delta < 1, "delta", "in (0, 1)", delta)
         require(weight_decay is None or weight_decay >= 0, "weight_decay", "null or at least 0", weight_decay)
+        require(limit is None or limit >= 1, "limit", "None or at least 1", limit)
         self.layers, self.classifier, self.norm = layers, classifier, norm
+        self.adapters, self.limit = Adapters(batch, output, ignore_index), limit
+        self._drawn: dict[str, SequentialLoader] = {}
         self.loss, self.weight_decay, self.delta, self.self_pairs = loss, weight_decay, delta, self_pairs
         self.max_cached_bytes = max_cached_bytes
         self.rows: list[dict[str, Any]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fail before training if a layer is missing."""
-        resolve_layers(network_of(pl_module), self.layers)
-        find_classifier(network_of(pl_module), self.classifier)
+        """Fail before training if a layer is missing or weights are spread over ranks; say which ones are read."""
+        network = network_of(pl_module)
+        check_strategy(trainer)
+        resolve_layers(network, self.layers)
+        find_head(network, self.classifier)
+        if self.norm is not None:
+            require(self.norm in dict(network.named_modules()), "norm", "the name of a layer", self.norm)
+        averages = averaging(trainer)
+        if averages is not None:
+            note(f"measured are the weights that are trained, not their average, which {averages} has")
 
     def state_dict(self) -> dict[str, Any]:
         """Also the latest rows: a run that was stopped after its last epoch has its final measures."""
@@ -95,12 +130,32 @@ class NeuralCollapseCallback(Scheduled):
         self.rows = [
             row
             for split, loader in self.splits(trainer).items()
-            for row in rows_of(epoch, split, self._measure_split(pl_module, loader))
+            for row in rows_of(epoch, split, self._measure_split(pl_module, self._limited(pl_module, loader)))
         ]
         named = {name: torch.tensor(value) for name, value in final_measures(self.rows).items()}
         trainer.callback_metrics.update(named)
         history = self.history if trainer.is_global_zero else None
         keep(self.rows, trainer.loggers, history, epoch, trainer.global_step)
+
+    def _limited(self, pl_module: LightningModule, loader: AsTrained) -> AsTrained:
+        """The loader with at most ``limit`` samples of each class."""
+        if self.limit is None:
+            return loader
+        source = loader.loader
+        if not isinstance(source, SequentialLoader):
+            raise ArgumentError(
+                f"limit must be None where {loader.split!r} is no DataLoader over a map-style data set, "
+                f"found {type(source).__name__}"
+            )
+        drawn = self._drawn.get(loader.split)
+        if drawn is None or drawn.origin is not source.origin:
+            network = network_of(pl_module)
+            with random_states_kept():
+                labels = [self.adapters.read(network, batch).labels.flatten().cpu().long() for batch in loader]
+            drawn = at_most(source, torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long), self.limit)
+            self._drawn[loader.split] = drawn
+            note(f"{loader.split}: {drawn.order.said}")
+        return AsTrained(drawn, loader.trainer, loader.split, loader.index)
 
     def _measure_split(self, pl_module: LightningModule, loader: Iterable[Any]) -> dict[str, dict[str, float]]:
         own_loss, own_decay = getattr(pl_module, "loss", None), getattr(pl_module, "weight_decay", None)
@@ -116,4 +171,6 @@ class NeuralCollapseCallback(Scheduled):
             delta=self.delta,
             self_pairs=self.self_pairs,
             max_cached_bytes=self.max_cached_bytes,
+            adapters=self.adapters,
+            loss_is_found=self.loss is None,
         )

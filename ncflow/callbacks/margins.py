@@ -52,7 +52,7 @@ class LogMargins(Scheduled):
         """Measure after an awaited step, but leave an epoch's last one to its end: a step has one row."""
         # Asked after every batch of the run: the set comes first, as it is empty after the first steps.
         if self._awaited and trainer.global_step in self._awaited and batch_idx + 1 < trainer.num_training_batches:
-            self.measure(trainer, pl_module, trainer.current_epoch)
+            self._measure_now(trainer, pl_module, trainer.current_epoch)
 
     def _is_due(self, trainer: Trainer) -> bool:
         return super()._is_due(trainer) or trainer.global_step in self._awaited  # which was the epoch's last step

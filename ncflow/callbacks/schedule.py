@@ -2,16 +2,18 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from ncflow.checks import ArgumentError, require
-from ncflow.data.batches import shard
+from ncflow.callbacks.loaders import SequentialLoader, given, sequential
+from ncflow.callbacks.reading import AsTrained, as_validated, averaging
+from ncflow.checks import require
+from ncflow.measuring.notes import note
+from ncflow.models import Classifier
 from ncflow.results import History, final_measures
 
 
@@ -24,7 +26,7 @@ class Scheduled(Callback, ABC):
         every_n_epochs: Epochs between measurements, >= 1.
         history: Its table, or the table's file; None for none. Training that starts anew, rather than from a
             checkpoint, starts it anew.
-        loaders: Batches (inputs, labels) by split name; None takes the data module's or the trainer's own.
+        loaders: Batches by split name; None takes the data module's or the trainer's own.
         batch_size: Batch size for a data module's ``measure_dataloaders()``.
         first_epochs: Measure also after each of the first so many epochs, >= 1; None: not.
     """
@@ -43,6 +45,7 @@ class Scheduled(Callback, ABC):
         self.first_epochs = first_epochs or 0
         self.history = History(Path(history)) if isinstance(history, Path | str) else history
         self._saved_mark: dict[str, Any] | None = None
+        self._measured_at: int | None = None
 
     @abstractmethod
     def measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
@@ -59,12 +62,30 @@ class Scheduled(Callback, ABC):
         starts = trainer.global_step == 0
         self._begin(trainer, starts)
         if starts:
-            self.measure(trainer, pl_module, 0)
+            self._measure_now(trainer, pl_module, 0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure if it is due."""
         if self._is_due(trainer):
-            self.measure(trainer, pl_module, trainer.current_epoch + 1)
+            self._measure_now(trainer, pl_module, trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure what training ended with, if only now it is known to have ended: a callback that came later did it.
+
+        Not where the average of the weights may have taken their place by now.
+        """
+        if self._measured_at == trainer.global_step:
+            return
+        averages = averaging(trainer)
+        if averages is None:
+            self._measure_now(trainer, pl_module, trainer.current_epoch)
+        else:
+            note(f"the last row is missing: {type(self).__name__} must come after what ends training before {averages}")
+
+    def _measure_now(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        self._measured_at = trainer.global_step
+        with as_validated(trainer, pl_module):
+            self.measure(trainer, pl_module, epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """How far the table is."""
@@ -81,21 +102,48 @@ class Scheduled(Callback, ABC):
     def _is_due(self, trainer: Trainer) -> bool:
         return trainer.current_epoch < self.first_epochs or is_due(trainer, self.every_n_epochs)
 
-    def splits(self, trainer: Trainer) -> Mapping[str, Iterable[Any]]:
-        """Batches (inputs, labels) by split name, each sample once and in evaluation form."""
+    def splits(self, trainer: Trainer) -> Mapping[str, AsTrained]:
+        """Batches by split name as they reach the module, each sample once and in evaluation form."""
+        splits = {}
+        for split, (loader, index) in self._loaders(trainer).items():
+            if isinstance(loader, SequentialLoader) and loader.order.said:
+                note(f"{split}: {loader.order.said}")
+            splits[split] = AsTrained(loader, trainer, split, index)
+        return splits
+
+    def _loaders(self, trainer: Trainer) -> dict[str, tuple[Iterable[Any], int]]:
+        """Loaders by split name, with the index that the hooks of the module know them by."""
         if self.loaders is not None:
-            return self.loaders
+            return {split: (given(loader), 0) for split, loader in self.loaders.items()}
         own = getattr(getattr(trainer, "datamodule", None), "measure_dataloaders", None)
         if own is not None:
-            return own(self.batch_size)
-        found = {"train": trainer.train_dataloader, "val": trainer.val_dataloaders}
-        return {split: sequential(loader) for split, loader in found.items() if loader is not None}
+            return {split: (loader, 0) for split, loader in own(self.batch_size).items()}
+        found = {"train": (trainer.train_dataloader, 0, trainer.limit_train_batches)}
+        for index, (name, loader) in enumerate(_by_name("val", trainer.val_dataloaders)):
+            found[name] = (loader, index, trainer.limit_val_batches)
+        is_trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        splits: dict[str, tuple[Iterable[Any], int]] = {}
+        for split, (loader, index, limit) in found.items():
+            if loader is not None and limit != 0:
+                splits[split] = sequential(loader, limit, is_trial), index
+        return splits
+
+
+def _by_name(name: str, loaders: Any) -> Iterator[tuple[str, Any]]:
+    """One loader under its name, several with what tells them apart behind it."""
+    if isinstance(loaders, Mapping):
+        yield from ((f"{name}_{key}", loader) for key, loader in loaders.items())
+    elif isinstance(loaders, list | tuple) and len(loaders) > 1:
+        yield from ((f"{name}_{index}", loader) for index, loader in enumerate(loaders))
+    else:
+        yield name, loaders[0] if isinstance(loaders, list | tuple) and loaders else loaders
 
 
 def network_of(pl_module: LightningModule) -> nn.Module:
-    """The network of our Classifier, or a foreign module as it is."""
-    network = getattr(pl_module, "network", None)
-    return network if isinstance(network, nn.Module) else pl_module
+    """The network of our Classifier, which is all that its ``forward`` does; any other module as it is."""
+    if isinstance(pl_module, Classifier) and type(pl_module).forward is Classifier.forward:
+        return pl_module.network
+    return pl_module
 
 
 def keep(
@@ -132,7 +180,9 @@ def begin_table(table: History, starts: bool, mark: Mapping[str, Any] | None) ->
 def is_due(trainer: Trainer, every_n_epochs: int) -> bool:
     """Whether the epoch that just ended is an n-th one, or the last."""
     epoch = trainer.current_epoch + 1
-    return epoch % every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.should_stop
+    if epoch == trainer.max_epochs or trainer.global_step == trainer.max_steps or trainer.should_stop:
+        return True
+    return epoch % every_n_epochs == 0
 
 
 class Clock:
@@ -155,26 +205,3 @@ class Clock:
         now = time.monotonic()
         self.seconds, self._looked = self.seconds + now - self._looked, now
         return self.seconds
-
-
-def sequential(loader: Any) -> DataLoader[Any]:
-    """Copy of a DataLoader that gives each sample of its data set once, in order.
-
-    Under distributed training each rank gets its share and no sample is given twice: Lightning's own samplers would
-    pad the shares to one size.
-
-    Raises:
-        ArgumentError: For anything but a DataLoader over a map-style data set.
-    """
-    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
-        raise ArgumentError(
-            "loaders must be given where the trainer's loader is no DataLoader over a map-style data set, "
-            f"found {type(loader).__name__}"
-        )
-    return DataLoader(
-        Subset(loader.dataset, shard(len(cast(Sized, loader.dataset)))),
-        batch_size=loader.batch_size or 256,
-        collate_fn=loader.collate_fn if loader.batch_size else None,
-        num_workers=loader.num_workers,
-        pin_memory=loader.pin_memory,
-    )

@@ -151,7 +151,7 @@ def limits_of(rows: pd.DataFrame, measure: str, prefix: str = "train/") -> "pd.S
 
     Args:
         rows: Of the table of runs, or with the prefix "" of a history.
-        measure: ``inter_max``, ``inter_mean`` or ``inter_quantile``.
+        measure: ``inter_max``, ``inter_mean``, ``inter_quantile`` or ``inter_raw_max``.
         prefix: Of the measures' columns.
     """
     of_equal = _measure(rows, f"{prefix}classes_present").map(lambda C: inter_limit(int(C)) if C >= 2 else float("nan"))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from ncflow.measuring.heads import LinearHead
 from ncflow.theory import given_shares
 from ncflow.theory.given_shares import Optimum
 from ncflow.theory.layer_peeled import (
@@ -54,7 +55,7 @@ class LayerPeeled(NamedTuple):
     of_scale: bool
 
     @classmethod
-    def of(cls, counts: Tensor, head: nn.Linear, last_norm: nn.Module | None, is_cross_entropy: bool) -> "LayerPeeled":
+    def of(cls, counts: Tensor, head: LinearHead, last_norm: nn.Module | None, is_cross_entropy: bool) -> "LayerPeeled":
         """Of the samples of each class, (C,), the classifier, the norm before it and the loss."""
         samples = tuple(int(count) for count in counts.tolist())
         is_bn, scale = isinstance(last_norm, _BATCH_NORMS), getattr(last_norm, "weight", None)
@@ -89,11 +90,11 @@ class LayerPeeled(NamedTuple):
         return nan if found is None else found.regularized_loss
 
     def inter_limits(self, decay: float, delta: float) -> dict[str, float]:
-        """Max, mean and 1 - delta quantile of inter at the optimum, NaN where they are not known.
+        """Max, mean and 1 - delta quantile of inter, and its uncentred max, at the optimum; NaN where not known.
 
         Those of equal classes are -1/(C-1) whatever the loss and the norm, unless decay leaves no features.
         """
-        names = ("inter_max_limit", "inter_mean_limit", "inter_quantile_limit")
+        names = ("inter_max_limit", "inter_mean_limit", "inter_quantile_limit", "inter_raw_max_limit")
         C, known = len(self.counts), self.of_scale and self._has_regularized_optimum(decay)
         if min(self.counts) > 0 and _are_equal(self.counts):
             nothing = known and decay > 0 and optimal_norm_product(C, decay) == 0
@@ -101,7 +102,8 @@ class LayerPeeled(NamedTuple):
         found = _optimum(self.counts, decay, self.form) if known else None
         if found is None:
             return dict.fromkeys(names, nan)
-        return dict(zip(names, (found.inter_max, found.inter_mean, found.inter_quantile(1 - delta)), strict=True))
+        values = (found.inter_max, found.inter_mean, found.inter_quantile(1 - delta), found.inter_raw_max)
+        return dict(zip(names, values, strict=True))
 
     def _has_regularized_optimum(self, decay: float) -> bool:
         known = self.of_loss and self.of_penalty and not isnan(decay)

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from math import nan
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from ncflow.measuring.heads import LinearHead, both_sides
+from ncflow.measuring.losses import Loss, SplitLoss, is_cross_entropy
 from ncflow.metrics.equilibrium import equilibrium_rho, normalized_moments, output_moments
 from ncflow.metrics.margins import predictions
 from ncflow.metrics.quasi_interpolation import classifier_residuals, fitted_gap, output_sums
@@ -21,43 +24,18 @@ def exact_device(device: torch.device) -> torch.device:
     return torch.device("cpu") if device.type == "mps" else device
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""From logits (B, C) and labels (B,) to the mean loss."""
-
-
-def is_cross_entropy(loss: Loss, num_classes: int, device: torch.device) -> bool:
-    """Whether a loss, of whatever name, is the mean cross-entropy: by its values, to 1e-5 of them.
-
-    Not by those of the data, where another loss may come as near as rounding.
-
-    Args:
-        loss: The loss.
-        num_classes: C.
-        device: On which it works.
-    """
-    logits = 3 * torch.arange(4 * num_classes, dtype=torch.float64, device=device).sin().view(4, num_classes)
-    labels = torch.tensor([0, num_classes - 1, 1, 0], device=device)
-    same = [
-        torch.isclose(loss(logits[:n], labels[:n]).double(), _CROSS_ENTROPY(logits[:n], labels[:n])) for n in (1, 4)
-    ]
-    return all(bool(one) for one in same)
-
-
-def _of_one(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
-    return loss(logits, labels)
-
-
 class Outputs:
     """What the logits say, over all samples of all ranks: of one run, or of many with a leading axis.
 
     Args:
-        loss: The mean loss of a run.
+        loss: The loss of a run; the mean where there are several.
         device: The network's.
         runs: The leading shape.
-        each: From a loss, logits (..., B, C) and labels (..., B) to the mean losses (...).
+        each: Of several runs: from a loss, logits (..., B, C) and labels (..., B) to the mean losses (...).
+        is_found: As for :class:`ncflow.measuring.losses.SplitLoss`.
 
     Attributes:
-        sums: Of loss, cross-entropy, correct samples and samples, (..., 4).
+        sums: Of loss, its weights, cross-entropy, correct samples and samples, (..., 5).
         signs: Whether the targets that the outputs are compared with are 1 and -1; None: they are not compared.
         quasi: Sums of :func:`ncflow.metrics.quasi_interpolation.output_sums`, (..., 5).
         moments: Sums of :func:`ncflow.metrics.equilibrium.output_moments`, (..., 2).
@@ -69,11 +47,13 @@ class Outputs:
         loss: Loss,
         device: torch.device,
         runs: tuple[int, ...] = (),
-        each: Callable[[Loss, Tensor, Tensor], Tensor] = _of_one,
+        each: Callable[[Loss, Tensor, Tensor], Tensor] | None = None,
+        is_found: bool = False,
     ) -> None:
         self.loss, self.each = loss, each
+        self.of_split = SplitLoss(loss, is_found)
         self.device = exact_device(device)
-        self.sums = torch.zeros(*runs, 4, dtype=torch.float64, device=self.device)
+        self.sums = torch.zeros(*runs, 5, dtype=torch.float64, device=self.device)
         self.signs = _SIGNS.get(getattr(loss, "targets", ""))
         self.quasi = torch.zeros(*runs, 5, dtype=torch.float64, device=self.device)
         self.moments = torch.zeros(*runs, 2, dtype=torch.float64, device=self.device)
@@ -86,8 +66,13 @@ class Outputs:
             self.of_cross_entropy = is_cross_entropy(self.loss, logits.shape[-1], self.device)
         correct = (predictions(logits) == labels).sum(-1)
         count, exact = labels.shape[-1], logits.double()
-        losses = [self.each(loss, exact, labels) * count for loss in (self.loss, _CROSS_ENTROPY)]
-        self.sums += torch.stack([*losses, correct, torch.full_like(correct, count)], -1)
+        if self.each is None:
+            sides = both_sides(exact)
+            own, cross_entropy = self.of_split(exact, labels), _CROSS_ENTROPY(sides, labels) * count
+        else:
+            own = (self.each(self.loss, exact, labels) * count, torch.full_like(correct, count))
+            cross_entropy = self.each(_CROSS_ENTROPY, exact, labels) * count
+        self.sums += torch.stack([*own, cross_entropy, correct, torch.full_like(correct, count)], -1)
         if self.signs is not None:
             self.quasi += output_sums(exact, labels, self.signs)
             self.moments += output_moments(exact, labels, self.signs)
@@ -102,17 +87,20 @@ class Outputs:
 
     def compute(self) -> dict[str, Tensor]:
         """Loss, cross-entropy and accuracy."""
-        loss, cross_entropy, correct, count = _over_ranks(self.sums)
-        return {"loss": loss / count, "cross_entropy": cross_entropy / count, "accuracy": correct / count}
+        rest = self.of_split.rest()
+        if rest is not None:
+            self.sums[:2] += torch.stack(rest)
+        loss, weight, cross_entropy, correct, count = over_ranks(self.sums)
+        return {"loss": loss / weight, "cross_entropy": cross_entropy / count, "accuracy": correct / count}
 
-    def quasi_measures(self, head: nn.Linear, means: Tensor | None, decay: float) -> dict[str, Tensor]:
+    def quasi_measures(self, head: LinearHead, means: Tensor | None, decay: float) -> dict[str, Tensor]:
         """Under the square loss e, its spread, and the residuals of eq. 33 and 34 (CBMM Memo 117).
 
         The residuals are NaN without decay or where a class is missing.
         """
         if self.signs is None or means is None:
             return {}
-        gap, spread = fitted_gap(_over_ranks(self.quasi), head.out_features)
+        gap, spread = fitted_gap(over_ranks(self.quasi), head.out_features)
         residuals = (gap.new_tensor(nan), gap.new_tensor(nan))
         if decay > 0 and len(means) == head.out_features:
             weight = head.weight.detach().to(means.device)
@@ -120,18 +108,20 @@ class Outputs:
         names = ("quasi_gap", "quasi_spread", "quasi_residual_means", "quasi_residual_norms")
         return dict(zip(names, (gap, spread, *residuals), strict=True))
 
-    def norm_measures(self, head: nn.Linear, rho: Tensor, decay: float) -> dict[str, Tensor]:
+    def norm_measures(self, head: LinearHead, rho: Tensor, decay: float) -> dict[str, Tensor]:
         """Under the square loss mu, M and rho_eq (CBMM Memo 117, eq. 11); see :mod:`ncflow.metrics.equilibrium`."""
         if self.signs is None:
             return {}
-        count = _over_ranks(self.sums)[-1]
-        moments = _over_ranks(self.moments)
+        count = over_ranks(self.sums)[-1]
+        moments = over_ranks(self.moments)
         rho = rho.to(moments.device)
         mean, square = normalized_moments(moments, count, rho, head.out_features, self.signs)
-        equilibrium = equilibrium_rho(mean, square, rho, head, decay, self.signs)
+        read: Any = head  # of which it takes what any linear head has
+        equilibrium = equilibrium_rho(mean, square, rho, read, decay, self.signs)
         return {"normalized_output_mean": mean, "normalized_output_square": square, "rho_eq": equilibrium}
 
 
-def _over_ranks(sums: Tensor) -> Tensor:
+def over_ranks(sums: Tensor) -> Tensor:
+    """The sum over all ranks, each of which has to call it."""
     everywhere = gather_all_tensors(sums) if torch.distributed.is_initialized() else [sums]
     return torch.stack(everywhere).sum(0)

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ncflow.checks import require
-from ncflow.measuring.features import LAST, FeatureBatch, extract, resolve_layers
+from ncflow.measuring.adapters import USUAL, Adapters
+from ncflow.measuring.features import LAST, extract, frozen, resolve_layers
+from ncflow.measuring.heads import Head, LinearHead, as_linear, find_head, has_adapter
+from ncflow.measuring.layers import LayerMetrics
 from ncflow.measuring.optimality import LayerPeeled, optimality
-from ncflow.measuring.outputs import Outputs, exact_device
-from ncflow.metrics import NeuralCollapse
+from ncflow.measuring.outputs import Outputs
 from ncflow.metrics.margins import folded_weight_norm_product, weight_norm_product
-from ncflow.models.network import find_classifier
 
 
 def measure_split(
@@ -29,50 +29,62 @@ def measure_split(
     delta: float = 0.05,
     self_pairs: bool = False,
     max_cached_bytes: int | None = 2**31,
+    adapters: Adapters = USUAL,
+    loss_is_found: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Measures by layer and name, the model frozen; under distributed training every rank has to call it.
 
     Args:
         network: From inputs to logits.
-        loader: Batches (inputs, labels), each sample once over all ranks, the same at every pass.
+        loader: Batches, each sample once over all ranks, the same at every pass.
         layers: As for :func:`ncflow.measuring.features.resolve_layers`.
-        classifier: Name of the classifier layer; None takes the last ``nn.Linear``.
+        classifier: Name of the classifier layer; None takes the last ``nn.Linear``. It may be any module that is linear
+            in its input (see :func:`ncflow.measuring.heads.as_linear`).
         norm: Name of the BN right before the classifier; None takes the network's ``last_norm``.
-        loss: From logits (N, C) and labels (N,) to the mean loss.
+        loss: From logits (N, C) and labels (N,) to the loss (see :class:`ncflow.measuring.losses.SplitLoss`).
         weight_decay: lambda of ``regularized_loss``, its gap, the limits and the residuals; NaN where there is none to
-            speak of.
+            speak of, which it is as well where W is no parameter that decays but made of others.
         delta: Level of the quantiles.
         self_pairs: Whether intra counts the pairs i = j.
         max_cached_bytes: Bytes of features kept for each layer, on each rank; beyond, the loader is read twice.
+        adapters: How to read a batch and what the network returns.
+        loss_is_found: As ``is_found`` of :class:`ncflow.measuring.losses.SplitLoss`.
+
+    Raises:
+        ArgumentError: If a batch, an output or the classifier is not known to be read right, if there is no batch, or
+            if the second pass over the loader gave other features than the first.
     """
-    _, head = find_classifier(network, classifier)
-    metrics: dict[str, NeuralCollapse] = {}
-    outputs = Outputs(loss, next(network.parameters()).device)
-    for batch in extract(network, loader, resolve_layers(network, layers), classifier):
-        for name, features in batch.features.items():
-            if name not in metrics:
-                # A hidden layer's features have another meaning, and often another size, than the rows of W.
-                reads = head if name == LAST else None
-                metrics[name] = NeuralCollapse(
-                    head.out_features, features.shape[1], reads, delta, self_pairs, max_cached_bytes=max_cached_bytes
-                ).to(exact_device(features.device))
-        _update(metrics, batch)
-        outputs.update(batch.logits, batch.labels)
-    require(bool(metrics), "loaders", "loaders with at least one batch", "an empty one")
-    with torch.no_grad():
-        unfit = {name: metric for name, metric in metrics.items() if metric.second_pass()}
+    names = resolve_layers(network, layers)
+    name, module = find_head(network, classifier)
+    # To the end: what is asked for its weights while it trains, spectral normalisation say, may change by being asked.
+    with frozen(network):
+        metrics = LayerMetrics(delta, self_pairs, max_cached_bytes)
+        outputs = Outputs(loss, next(network.parameters()).device, is_found=loss_is_found)
+        head: LinearHead | None = None
+        for batch in extract(network, loader, names, classifier, adapters):
+            if LAST in names and head is None:
+                head = as_linear(name, module, batch.features[LAST].shape[1])
+            metrics.update(batch, head)
+            outputs.update(batch.logits, batch.labels)
+        for layer, dim in metrics.join(next(network.parameters()).device).items():
+            head = as_linear(name, module, dim) if layer == LAST else head
+            metrics.add(layer, dim, head)
+        unfit = metrics.unfit()
         if unfit:
-            for batch in extract(network, loader, list(unfit), classifier):
-                _update(unfit, batch)
-        values = {name: metric.compute() for name, metric in metrics.items()}
-        means = metrics[LAST].centred_means() if LAST in metrics and outputs.signs is not None else None
-        counts = metrics[LAST].class_counts() if LAST in metrics else None
-    return conclude(network, head, values, means, counts, outputs, norm, weight_decay, delta)
+            for batch in extract(network, loader, unfit, classifier, adapters):
+                metrics.update(batch, head, unfit)
+            metrics.check_passes(unfit)
+        found = metrics.found
+        values = {layer: metric.compute() for layer, metric in found.items()}
+        means = found[LAST].centred_means() if LAST in found and outputs.signs is not None else None
+        counts = found[LAST].class_counts() if LAST in found else None
+        decay = nan if isinstance(head, Head) and not head.is_parameter else weight_decay
+        return conclude(network, head, values, means, counts, outputs, norm, decay, delta)
 
 
 def conclude(
     network: nn.Module,
-    head: nn.Linear,
+    head: LinearHead | None,
     values: dict[str, dict[str, Tensor]],
     means: Tensor | None,
     counts: Tensor | None,
@@ -85,7 +97,7 @@ def conclude(
 
     Args:
         network: The network, at the state in which it was read.
-        head: Its classifier.
+        head: Its classifier; None where the last layer was not measured.
         values: Measures of each layer's features, by layer and name.
         means: M, (K, d), of the last layer; only where the outputs are compared with quasi-interpolation.
         counts: Samples of each class, (C,); only where the last layer was measured.
@@ -95,7 +107,9 @@ def conclude(
         delta: As for :func:`measure_split`.
     """
     with torch.no_grad():
-        if LAST in values:
+        if head is not None and LAST in values:
+            # A classifier that chose nothing, as one of its weights is NaN, agrees with nothing either.
+            values[LAST]["nc4_agreement"] = values[LAST]["nc4_agreement"] + 0 * values[LAST]["margin_mean"]
             last_norm = network.get_submodule(norm) if norm is not None else getattr(network, "last_norm", None)
             values[LAST] |= outputs.compute()
             values[LAST]["gamma_norm"] = _gamma_norm(last_norm)
@@ -103,7 +117,7 @@ def conclude(
             values[LAST] |= outputs.norm_measures(head, values[LAST]["rho"], weight_decay)
             values[LAST] |= outputs.quasi_measures(head, means, weight_decay)
     measured = {name: _floats(measures) for name, measures in values.items()}
-    if LAST in measured and counts is not None:
+    if head is not None and LAST in measured and counts is not None:
         model = LayerPeeled.of(counts, head, last_norm, bool(outputs.of_cross_entropy))
         measured[LAST] |= optimality(model, weight_decay, delta, measured[LAST])
     return measured
@@ -125,13 +139,6 @@ def rows_of(epoch: int, split: str, measured: Mapping[str, dict[str, float]]) ->
     return rows
 
 
-def _update(metrics: Mapping[str, NeuralCollapse], batch: FeatureBatch) -> None:
-    for name, metric in metrics.items():
-        device = metric.sums.device
-        logits = batch.logits.to(device) if name == LAST else None
-        metric.update(batch.features[name].to(device), batch.labels.to(device), logits)
-
-
 def _gamma_norm(last_norm: nn.Module | None) -> Tensor:
     weight = getattr(last_norm, "weight", None)
     return torch.tensor(torch.nan) if weight is None else weight.double().norm()
@@ -140,16 +147,21 @@ def _gamma_norm(last_norm: nn.Module | None) -> Tensor:
 def _norms(network: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Products of weight norms, and the margins of the outputs divided by rho (CBMM Memo 117, section 3).
 
+    NaN where an adapter makes a layer's weights more than one matrix.
+
     With one output of targets +-1, as in the memo's section 3, a margin is y f and ``normalized_margin_mean``, ``_std``
     and ``_square`` are its mu, sigma and M. With two outputs a margin is f_y less the other: of opposite ones twice the
     memo's y f. Its mu and M are then :meth:`ncflow.measuring.outputs.Outputs.norm_measures`'.
     """
-    rho = weight_norm_product(network)
+    if has_adapter(network):
+        rho = folded = torch.tensor(torch.nan, dtype=torch.float64)
+    else:
+        rho, folded = weight_norm_product(network), folded_weight_norm_product(network)
     margins = {f"normalized_{name}": values[name] / rho for name in values if name.startswith("margin_")}
     if margins:
         mean, deviation = margins["normalized_margin_mean"], margins["normalized_margin_std"]
         margins["normalized_margin_square"] = mean.square() + deviation.square()
-    return {"rho": rho, "rho_folded": folded_weight_norm_product(network), **margins}
+    return {"rho": rho, "rho_folded": folded, **margins}
 
 
 def _floats(measures: Mapping[str, Tensor]) -> dict[str, float]:

@@ -16,8 +16,8 @@ def square_loss(logits: Tensor, labels: Tensor, targets: Targets = "one_hot") ->
 
     The sum over the classes makes it C times :class:`torch.nn.MSELoss`. With weight decay lambda, that is lambda/2 of
     the squared norms, a run minimises 2/N times the objective of the memo's section 6 (eq. 32-36) for N samples in
-    all, whose weight decay is N lambda/2; that of its eq. 1 and 11, beside a mean over samples of one output's error, is
-    lambda/2, or lambda/4 where two opposite outputs have the targets 1 and -1.
+    all, whose weight decay is N lambda/2; that of its eq. 1 and 11, beside a mean over samples of one output's error,
+    is lambda/2, or lambda/4 where two opposite outputs have the targets 1 and -1.
 
     Args:
         logits: f, (B, C).

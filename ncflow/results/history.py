@@ -54,6 +54,7 @@ MEASURES = (
     "inter_max_limit",
     "inter_mean_limit",
     "inter_quantile_limit",
+    "inter_raw_max_limit",
     "class_share_min",
     "class_share_max",
     "margin_min",

@@ -13,8 +13,8 @@ F(A) = sum_c p_c CE(z_c, c) the problem is convex in the (C, C) matrix A (Zhu et
     bias     min F(A) + lambda |A P|_*               a classifier with a bias, on which there is no penalty
 
 For equal shares all three have the closed form of :mod:`ncflow.theory.layer_peeled`. For others it is no simplex, and
-that closed form is no bound: for shares .09 .72 .13 .05 and lambda = 5e-3 it is 11 % above the least loss of ``free`` and
-20 % below that of ``centred``. A BN with an offset that decays as its gamma does makes the features ``free``.
+that closed form is no bound: for shares .09 .72 .13 .05 and lambda = 5e-3 it is 11 % above the least loss of ``free``
+and 20 % below that of ``centred``. A BN with an offset that decays as its gamma does makes the features ``free``.
 
 It is found by L-BFGS over factors W, H and certified by Fenchel's dual: for columns q_c of probabilities and
 G = (Q - I) diag(s), sum_c p_c entropy(q_c) is a lower bound if the spectral norm of G (of G P unless the form is
@@ -89,11 +89,7 @@ class Optimum:
 
         This is the centre of the measures ``inter_*``.
         """
-        centred = self.class_means - self.shares @ self.class_means
-        norms = np.linalg.norm(centred, axis=1)
-        at_centre = norms <= _ZERO * np.linalg.norm(self.class_means, axis=1).max()
-        directions = centred / np.where(at_centre, nan, norms)[:, None]
-        return directions @ directions.T
+        return self._cosines_of(self.class_means - self.shares @ self.class_means)
 
     @property
     def intra(self) -> float:
@@ -103,12 +99,17 @@ class Optimum:
     @property
     def inter_max(self) -> float:
         """Largest cosine over pairs of classes, NaN where there is none."""
-        return max(self._pairs(), default=nan)
+        return max(_pairs(self.cosines), default=nan)
+
+    @property
+    def inter_raw_max(self) -> float:
+        """Largest cosine over pairs around 0, the centre of the measures ``inter_raw_*``; NaN where there is none."""
+        return max(_pairs(self._cosines_of(self.class_means)), default=nan)
 
     @property
     def inter_mean(self) -> float:
         """Mean cosine over pairs of classes, NaN where there is none."""
-        pairs = self._pairs()
+        pairs = _pairs(self.cosines)
         return sum(pairs) / len(pairs) if pairs else nan
 
     def inter_quantile(self, level: float) -> float:
@@ -117,12 +118,19 @@ class Optimum:
         Args:
             level: In [0, 1].
         """
-        pairs = self._pairs()
+        pairs = _pairs(self.cosines)
         return float(np.quantile(pairs, level)) if pairs else nan
 
-    def _pairs(self) -> list[float]:
-        pairs = self.cosines[np.triu_indices(len(self.shares), 1)]
-        return [float(value) for value in pairs if isfinite(value)]
+    def _cosines_of(self, means: Floats) -> Floats:
+        norms = np.linalg.norm(means, axis=1)
+        nothing = norms <= _ZERO * np.linalg.norm(self.class_means, axis=1).max()
+        directions = means / np.where(nothing, nan, norms)[:, None]
+        return directions @ directions.T
+
+
+def _pairs(cosines: Floats) -> list[float]:
+    """Those of two classes, where there are such."""
+    return [float(value) for value in cosines[np.triu_indices(len(cosines), 1)] if isfinite(value)]
 
 
 def optimum(shares: Sequence[float], weight_decay: float, form: Form = "free") -> Optimum:

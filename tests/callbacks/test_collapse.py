@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ncflow.callbacks.collapse import NeuralCollapseCallback
-from ncflow.callbacks.schedule import sequential
+from ncflow.callbacks.loaders import sequential
 from ncflow.checks import ArgumentError
 from ncflow.metrics import neural_collapse
 

@@ -148,7 +148,9 @@ def test_a_resumed_run_awaits_the_steps_to_come_and_a_new_one_forgets_every_row(
     assert [line.split(",")[1] for line in lines[1:]] == ["0", "1", "2", "3"]
     assert log._awaited == {4, 5}
     log.measure = lambda *_: None
-    log.on_train_start(SimpleNamespace(is_global_zero=True, global_step=0, current_epoch=0), None)
+    state = SimpleNamespace(stage=None)
+    starting = SimpleNamespace(is_global_zero=True, global_step=0, current_epoch=0, world_size=1, state=state)
+    log.on_train_start(starting, None)
     assert log.history.path.read_text() == ",".join(MARGIN_COLUMNS) + "\n"
     assert log._awaited == {1, 2, 3, 4, 5}
 

@@ -56,7 +56,8 @@ def test_no_file_is_removed_and_what_lies_beyond_the_history_is_not_read(ncflow,
     keep.measure = lambda *_: None
     before = sorted((folder / "snapshots").iterdir())
     for step in (0, 9):
-        keep.on_train_start(SimpleNamespace(global_step=step, current_epoch=1), None)
+        trainer = SimpleNamespace(global_step=step, current_epoch=1, world_size=1, state=SimpleNamespace(stage=None))
+        keep.on_train_start(trainer, None)
     assert sorted((folder / "snapshots").iterdir()) == before
     (folder / "history.csv").unlink()
     assert [snapshot.epoch for snapshot in load_snapshots(folder)] == [*epochs, 99999]

@@ -125,7 +125,7 @@ def test_command_draws_every_format_and_prints_verdicts(tmp_path, capsys):
     main([str(tmp_path), "--format", "png", "--format", "pdf", "--format", "svg"])
     out = capsys.readouterr().out
     assert "12 runs: 12 done" in out
-    assert out.count("SUPPORTED  ") == 4
+    assert out.count("SUPPORTED  ") == 3
     names = {"fig2", "gap", "trajectories"}
     files = {file.name for file in (tmp_path / "figures").iterdir()}
     assert files == {"verdicts.json"} | {f"{name}.{suffix}" for name in names for suffix in ("png", "pdf", "svg")}
@@ -240,6 +240,10 @@ def test_figure_7_shows_every_run_that_was_trained(tmp_path):
     of_run = [tuple(rows["intra_min"]) for _, rows in history.groupby("folder")]
     assert len(of_run) == 20
     assert drawn >= set(of_run)
+    assert {axis.get_ylim()[0] for axis in panels} == {-0.45}
+    history.loc[0, "nc3_cosine_min"] = -0.9
+    (drawing,) = drawings(runs, history, ["fig7"])
+    assert sorted(axis.get_ylim()[0] for axis in drawing.content.axes if axis.get_title())[:2] == [-1.1, -0.45]
     (some,) = drawings(runs, history, ["trajectories"])
     assert "6 of 20 runs, the lowest seed at the least, the middle and the largest decay" in some.caption
     assert len([axis for axis in some.content.axes if axis.get_title()]) == 6
@@ -349,10 +353,10 @@ def test_limits_over_epochs_and_against_gamma_are_those_of_the_runs(tmp_path):
     runs, history = sweep(tmp_path, data=["digits"], gammas=(0.1, 1.0), norms=["last"])
     shares = {"class_share_min": min(SHARES), "class_share_max": max(SHARES)}
     rows = history.assign(**shares, inter_max_limit=0.25)
-    figure = trajectories(rows, [(runs["folder"][0], "one")])
+    figure = trajectories(rows, [("one", [runs["folder"][0]])], 1)
     assert {line.get_ydata()[0] for line in figure.axes[0].lines if line.get_color() == "0.5"} == {0.25}
     assert "inter at the optimum for the class shares" in legend_of(figure)
-    figure = trajectories(history, [(runs["folder"][0], "one")])  # of an older version
+    figure = trajectories(history, [("one", [runs["folder"][0]])], 1)  # of an older version
     assert {line.get_ydata()[0] for line in figure.axes[0].lines if line.get_color() == "0.5"} == {-1 / 3}
     assert "limit $-1/(C-1)$ of inter" in legend_of(figure)
     unknown = runs.assign(**{f"train/{name}": value for name, value in shares.items()})
@@ -375,11 +379,11 @@ def test_the_same_figure_gives_the_same_file(tmp_path):
 
 
 def test_html_report_holds_every_figure_and_verdict(tmp_path, capsys):
-    sweep(tmp_path)
+    sweep(tmp_path, data=["digits"])
     main([str(tmp_path), "--html"])
     assert str(tmp_path / "figures" / "report.html") in capsys.readouterr().out
     page = (tmp_path / "figures" / "report.html").read_text()
-    assert page.count("data:image/svg+xml;base64,") == 4
+    assert page.count("data:image/svg+xml;base64,") == 3
     for verdict in judge(load_runs(tmp_path), load_history(tmp_path)):
         assert verdict.claim in html.unescape(page)
         for line in verdict.numbers:

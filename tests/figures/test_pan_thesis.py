@@ -225,6 +225,16 @@ def test_figure_3_3_has_a_panel_a_decay_and_a_point_a_layer(tmp_path):
     assert intra.get_ydata() == pytest.approx([0.41, 0.51, 0.61, 0.71, 0.81])
 
 
+@pytest.mark.parametrize("figure", ["fig3_1", "fig3_3"])
+def test_limits_for_unequal_classes_are_those_of_the_cosines_that_are_drawn(figure, tmp_path):
+    runs, history = sweep(tmp_path, raw=0.01)
+    shares = {"class_share_min": 0.1, "class_share_max": 0.5, "inter_max_limit": 0.3, "inter_raw_max_limit": 0.2}
+    (drawing,) = drawings(runs.assign(**{f"train/{name}": value for name, value in shares.items()}), history, [figure])
+    for axis in drawing.content.axes:
+        dotted = {height for line in axis.lines if line.get_linestyle() == ":" for height in line.get_ydata()}
+        assert dotted - {1} == {0.2}
+
+
 @pytest.mark.parametrize(("figure", "heights"), [("fig3_1", [0.8, 0.85, 0.9]), ("fig3_3", [0.4, 0.5, 0.6, 0.7, 0.8])])
 def test_runs_without_the_uncentred_cosines_are_drawn_by_the_centred_ones_and_apart(figure, heights, tmp_path):
     colour = style.COLOURS["all" if figure == "fig3_1" else "last"]

@@ -14,7 +14,7 @@ from ncflow.theory.given_shares import least_loss, optimum
 
 DECAY, COUNTS = 0.03, (50, 33, 10)
 GAPS = ("loss_gap", "regularized_loss_gap")
-LIMITS = ("inter_max_limit", "inter_mean_limit", "inter_quantile_limit")
+LIMITS = ("inter_max_limit", "inter_mean_limit", "inter_quantile_limit", "inter_raw_max_limit")
 
 
 class Headed(nn.Module):
@@ -100,7 +100,7 @@ def test_where_the_penalty_is_another_there_is_no_gap_of_the_regularised_loss(no
     assert math.isfinite(row["regularized_loss"])
     assert math.isnan(row["regularized_loss_gap"])
     limits = [row[name] for name in LIMITS]
-    assert [math.isnan(limit) for limit in limits] == [bias or norm == "layer norm"] * 3
+    assert {math.isnan(limit) for limit in limits} == {bias or norm == "layer norm"}
     equal, *_ = measured(norm, bias, counts=(20, 20, 20))
     assert math.isnan(equal["regularized_loss_gap"]) == (norm in ("offset", "layer norm"))
     assert {equal[name] for name in LIMITS} == {-1 / 2}
@@ -112,7 +112,9 @@ def test_limits_are_the_cosines_at_the_optimum(norm, form):
     row, *_ = measured(norm, counts=counts, delta=0.3)
     best = optimum(counts, DECAY, form)
     pairs = torch.tensor(best.cosines)[tuple(torch.triu_indices(4, 4, 1))]
-    expected = (pairs.max(), pairs.mean(), pairs.quantile(0.7))
+    raw = torch.nn.functional.normalize(torch.tensor(best.class_means))
+    of_two = (raw @ raw.T)[tuple(torch.triu_indices(4, 4, 1))]
+    expected = (pairs.max(), pairs.mean(), pairs.quantile(0.7), of_two.max())
     assert [row[name] for name in LIMITS] == pytest.approx([value.item() for value in expected], abs=1e-12)
     assert (row["class_share_min"], row["class_share_max"]) == (5 / 95, 40 / 95)
 

@@ -86,7 +86,7 @@ def test_descent_reaches_the_optimum_for_the_shares_of_the_classes(counts, decay
         assert result["regularized_loss"] == pytest.approx(least, rel=1e-12)
         assert abs(result["regularized_loss_gap"]) < 1e-7 * best.regularized_loss
     assert abs(result["loss_gap"]) < 1e-7 * best.regularized_loss
-    for name in ("inter_max", "inter_mean", "inter_quantile"):
+    for name in ("inter_max", "inter_mean", "inter_quantile", "inter_raw_max"):
         assert result[name] == pytest.approx(result[f"{name}_limit"], abs=3e-4)
     assert result["inter_max_limit"] == pytest.approx(best.inter_max, abs=1e-9)
     assert result["intra_min"] == pytest.approx(1, abs=1e-5)

@@ -204,8 +204,11 @@ def trajectories(history: pd.DataFrame, shown: Sequence[tuple[str, Sequence[str]
             for measure, (colour, style) in curves.items():
                 axis.plot(rows["epoch"], rows[measure], color=COLOURS[colour], ls=style, lw=width)
             loss_axis.plot(rows["epoch"], rows["loss"], color=LOSS_COLOUR, ls=":", lw=width)
-        limits = draw_inter_limits(axis, limits_of(history[history["folder"].isin(folders)], "inter_max", prefix=""))
+        own = history[history["folder"].isin(folders)]
+        limits = draw_inter_limits(axis, limits_of(own, "inter_max", prefix=""))
         low = min([-0.45, *(limit - 0.1 for limit in limits)])
+        if (own[[*curves]] < low).any(axis=None):
+            low = -1.1  # no cosine is out of sight
         axis.set(xlabel=LABELS["epoch"], ylabel="cosine", title=title, ylim=(low, 1.05))
         loss_axis.set(yscale="log", ylabel=LABELS["loss"])
         loss_axis.grid(False)

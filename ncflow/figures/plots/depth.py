@@ -35,10 +35,10 @@ def profiles(runs: pd.DataFrame, history: pd.DataFrame, pair: tuple[str, str]) -
         missed = "" if (part["train/interpolated"] == 1).all() else " (training accuracy below 1)"
         axis.set(title=f"$\\lambda$ = {decay:g}{missed}", xlabel="layer", ylim=(-0.55, 1.05))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        draw_inter_limits(axis, limits_of(part, "inter_max"))
+        draw_inter_limits(axis, limits_of(part, pair[1]))
     entries: list[Any] = [
         Line2D([], [], color=COLOURS[colour], ls=style, marker="o", ms=3, label=LABELS[measure])
         for measure, (colour, style) in curves.items()
     ]
-    bottom_legend(figure, [*entries, limit_entry(runs)])
+    bottom_legend(figure, [*entries, limit_entry(runs, pair[1])], inches=3.0)
     return figure

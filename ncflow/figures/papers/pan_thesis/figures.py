@@ -54,7 +54,7 @@ def fig3_1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     for name, part, pair, words in _with_own_measures("fig3_1", one_kind, has):
         caption = (
             f"Min intra-class (solid) and max inter-class cosine (dashed), {_kind(words)}, against weight decay; "
-            f"dotted: their limits at collapse{'' if words else ' with class means of sum 0'}; "
+            "dotted: their limits, those of inter for the class shares; "
             f"{len(found) - len(suited)} runs that miss training accuracy 1 are left out."
         )
         draw = partial(collapse_against, part, "weight_decay", (pair,))
@@ -84,9 +84,9 @@ def fig3_3(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
             for _, of_norm in part.groupby("model.norm"):
                 caption = (
                     f"Layer by layer at the end of training, cosines {_kind(words)}; mean and range over seeds; "
-                    f"dotted: the limit of inter at collapse{'' if words else ' with class means of sum 0'}."
+                    "dotted: the limit of inter for the class shares."
                 )
-                title = "\n".join(text for text in (panel_title(values), words) if text)
+                title = "; ".join(text for text in (panel_title(values), words) if text)
                 draw = partial(_titled, partial(profiles, of_norm, history, pair), title)
                 yield Drawing(name if len(cut) == 1 else f"{name}_{number}", draw, caption)
 
