@@ -249,5 +249,5 @@ def fisher_z(x: pd.DataFrame, y: pd.DataFrame) -> "pd.Series[float]":
     scale = np.sqrt(a.pow(2).sum(axis=1) * b.pow(2).sum(axis=1))
     count = known.sum(axis=1)
     enough = (count >= _FEWEST_INITS) & (scale > 0)
-    r = ((a * b).sum(axis=1) / scale)[enough].clip(-_PERFECT, _PERFECT)
-    return np.arctanh(r) - r / (2 * (count[enough] - 1))
+    r = np.clip(np.asarray(((a * b).sum(axis=1) / scale)[enough], dtype=float), -_PERFECT, _PERFECT)
+    return pd.Series(np.arctanh(r) - r / (2 * (count[enough].to_numpy() - 1)), index=x.index[enough])
