@@ -179,6 +179,7 @@ def test_a_slope_is_numpys():
     runs = runs_of(lambda norm, decay: {"intra_min": 0.0}, norms=("last", "none"), sd=1.0)
     runs.loc[rng.integers(0, len(runs), 8), "train/intra_min"] = [np.nan, np.inf, *[np.nan] * 6]
     runs.loc[runs["seed"] == 2, "weight_decay"] = [2e-4, 2e-4, 2e-4, 5e-3, 5e-3] * 2
+    runs.loc[1, "weight_decay"] = np.nan
     for log in (True, False):
         found = slope_effect(runs, "weight_decay", "train/intra_min", "x", -1, log=log)
         assert list(found.blocks) == [0, 1, 3, 4]  # seed 2 has two values of what is varied

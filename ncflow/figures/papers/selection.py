@@ -109,9 +109,9 @@ def slope_effect(
     cells = cells_of(part[part[x] > 0] if log else part, x, y)
     values, places = cells.to_numpy(), cells.columns.to_numpy()
     known = np.isfinite(values)
-    places = np.log10(places) if log else places
-    centres = (known * places).sum(axis=1) / known.sum(axis=1).clip(1)
-    offsets = known * (places - centres[:, None])
+    places = np.where(known, np.log10(places) if log else places, 0.0)
+    centres = places.sum(axis=1, keepdims=True) / known.sum(axis=1, keepdims=True).clip(1)
+    offsets = np.where(known, places - centres, 0.0)
     slopes = (offsets * np.where(known, values, 0.0)).sum(axis=1) / (offsets**2).sum(axis=1).clip(np.finfo(float).tiny)
     enough = known.sum(axis=1) >= fewest
     return Effect(

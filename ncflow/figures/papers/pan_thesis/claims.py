@@ -94,7 +94,7 @@ def collapse_improves_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> V
             slope_effect(part, "weight_decay", "D", "rise of D per decade of weight decay", 1, D_PER_DECADE, fewest=2),
             *each("fall of D per unit of log lambda", EPSILON, falls(cells, per_log=True), absent=True),
         )
-        found.append(setting(title, effects, whole, not_meant(part), note))
+        found.append(setting(title, effects, whole, not_meant(whole), note))
     return Verdict(
         "pan_thesis/3.1.1",
         f"3.1.1 With BN collapse improves with weight decay (epsilon {EPSILON:g})",
