@@ -118,18 +118,20 @@ def test_seeds_that_would_decide():
     rng = np.random.default_rng(0)
 
     def verdict(*blocks):
-        return Verdict("p/1", "", "", Quantifier.ALL, (setting(effect(*blocks)),), "")
+        return Verdict("p/1", "", "", Quantifier.ALL, (setting(effect(*blocks)),), "model=mlp seed=0,1,2")
 
     undecided = verdict(0.05, 0.0, 0.045)
     seeds = undecided.seeds_to_decide
     assert 5 < seeds < 100
-    assert f"about {seeds} seeds would decide it" in str(undecided)
+    recipe = f"about {seeds} seeds would decide it, if they are like these: model=mlp 'seed=range({seeds})'"
+    assert recipe in str(undecided)
+    assert "more than 1000 seeds like these" in str(verdict(0.021, 0.019, 0.0200001))
     mean, deviation = np.mean([0.05, 0.0, 0.045]), np.std([0.05, 0.0, 0.045], ddof=1)
     decided = [verdict(*rng.normal(mean, deviation, seeds)).answer != Answer.UNDECIDED for _ in range(400)]
     assert 0.72 < np.mean(decided) < 0.88
     assert verdict(*YES).seeds_to_decide is None
     assert verdict(0.1).seeds_to_decide is None
-    assert verdict(0.021, 0.019, 0.0200001).seeds_to_decide is None  # more than a thousand
+    assert verdict(0.021, 0.019, 0.0200001).seeds_to_decide is None
 
 
 def test_a_verdict_says_all_for_people_and_machines():

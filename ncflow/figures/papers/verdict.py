@@ -15,6 +15,7 @@ which needs no correction); it is contradicted if one of them is, for which thei
 "all" is such a test again, and "most" and "some" count the settings that Holm's procedure leaves.
 """
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -267,6 +268,15 @@ class Verdict:
         return seeds if seeds <= _MOST_SEEDS else None
 
     @property
+    def _deciding_recipe(self) -> str:
+        """Of an undecided one, the runs that would decide it, in words."""
+        seeds = self.seeds_to_decide
+        if seeds is None:
+            return f"more than {_MOST_SEEDS} seeds like these would be needed to decide it"
+        recipe = re.sub(r"seed=[\d,]+", f"'seed=range({seeds})'", self.needs)
+        return f"about {seeds} seeds would decide it, if they are like these: {recipe}"
+
+    @property
     def numbers(self) -> tuple[str, ...]:
         """A line for each setting, the worst news first; then what makes the difference, is needed or was left out."""
         order = [Answer.CONTRADICTED, Answer.NO_EFFECT, Answer.UNDECIDED, Answer.NOT_ENOUGH, Answer.SUPPORTED]
@@ -276,10 +286,10 @@ class Verdict:
             note = f"; {setting.note}" if setting.note else ""
             lines.append(f"{told}: {setting.name}: {setting.words}; {setting.seeds} seeds, {setting.runs} runs{note}")
         lines += [f"against: {setting.name}: {_who(setting)}" for setting in self.against]
-        if self.answer in (Answer.NOT_ENOUGH, Answer.UNDECIDED):
+        if self.answer == Answer.NOT_ENOUGH:
             lines.append(f"needs {self.needs}")
-        if self.seeds_to_decide is not None:
-            lines.append(f"about {self.seeds_to_decide} seeds would decide it, if they are like these")
+        if self.answer == Answer.UNDECIDED:
+            lines.append(self._deciding_recipe)
         if self.left_out:
             lines.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in self.left_out.items()))
         return tuple(lines)
