@@ -22,6 +22,7 @@ from torch.utils.data import (
 from ncflow.checks import ArgumentError, error_line
 from ncflow.data.batches import Batches, shard
 from ncflow.measuring.features import random_states_kept
+from ncflow.measuring.ranks import gathered, ranks
 from ncflow.seeding import generator
 
 
@@ -146,10 +147,6 @@ def _unknown(why: str) -> ArgumentError:
     return ArgumentError(f"loaders must be given where {why}: loaders={{'train': a loader of each sample once}}")
 
 
-def _ranks() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
 def _order(loader: DataLoader[Any], sampler: Any) -> Order:
     """The samples that a sampler chooses from; of a sampler that is not PyTorch's, those of this epoch."""
     kind = type(sampler).__name__
@@ -169,8 +166,12 @@ def _order(loader: DataLoader[Any], sampler: Any) -> Order:
         return _order(loader, sampler.dataset._sampler)  # type: ignore[attr-defined]
     if type(sampler) is DistributedSampler:
         return Order(range(len(sampler.dataset)), not sampler.shuffle)  # type: ignore[arg-type]
-    chosen = sorted({int(index) for index in _drawn(loader, sampler)})
-    return Order(chosen, said=f"{kind} chooses: the {len(chosen)} samples that it gives this epoch are measured")
+    return _chosen_by(sampler, {int(index) for index in _drawn(loader, sampler)})
+
+
+def _chosen_by(sampler: Any, samples: set[int]) -> Order:
+    said = f"{type(sampler).__name__} chooses: the {len(samples)} samples that it gives this epoch are measured"
+    return Order(sorted(samples), said=said)
 
 
 def _by_batches(loader: DataLoader[Any], sampler: Any, limit: float | None) -> SequentialLoader:
@@ -182,9 +183,7 @@ def _by_batches(loader: DataLoader[Any], sampler: Any, limit: float | None) -> S
         seen.update(fresh)
         if fresh:
             batches.append(fresh)
-    chosen = sorted(seen)
-    said = f"{type(sampler).__name__} chooses: the {len(chosen)} samples that it gives this epoch are measured"
-    return SequentialLoader(loader, batches[_share(len(batches))], True, Order(chosen, said=said))
+    return SequentialLoader(loader, batches[_share(len(batches))], True, _chosen_by(sampler, seen))
 
 
 def _drawn(loader: DataLoader[Any], sampler: Any, limit: float | None = None) -> list[Any]:
@@ -199,11 +198,7 @@ def _drawn(loader: DataLoader[Any], sampler: Any, limit: float | None = None) ->
             drawn = list(islice(twin, len(sampler) if limit is None else _most(limit, len(sampler))))
     except Exception as error:  # whatever a sampler of others may raise
         raise _unknown(f"a copy of {type(sampler).__name__} cannot be read to its end ({error_line(error)})") from error
-    everywhere: list[Any] = [drawn]
-    if torch.distributed.is_initialized():
-        everywhere = [None] * _ranks()
-        torch.distributed.all_gather_object(everywhere, drawn)
-    return [index for own in everywhere for index in own]
+    return [index for own in gathered(drawn) for index in own]
 
 
 def _most(limit: float, batches: int) -> int:
@@ -213,12 +208,12 @@ def _most(limit: float, batches: int) -> int:
 
 def _limited(order: Order, size: int, limit: float | None, drops_last: bool, is_trial: bool) -> Order:
     """What remains where an epoch ends before the samples do."""
-    count, ranks = len(order.samples), _ranks()
-    each = -(-count // ranks)
+    count = len(order.samples)
+    each = -(-count // ranks())
     batches = each // size if drops_last else -(-each // size)
     most = batches if limit is None else _most(limit, batches)
     if order.is_fixed or (is_trial and most < batches):
-        kept = order.samples[: most * size * ranks]
+        kept = order.samples[: most * size * ranks()]
         said = f"an epoch is limited to {len(kept)} of {count} samples, which are measured"
         return order._replace(samples=kept, said=said if most < batches else "")
     if most == batches:  # what is dropped at the end of an epoch is another one each time
@@ -234,7 +229,7 @@ class OwnShare:
         self.loader = loader
 
     def __iter__(self) -> Iterator[Any]:
-        return islice(self.loader, torch.distributed.get_rank(), None, _ranks())
+        return islice(self.loader, torch.distributed.get_rank(), None, ranks())
 
 
 def given(loader: Any) -> Iterable[Any]:
@@ -245,11 +240,9 @@ def given(loader: Any) -> Iterable[Any]:
     """
     if isinstance(loader, DataLoader) and not _why_unknown(loader):
         return sequential(loader)
-    if _ranks() == 1 or isinstance(loader, Batches):
+    if ranks() == 1 or isinstance(loader, Batches):
         return loader
-    everywhere: list[Any] = [None] * _ranks()
-    torch.distributed.all_gather_object(everywhere, _fingerprint(next(iter(loader), None)))
-    if len(set(everywhere)) > 1:
+    if len(set(gathered(_fingerprint(next(iter(loader), None))))) > 1:
         raise ArgumentError(
             "loaders must give every process the same batches, of which each measures its share, found different ones"
         )
@@ -272,10 +265,7 @@ def at_most(loader: SequentialLoader, own_labels: Tensor, limit: int) -> Sequent
         own_labels: Of its samples on this rank, in their order, (n,).
         limit: The number.
     """
-    everywhere = [own_labels]
-    if torch.distributed.is_initialized():
-        everywhere = [own_labels for _ in range(_ranks())]
-        torch.distributed.all_gather_object(everywhere, own_labels)
+    everywhere = gathered(own_labels)
     count, found = len(loader.order.samples), sum(map(len, everywhere))
     if found != count or not isinstance(loader.batch_sampler, _Chunks):
         raise ArgumentError(f"limit must be None where batches are not of single samples, found {found} of {count}")

@@ -8,7 +8,8 @@ import torch
 from ncflow.checks import ArgumentError, require
 from ncflow.measuring.features import LAST, FeatureBatch
 from ncflow.measuring.heads import Head, LinearHead, both_sides
-from ncflow.measuring.outputs import exact_device, over_ranks
+from ncflow.measuring.outputs import exact_device
+from ncflow.measuring.ranks import gathered, over_ranks
 from ncflow.metrics import NeuralCollapse
 from ncflow.metrics.class_means import FirstSums
 
@@ -61,11 +62,7 @@ class LayerMetrics:
     def join(self, device: torch.device) -> dict[str, int]:
         """Features of each layer that other ranks have and this one, which was given no batch, has not."""
         own = {layer: (metric.num_classes, metric.feature_dim) for layer, metric in self.found.items()}
-        everywhere = [own]
-        if torch.distributed.is_initialized():
-            everywhere = [{} for _ in range(torch.distributed.get_world_size())]
-            torch.distributed.all_gather_object(everywhere, own)
-        shapes = next((shapes for shapes in everywhere if shapes), {})
+        shapes = next((shapes for shapes in gathered(own) if shapes), {})
         require(bool(shapes), "loaders", "loaders with at least one batch", "an empty one")
         missing = {layer: dim for layer, (_, dim) in shapes.items() if layer not in self.found}
         if missing:

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ncflow.measuring.heads import LinearHead, both_sides
 from ncflow.measuring.losses import Loss, SplitLoss, is_cross_entropy
+from ncflow.measuring.ranks import over_ranks
 from ncflow.metrics.equilibrium import equilibrium_rho, normalized_moments, output_moments
 from ncflow.metrics.margins import predictions
 from ncflow.metrics.quasi_interpolation import classifier_residuals, fitted_gap, output_sums
@@ -119,9 +119,3 @@ class Outputs:
         read: Any = head  # of which it takes what any linear head has
         equilibrium = equilibrium_rho(mean, square, rho, read, decay, self.signs)
         return {"normalized_output_mean": mean, "normalized_output_square": square, "rho_eq": equilibrium}
-
-
-def over_ranks(sums: Tensor) -> Tensor:
-    """The sum over all ranks, each of which has to call it."""
-    everywhere = gather_all_tensors(sums) if torch.distributed.is_initialized() else [sums]
-    return torch.stack(everywhere).sum(0)
