@@ -2,33 +2,17 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ncflow.checks import ArgumentError, error_line
+from ncflow.metrics.head import LinearHead
 
 _CONVOLUTIONS: dict[type[nn.Module], int] = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 # Of the parts of a wrapper that adds something to a layer, as PEFT's LoRA does, the one that is the layer itself.
 _WRAPPED = "base_layer"
-
-
-class LinearHead(Protocol):
-    """W (C, d) and b (C,), or None, of a classifier that gives W h + b."""
-
-    @property
-    def weight(self) -> Tensor:
-        """The weights W."""
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The offset b."""
-
-    @property
-    def out_features(self) -> int:
-        """C."""
 
 
 @dataclass(frozen=True)

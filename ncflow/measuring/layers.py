@@ -1,17 +1,17 @@
 """The metrics of the measured layers, over one pass of batches or two, on one process or many."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from ncflow.checks import ArgumentError, require
 from ncflow.measuring.features import LAST, FeatureBatch
-from ncflow.measuring.heads import Head, LinearHead, both_sides
+from ncflow.measuring.heads import Head, both_sides
 from ncflow.measuring.outputs import exact_device
 from ncflow.measuring.ranks import gathered, over_ranks
 from ncflow.metrics import NeuralCollapse
 from ncflow.metrics.class_means import FirstSums
+from ncflow.metrics.head import LinearHead
 
 # What two passes over the same samples may differ by, on a GPU, against |H|.
 _ROUNDING_OF_PASSES = 1e-4
@@ -40,7 +40,7 @@ class LayerMetrics:
     def add(self, layer: str, dim: int, head: LinearHead | None) -> None:
         """Make the metric of a layer of features (N, d)."""
         # A hidden layer's features have another meaning, and often another size, than the rows of W.
-        reads: Any = head if layer == LAST else None
+        reads = head if layer == LAST else None
         metric = NeuralCollapse(self._classes, dim, reads, *self._options, max_cached_bytes=self._max_cached_bytes)
         self.found[layer] = metric.to(self._device)
 

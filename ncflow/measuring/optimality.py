@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ncflow.measuring.heads import LinearHead
+from ncflow.metrics.head import LinearHead
 from ncflow.theory import given_shares
 from ncflow.theory.given_shares import Optimum
 from ncflow.theory.layer_peeled import (

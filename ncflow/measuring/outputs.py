@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from math import nan
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ncflow.measuring.heads import LinearHead, both_sides
+from ncflow.measuring.heads import both_sides
 from ncflow.measuring.losses import Loss, SplitLoss, is_cross_entropy
 from ncflow.measuring.ranks import over_ranks
 from ncflow.metrics.equilibrium import equilibrium_rho, normalized_moments, output_moments
+from ncflow.metrics.head import LinearHead
 from ncflow.metrics.margins import predictions
 from ncflow.metrics.quasi_interpolation import classifier_residuals, fitted_gap, output_sums
 
@@ -116,6 +116,5 @@ class Outputs:
         moments = over_ranks(self.moments)
         rho = rho.to(moments.device)
         mean, square = normalized_moments(moments, count, rho, head.out_features, self.signs)
-        read: Any = head  # of which it takes what any linear head has
-        equilibrium = equilibrium_rho(mean, square, rho, read, decay, self.signs)
+        equilibrium = equilibrium_rho(mean, square, rho, head, decay, self.signs)
         return {"normalized_output_mean": mean, "normalized_output_square": square, "rho_eq": equilibrium}

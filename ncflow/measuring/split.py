@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from ncflow.measuring.adapters import USUAL, Adapters
 from ncflow.measuring.features import LAST, extract, frozen, resolve_layers
-from ncflow.measuring.heads import Head, LinearHead, as_linear, find_head, has_adapter
+from ncflow.measuring.heads import Head, as_linear, find_head, has_adapter
 from ncflow.measuring.layers import LayerMetrics
 from ncflow.measuring.optimality import LayerPeeled, optimality
 from ncflow.measuring.outputs import Outputs
+from ncflow.metrics.head import LinearHead
 from ncflow.metrics.margins import folded_weight_norm_product, weight_norm_product
 
 

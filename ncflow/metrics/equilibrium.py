@@ -30,7 +30,9 @@ does). What it is depends on the other layers:
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ncflow.metrics.head import LinearHead
 
 
 def output_moments(logits: Tensor, labels: Tensor, signs: bool = False) -> Tensor:
@@ -65,7 +67,7 @@ def normalized_moments(
 
 
 def equilibrium_rho(
-    mean: Tensor, square: Tensor, rho: Tensor, head: nn.Linear, weight_decay: float, signs: bool = False
+    mean: Tensor, square: Tensor, rho: Tensor, head: LinearHead, weight_decay: float, signs: bool = False
 ) -> Tensor:
     """rho_eq, by which rho is divided to give 1 at a critical point; without decay it is rho_0 = mu/M.
 

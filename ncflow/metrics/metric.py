@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
@@ -13,6 +13,7 @@ from ncflow.checks import require
 from ncflow.metrics.class_means import Around, FirstSums, Geometry, geometry
 from ncflow.metrics.collapse import choice_measures, collapse_measures
 from ncflow.metrics.functional import Center, check_batch, check_labels, check_options, exact_logits
+from ncflow.metrics.head import LinearHead
 from ncflow.metrics.margins import margins, predictions
 from ncflow.metrics.scatter import SecondSums
 
@@ -71,7 +72,7 @@ class NeuralCollapse(Metric):
         self,
         num_classes: int,
         feature_dim: int,
-        classifier: nn.Linear | None = None,
+        classifier: LinearHead | None = None,
         delta: float = 0.05,
         self_pairs: bool = False,
         *,
