@@ -65,6 +65,13 @@ def settings(runs: pd.DataFrame, *inside: str) -> Iterator[tuple[str, pd.DataFra
         yield panel_title(values) or "all runs", part
 
 
+def at_each_decay(runs: pd.DataFrame, *inside: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(name, runs) of each setting, as of :func:`settings`, at each weight decay."""
+    for title, part in settings(runs, *inside):
+        for decay, cell in part.groupby("weight_decay"):
+            yield f"{title}, weight decay {decay:g}", cell
+
+
 def fitting(part: pd.DataFrame) -> pd.DataFrame:
     """The runs that interpolate."""
     return part[part[FITS] == 1]
@@ -106,7 +113,8 @@ def slope_effect(
         log: Whether the slope is over the logarithm.
         fewest: How many values of x are enough, two or more.
     """
-    cells = cells_of(part[part[x] > 0] if log else part, x, y)
+    part = part[part[x] > 0] if log else part
+    cells = cells_of(part, x, part[y])
     values, places = cells.to_numpy(), cells.columns.to_numpy()
     known = np.isfinite(values)
     places = np.where(known, np.log10(places) if log else places, 0.0)
@@ -119,9 +127,15 @@ def slope_effect(
     )
 
 
-def cells_of(part: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
-    """A measure by seed (rows) and what is varied (columns, rising): means over runs that agree in both, if finite."""
-    values = part[y].to_numpy(float)
+def cells_of(part: pd.DataFrame, x: str, measure: "pd.Series[float]") -> pd.DataFrame:
+    """A measure by seed (rows) and what is varied (columns, rising): means over runs that agree in both, if finite.
+
+    Args:
+        part: Runs of a setting.
+        x: Column of what is varied.
+        measure: Of these runs, in their order.
+    """
+    values = measure.to_numpy(float)
     known = np.isfinite(values) & part[x].notna().to_numpy()
     seeds, row = np.unique(part["seed"].to_numpy(float), return_inverse=True)
     varied, column = np.unique(part[x].to_numpy(float), return_inverse=True)

@@ -29,6 +29,8 @@ from ncflow.figures.papers.one_sided import LEVEL, SURE, Estimate, rejected
 
 _MOST_SHOWN = 4
 _MOST_SEEDS = 1000
+SEEDS = "seed=0,1,2,3,4"
+"""The override that most claims need at least."""
 COSINE = 0.02
 """Smallest difference of two cosines that matters: about a degree near a right angle, and what a seed may do alone."""
 PER_DECADE = 0.02

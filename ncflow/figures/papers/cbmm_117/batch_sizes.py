@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from ncflow.figures.papers.cbmm_117.own import FACTOR_TWO, NC1, SEEDS, SOURCE, log, square
+from ncflow.figures.papers.cbmm_117.own import FACTOR_TWO, NC1, SOURCE, log, square
 from ncflow.figures.papers.selection import fitting, left_out, settings, slope_effect
-from ncflow.figures.papers.verdict import Effect, Quantifier, Setting, Verdict
+from ncflow.figures.papers.verdict import SEEDS, Effect, Quantifier, Setting, Verdict
 from ncflow.figures.tables import numbers
 
 _EQUAL = 1.02  # steps that are equal but for the rounding to whole epochs

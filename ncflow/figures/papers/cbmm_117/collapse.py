@@ -13,14 +13,13 @@ from ncflow.figures.papers.cbmm_117.own import (
     MARGIN,
     NC1,
     RANDOM_LABELS,
-    SEEDS,
     SOURCE,
     below,
     log,
     square,
 )
 from ncflow.figures.papers.selection import by_seed, fitting, left_out, settings
-from ncflow.figures.papers.verdict import Effect, Quantifier, Setting, Verdict
+from ncflow.figures.papers.verdict import SEEDS, Effect, Quantifier, Setting, Verdict
 
 CLASSES = "data.num_classes"
 _NC2 = ("train/nc2_equinorm_weights", "train/nc2_equiangular_weights")

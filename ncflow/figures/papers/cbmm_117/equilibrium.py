@@ -4,9 +4,9 @@ from math import log10
 
 import pandas as pd
 
-from ncflow.figures.papers.cbmm_117.own import INIT, RHO, SEEDS, SOURCE, by_decay, log, square
+from ncflow.figures.papers.cbmm_117.own import INIT, RHO, SOURCE, by_decay, log, square
 from ncflow.figures.papers.selection import by_seed
-from ncflow.figures.papers.verdict import Effect, Quantifier, Setting, Verdict
+from ncflow.figures.papers.verdict import SEEDS, Effect, Quantifier, Setting, Verdict
 
 _MEAN, _SQUARE = "train/normalized_output_mean", "train/normalized_output_square"
 _RHO_EQ = "train/rho_eq"

@@ -17,18 +17,16 @@ from ncflow.figures.papers.cbmm_117.own import (
     LOSS,
     MARGIN,
     RHO,
-    SEEDS,
     SOURCE,
     TENTH,
     TEST_ACCURACY,
     by_decay,
-    cells,
     least_and_largest,
     log,
     square,
 )
-from ncflow.figures.papers.selection import by_seed, fitting, left_out, settings
-from ncflow.figures.papers.verdict import Effect, Quantifier, Setting, Verdict
+from ncflow.figures.papers.selection import at_each_decay, by_seed, cells_of, fitting, left_out, settings
+from ncflow.figures.papers.verdict import SEEDS, Effect, Quantifier, Setting, Verdict
 from ncflow.figures.tables import last_layer
 
 # Ours: rho at different initial norms is one where the largest is below so many times the smallest.
@@ -53,7 +51,7 @@ def _independent_of_init(runs: pd.DataFrame, measure: str, name: str, words: tup
         ranges = {}
         for value in (decay, 0):
             own = part[part["weight_decay"] == value]
-            table = cells(own, INIT, log(own[measure]))
+            table = cells_of(own, INIT, log(own[measure]))
             spread = table.max(axis=1) - table.min(axis=1)
             ranges[value] = spread[table.notna().sum(axis=1) > 1]
         if all(map(len, ranges.values())):
@@ -118,7 +116,7 @@ def rho_is_monotone_without_decay(runs: pd.DataFrame, history: pd.DataFrame) -> 
     paths = _upwards(history)
     for title, whole in settings(measured[measured["weight_decay"] == 0], INIT):
         part = fitting(whole)
-        ends = least_and_largest(part, part["folder"].map(paths).dropna())
+        ends = least_and_largest(part, part["folder"].map(paths))
         if len(ends):
             effects = (
                 Effect(
@@ -183,22 +181,21 @@ def small_norms_test_best(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     """Figures 16 and 17: the least initial norm has the highest mean test accuracy, with weight decay and without."""
     measured, others = square(runs, INIT, TEST_ACCURACY)
     found = []
-    for title, whole in settings(measured, INIT):
-        for decay, cell in whole.groupby("weight_decay"):
-            part = fitting(cell)
-            table = cells(part, INIT, part[TEST_ACCURACY])
-            norms = list(map(float, table.columns))
-            effects = tuple(
-                Effect(
-                    f"test accuracy from the least norm less from {norm:g}",
-                    POINT,
-                    by_seed((table[norms[0]] - table[norm]).dropna()),
-                )
-                for norm in norms
-                if norm >= APART * norms[0]
+    for title, whole in at_each_decay(measured, INIT):
+        part = fitting(whole)
+        table = cells_of(part, INIT, part[TEST_ACCURACY])
+        norms = list(map(float, table.columns))
+        effects = tuple(
+            Effect(
+                f"test accuracy from the least norm less from {norm:g}",
+                POINT,
+                by_seed((table[norms[0]] - table[norm]).dropna()),
             )
-            if effects:
-                found.append(Setting(f"{title}, weight decay {decay:g}", effects, len(part), left_out(cell)))
+            for norm in norms
+            if norm >= APART * norms[0]
+        )
+        if effects:
+            found.append(Setting(title, effects, len(part), left_out(whole)))
     return Verdict(
         "cbmm_117/small-init-accuracy",
         "The smallest initial norm has the best test accuracy, with weight decay and without",
@@ -218,7 +215,7 @@ def margins_anticorrelate_with_accuracy(runs: pd.DataFrame, history: pd.DataFram
     for title, whole, decay in by_decay(measured, INIT):
         cell = whole[whole["weight_decay"] == decay]
         part = fitting(cell)
-        rho, accuracy = cells(part, INIT, log(part[RHO])), cells(part, INIT, part[TEST_ACCURACY])
+        rho, accuracy = (cells_of(part, INIT, values) for values in (log(part[RHO]), part[TEST_ACCURACY]))
         if rho.shape[1] >= _FEWEST_INITS:
             values = by_seed(fisher_z(rho, accuracy))
             words = "Fisher's z of the correlation of 1/rho and test error over initial norms"

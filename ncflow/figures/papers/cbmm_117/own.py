@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ncflow.figures.papers.selection import belonging, by_seed, settings
-from ncflow.figures.papers.verdict import Effect
+from ncflow.figures.papers.selection import belonging, by_seed, cells_of, settings
+from ncflow.figures.papers.verdict import SEEDS, Effect
 
 INIT, RANDOM_LABELS, RHO, NC1 = "model.init_norm", "data.random_labels", "train/rho", "train/nc1"
 MARGIN, TEST_ACCURACY, LOSS = "train/normalized_margin_mean", "test/accuracy", "train/loss"
 SOURCE = "CBMM Memo 117, "
-SEEDS = "seed=0,1,2,3,4"
 DECAYS = f"experiment=cbmm_117/... weight_decay=0,5e-3 {SEEDS}"
 INITS = f"{DECAYS} model.init_norm=0.1,1,5"
 FACTOR_TWO = log10(2)
@@ -75,17 +74,13 @@ def log(values: "pd.Series[float]") -> "pd.Series[float]":
     return pd.Series(np.log10(np.maximum(values.to_numpy(float), 1e-300)), index=values.index)
 
 
-def cells(part: pd.DataFrame, x: str, values: "pd.Series[float]") -> pd.DataFrame:
-    """Values by seed (rows) and what is varied (columns, rising): means over runs that agree in both."""
-    return values.groupby([part["seed"], part[x]]).mean().unstack()
-
-
 def least_and_largest(part: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:
-    """Values by seed at the least and at the largest initial norm, as ``least`` and ``largest``.
+    """Values, one a run, by seed at the least and at the largest initial norm, as ``least`` and ``largest``.
 
     There are none if the two norms are not so far apart that one is small and the other large.
     """
-    table = cells(part[part[INIT] > 0], INIT, values)
+    own = part[INIT] > 0
+    table = cells_of(part[own], INIT, values[own]).dropna(axis=1, how="all")
     norms = list(map(float, table.columns))
     if not norms or norms[-1] < APART * norms[0]:
         return pd.DataFrame(columns=["least", "largest"], dtype=float)

@@ -8,7 +8,6 @@ from ncflow.figures.papers.cbmm_117.own import (
     MARGIN,
     RANDOM_LABELS,
     RHO,
-    SEEDS,
     SOURCE,
     TENTH,
     TEST_ACCURACY,
@@ -16,7 +15,7 @@ from ncflow.figures.papers.cbmm_117.own import (
     square,
 )
 from ncflow.figures.papers.selection import fitting, left_out, settings, slope_effect
-from ncflow.figures.papers.verdict import Effect, Quantifier, Setting, Verdict
+from ncflow.figures.papers.verdict import SEEDS, Effect, Quantifier, Setting, Verdict
 
 # Ours: five percentage points of test accuracy from no random label to all; it has half a hundred to fall.
 ERROR = 0.05

@@ -6,11 +6,13 @@ Miller's jackknife for variances (Biometrika 55, 1968), which needs no normal di
 independence of the two runs of a seed. On planted normal values it is wrong in at most 5 % at three seeds or more.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
 from ncflow.figures.papers.cbmm_117.own import INIT, RHO, SOURCE, TEST_ACCURACY, least_and_largest, log, square
-from ncflow.figures.papers.selection import by_seed, fitting, left_out, settings
+from ncflow.figures.papers.selection import at_each_decay, by_seed, fitting, left_out
 from ncflow.figures.papers.verdict import Effect, Quantifier, Setting, Verdict
 
 # Ours: half a decade is a factor of 3. Five seeds give a ratio to about a factor of 2 up or down, ten to 1.4.
@@ -19,28 +21,23 @@ _FEWEST = 4
 # Ours: spreads that are as good as none, 0.2 percent of rho and a tenth of a percentage point of accuracy.
 _NO_SPREAD = 0.001
 _SEEDS = "seed=0,1,2,3,4,5,6,7,8,9"
-_Found = tuple[tuple[Setting, ...], dict[str, int]]
 
 
-def _spread(runs: pd.DataFrame, measure: str, words: str, log10: bool, decays: str) -> _Found:
-    """A setting for each weight decay: how much more a measure differs between seeds at the largest initial norm."""
-    measured, others = square(runs, INIT, measure)
-    if decays == "none":
-        measured = measured[measured["weight_decay"] == 0]
+def _spread(runs: pd.DataFrame, words: str, value: Callable[[pd.DataFrame], "pd.Series[float]"]) -> tuple[Setting, ...]:
+    """A setting for each weight decay: how much more a value differs between seeds at the largest initial norm."""
     found = []
-    for title, whole in settings(measured, INIT):
-        for decay, cell in whole.groupby("weight_decay"):
-            part = fitting(cell)
-            ends = least_and_largest(part, log(part[measure]) if log10 else part[measure])
-            if len(ends):
-                effect = Effect(
-                    f"decades of the standard deviation of {words} over seeds from the largest norm above "
-                    "that from the least",
-                    MATTERS,
-                    by_seed(pseudo_values(ends)),
-                )
-                found.append(Setting(f"{title}, weight decay {decay:g}", (effect,), len(part), left_out(cell)))
-    return tuple(found), others
+    for title, whole in at_each_decay(runs, INIT):
+        part = fitting(whole)
+        ends = least_and_largest(part, value(part))
+        if len(ends):
+            effect = Effect(
+                f"decades of the standard deviation of {words} over seeds from the largest norm above "
+                "that from the least",
+                MATTERS,
+                by_seed(pseudo_values(ends)),
+            )
+            found.append(Setting(title, (effect,), len(part), left_out(whole)))
+    return tuple(found)
 
 
 def pseudo_values(ends: pd.DataFrame) -> "pd.Series[float]":
@@ -64,13 +61,14 @@ def _log_ratio(values: np.ndarray) -> float:
 
 def large_norms_scatter_rho(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     """Figure 15: without weight decay rho differs more between runs that start from a large initial norm."""
-    found, others = _spread(runs, RHO, "log10 rho", True, "none")
+    measured, others = square(runs, INIT, RHO)
+    plain = measured[measured["weight_decay"] == 0]
     return Verdict(
         "cbmm_117/seed-spread-rho",
         "Without weight decay rho varies more over seeds from a large initial norm than from a small one",
         f"{SOURCE}appendix L, figure 15",
         Quantifier.ALL,
-        found,
+        _spread(plain, "log10 rho", lambda part: log(part[RHO])),
         f"experiment=cbmm_117/fig15 {_SEEDS}",
         "at the end of training and of log rho: the text, on the dynamics of rho, speaks of large variations from the "
         "largest norm and names no number",
@@ -80,13 +78,13 @@ def large_norms_scatter_rho(runs: pd.DataFrame, history: pd.DataFrame) -> Verdic
 
 def large_norms_scatter_accuracy(runs: pd.DataFrame, history: pd.DataFrame) -> Verdict:
     """Figures 16 and 17: the test accuracy differs more between runs that start from a large initial norm."""
-    found, others = _spread(runs, TEST_ACCURACY, "test accuracy", False, "all")
+    measured, others = square(runs, INIT, TEST_ACCURACY)
     return Verdict(
         "cbmm_117/seed-spread-accuracy",
         "Test accuracy varies more over seeds from a large initial norm than from a small one",
         f"{SOURCE}appendix L, figures 16 and 17",
         Quantifier.ALL,
-        found,
+        _spread(measured, "test accuracy", lambda part: part[TEST_ACCURACY]),
         f"experiment=cbmm_117/fig2 model.init_norm=0.01,1,5 {_SEEDS}",
         "the largest norm against the least; the text names no ratio",
         others,

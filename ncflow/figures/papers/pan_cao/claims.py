@@ -3,11 +3,21 @@
 import numpy as np
 import pandas as pd
 
-from ncflow.figures.papers.pan_cao.comparing import BY_DECAY, SEEDS, at_best_decays, comparisons, placements
+from ncflow.figures.papers.pan_cao.comparing import BY_DECAY, at_best_decays, comparisons, placements
 from ncflow.figures.papers.pan_cao.over_training import bn_collapse_follows_loss, inter_rises_early_without_bn
 from ncflow.figures.papers.pan_cao.thousand_classes import thousand_classes_vgg_parts_from_theory, vgg_intra_rises_too
-from ncflow.figures.papers.selection import INTER, INTRA, belonging, by_seed, fitting, left_out, settings, slope_effect
-from ncflow.figures.papers.verdict import COSINE, Claim, Effect, Quantifier, Setting, Verdict
+from ncflow.figures.papers.selection import (
+    INTER,
+    INTRA,
+    at_each_decay,
+    belonging,
+    by_seed,
+    fitting,
+    left_out,
+    settings,
+    slope_effect,
+)
+from ncflow.figures.papers.verdict import COSINE, SEEDS, Claim, Effect, Quantifier, Setting, Verdict
 from ncflow.figures.style import norm_label
 from ncflow.figures.tables import trained_gamma
 
@@ -74,17 +84,16 @@ def smaller_gamma_collapses_more(runs: pd.DataFrame, history: pd.DataFrame) -> V
     """
     measured, others = belonging(runs, "model.gamma")
     found, gamma = [], "model.gamma"
-    for title, part in settings(measured, gamma):
-        excepted = bool((part["data.name"] == "conic_hull").all() and (part["model.depth"] == 6).all())
+    for title, whole in at_each_decay(measured, gamma):
+        excepted = bool((whole["data.name"] == "conic_hull").all() and (whole["model.depth"] == 6).all())
         why = "excepted by the authors: near perfect whatever |gamma|" if excepted else ""
-        for decay, whole in part.groupby("weight_decay"):
-            cell = fitting(whole)
-            effects = (
-                slope_effect(cell, gamma, INTRA, "fall of intra while gamma grows tenfold", -1),
-                slope_effect(cell, gamma, INTER, "rise of inter while gamma grows tenfold"),
-            )
-            note = "; ".join(filter(None, (why, left_out(whole))))
-            found.append(Setting(f"{title}, weight decay {decay:g}", effects, len(cell), note, excepted))
+        part = fitting(whole)
+        effects = (
+            slope_effect(part, gamma, INTRA, "fall of intra while gamma grows tenfold", -1),
+            slope_effect(part, gamma, INTER, "rise of inter while gamma grows tenfold"),
+        )
+        note = "; ".join(filter(None, (why, left_out(whole))))
+        found.append(Setting(title, effects, len(part), note, excepted))
     return Verdict(
         "pan_cao/4",
         "4. Smaller |gamma| gives more collapse (but for the 6-layer MLP on the conic hull)",

@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 
 from ncflow.figures.papers.selection import INTER, INTRA, cells_of, fitting, left_out, settings
-from ncflow.figures.papers.verdict import COSINE, Effect, Setting
+from ncflow.figures.papers.verdict import COSINE, SEEDS, Effect, Setting
 from ncflow.figures.style import norm_label
 from ncflow.figures.tables import trained_gamma
 
-SEEDS = "seed=0,1,2,3,4"
 BY_DECAY = f"experiment=... model.norm=last,none weight_decay=2e-4,5e-4,2e-3,5e-3,1e-2 {SEEDS}"
 # Weight decays are as good as the best if intra - inter, in which two cosines count, is lower by less than this.
 _AS_GOOD = COSINE / 2
@@ -46,7 +45,7 @@ def at_best_decays(part: pd.DataFrame, *columns: str) -> pd.DataFrame:
     would be with the two best. It is the most that leaves "supported" at the smallest effect below 5 % for each shape
     of the dependence on weight decay that was tried: what is averaged is worse than the best by up to as much.
     """
-    cells = {column: cells_of(part, "weight_decay", column) for column in columns}
+    cells = {column: cells_of(part, "weight_decay", part[column]) for column in columns}
     seeds, values = cells[INTRA].index, {column: own.to_numpy() for column, own in cells.items()}
     spread = values[INTRA] - values[INTER]
     if spread.shape[1] < 2:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ncflow.figures.papers.pan_cao.comparing import SEEDS
 from ncflow.figures.papers.selection import FITS, INTER, INTRA, belonging, settings, slope_effect
-from ncflow.figures.papers.verdict import Effect, Quantifier, Setting, Verdict
+from ncflow.figures.papers.verdict import SEEDS, Effect, Quantifier, Setting, Verdict
 from ncflow.figures.tables import trained_gamma
 
 _CLASSES = "train/classes_present"

@@ -50,8 +50,8 @@ def only_affine_bn_collapses(runs: pd.DataFrame, history: pd.DataFrame) -> Verdi
             none = part[kinds == NONE]
             if not (len(affine) and len(fixed) and len(none)):
                 continue
-            collapse, unscaled, plain = (cells_of(kind, "weight_decay", "D") for kind in (affine, fixed, none))
-            strong = cells_of(affine, "weight_decay", "intra").ffill(axis=1).iloc[:, -1]
+            collapse, unscaled, plain = (cells_of(kind, "weight_decay", kind["D"]) for kind in (affine, fixed, none))
+            strong = cells_of(affine, "weight_decay", affine["intra"]).ffill(axis=1).iloc[:, -1]
             less = {f"weight decay {decay:g}": dict(own) for decay, own in (collapse - unscaled).items()}
             effects = (
                 Effect(
@@ -89,7 +89,7 @@ def collapse_improves_with_decay(runs: pd.DataFrame, history: pd.DataFrame) -> V
     for title, _, _, whole in with_bn(measured):
         part, note = with_d(fitting(whole), "train/")
         part = part[part["weight_decay"] > 0]
-        cells = cells_of(part, "weight_decay", "D")
+        cells = cells_of(part, "weight_decay", part["D"])
         effects = (
             slope_effect(part, "weight_decay", "D", "rise of D per decade of weight decay", 1, D_PER_DECADE, fewest=2),
             *each("fall of D per unit of log lambda", EPSILON, falls(cells, per_log=True), absent=True),

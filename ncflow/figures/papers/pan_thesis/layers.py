@@ -108,7 +108,7 @@ def effective_depth_falls_with_decay(runs: pd.DataFrame, history: pd.DataFrame) 
         part = fitting(whole)
         part = part.assign(depth=part["folder"].map(depths).astype(float))
         part = part[part["weight_decay"] > 0]
-        depths_at = cells_of(part, "weight_decay", "depth")
+        depths_at = cells_of(part, "weight_decay", part["depth"])
         rises = {step: {seed: -fall for seed, fall in own.items()} for step, own in falls(depths_at).items()}
         words = "effective depth in layers per decade of weight decay"
         effects = (

@@ -11,7 +11,7 @@ from math import isfinite, log
 import pandas as pd
 
 from ncflow.figures.papers.selection import by_seed, fitting, left_out, settings
-from ncflow.figures.papers.verdict import COSINE, PER_DECADE, Effect, Setting
+from ncflow.figures.papers.verdict import COSINE, PER_DECADE, SEEDS, Effect, Setting
 from ncflow.figures.tables import bn_kind
 
 # D is of two cosines.
@@ -19,7 +19,6 @@ D_MATTERS, D_PER_DECADE = 2 * COSINE, 2 * PER_DECADE
 # "There exists a small epsilon": ours.
 EPSILON = 0.05
 AFFINE, FIXED, NONE = "affine BN", "BN with fixed gamma", "no BN"
-SEEDS = "seed=0,1,2,3,4"
 BY_DECAY, BY_LAYER = f"experiment=pan_thesis/fig3_1_small {SEEDS}", f"experiment=pan_thesis/fig3_3_small {SEEDS}"
 ON_HULL = "data=conic_hull"
 CENTRED = "uncentred cosines, the thesis' own, where every run of a setting has them"
