@@ -90,14 +90,14 @@ def bounds_from_norms(
     require(num_classes >= 3, "num_classes", "at least 3", num_classes)
     require(alpha > 0, "alpha", "greater than 0", alpha)
     require(beta > 0, "beta", "greater than 0", beta)
-    _check_gap(epsilon, delta, kappa)
+    check_gap(epsilon, delta, kappa)
     C, product = num_classes, alpha * beta
-    growth = _exp(kappa * C * product)
+    growth = exp_or_inf(kappa * C * product)
     ratio = growth / product
-    slack = (C - 1) / (C * product) * _root(128 * epsilon * (1 - delta) / delta, growth)
-    r = _times(ratio, sqrt(2 * epsilon / delta))
+    slack = (C - 1) / (C * product) * root(128 * epsilon * (1 - delta) / delta, growth)
+    r = times(ratio, sqrt(2 * epsilon / delta))
     inter = inter_limit(C) + C / (C - 1) * r + 4 * (2 * r) ** (1 / 3) + sqrt(r)
-    return _bounds(slack, _root(2 * epsilon * (1 - delta) / delta, growth), inter)
+    return proximity_bounds(slack, root(2 * epsilon * (1 - delta) / delta, growth), inter)
 
 
 def bounds_from_weight_decay(
@@ -119,36 +119,41 @@ def bounds_from_weight_decay(
     require(num_classes >= 3, "num_classes", "at least 3", num_classes)
     C = num_classes
     require(0 < weight_decay < 1 / sqrt(C), "weight_decay", f"in (0, 1/sqrt(C)) = (0, {1 / sqrt(C):.4g})", weight_decay)
-    _check_gap(epsilon, delta, kappa)
+    check_gap(epsilon, delta, kappa)
     require(epsilon < weight_decay, "epsilon", f"below the weight decay {weight_decay:g}", epsilon)
-    rho = _exp(kappa * C * (log(C / weight_decay) + 1))
-    slack = (C - 1) / C * _root(128 * epsilon * (1 - delta) / delta, rho)
-    r = _times(rho, sqrt(2 * epsilon / delta))
+    rho = exp_or_inf(kappa * C * (log(C / weight_decay) + 1))
+    slack = (C - 1) / C * root(128 * epsilon * (1 - delta) / delta, rho)
+    r = times(rho, sqrt(2 * epsilon / delta))
     inter = inter_limit(C) + C / (C - 1) * r + 4 * r ** (1 / 3) + sqrt(r)
-    return _bounds(slack, _root(2 * epsilon * (1 - delta) / delta, rho), inter)
+    return proximity_bounds(slack, root(2 * epsilon * (1 - delta) / delta, rho), inter)
 
 
-def _bounds(slack: float, half_nc3: float, inter: float) -> ProximityBounds:
+def proximity_bounds(slack: float, half_nc3: float, inter: float) -> ProximityBounds:
+    """Of 1 less the printed bound of intra, half of 1 less that of the NC3 cosine, and that of inter."""
     printed = 1 - slack
     return ProximityBounds(max(printed, 0.0) ** 2, printed, 1 - 2 * half_nc3, inter)
 
 
-def _check_gap(epsilon: float, delta: float, kappa: float) -> None:
+def check_gap(epsilon: float, delta: float, kappa: float) -> None:
+    """Refuse what the theorems do not take."""
     require(epsilon >= 0, "epsilon", "at least 0", epsilon)
     require(0 < delta < 1, "delta", "in (0, 1)", delta)
     require(kappa > 0, "kappa", "greater than 0", kappa)
 
 
-def _exp(x: float) -> float:
-    return exp(x) if x < 700 else inf  # beyond, a double overflows; the bound says nothing long before
+def exp_or_inf(x: float) -> float:
+    """e^x, infinite where a double overflows; a bound says nothing long before."""
+    return exp(x) if x < 700 else inf
 
 
-def _times(factor: float, gap: float) -> float:
+def times(factor: float, gap: float) -> float:
+    """The product, 0 without a gap, also if the factor is infinite."""
     return 0.0 if gap == 0 else factor * gap
 
 
-def _root(gap: float, factor: float) -> float:
-    return sqrt(_times(factor, gap))
+def root(gap: float, factor: float) -> float:
+    """Root of :func:`times`."""
+    return sqrt(times(factor, gap))
 
 
 def proof_kappa(num_classes: int, norm_product: float) -> float:

@@ -14,10 +14,10 @@ What is wrong or open in the text, and what these functions make of it:
   the thesis says nothing, is taken from that.
 """
 
-from math import e, exp, inf, sqrt
+from math import e, exp, sqrt
 
 from ncflow.checks import require
-from ncflow.theory.bounds import ProximityBounds
+from ncflow.theory.bounds import ProximityBounds, check_gap, exp_or_inf, proximity_bounds, root, times
 from ncflow.theory.simplex import inter_limit
 
 
@@ -44,17 +44,13 @@ def thesis_bounds(
     require(num_classes >= 3, "num_classes", "at least 3", num_classes)
     require(alpha > 0, "alpha", "greater than 0", alpha)
     require(beta > 0, "beta", "greater than 0", beta)
-    require(epsilon >= 0, "epsilon", "at least 0", epsilon)
-    require(0 < delta < 1, "delta", "in (0, 1)", delta)
     C, product = num_classes, alpha * beta
     rate = C / (C - 1) if kappa is None else kappa
-    require(rate > 0, "kappa", "greater than 0", kappa)
-    # beyond, a double overflows; the bound says nothing long before
-    growth = exp(rate * product) if rate * product < 700 else inf
-    r = growth / product * sqrt(2 * epsilon / delta) if epsilon else 0.0
-    duality = 2 * sqrt(2 * epsilon * (1 - delta) / delta * growth) if epsilon else 0.0
+    check_gap(epsilon, delta, rate)
+    growth = exp_or_inf(rate * product)
+    r = times(growth / product, sqrt(2 * epsilon / delta))
     inter = inter_limit(C) + C / (C - 1) * r + 4 * (2 * r) ** (1 / 3) + sqrt(2 * r)
-    return ProximityBounds(max(1 - 8 * r, 0.0) ** 2, 1 - 8 * r, 1 - duality, inter)
+    return proximity_bounds(8 * r, root(2 * epsilon * (1 - delta) / delta, growth), inter)
 
 
 def thesis_rate(num_classes: int, norm_product: float) -> float:
