@@ -15,7 +15,7 @@ from ncflow.callbacks.reading import as_validated
 from ncflow.checks import ArgumentError
 from ncflow.measuring.split import measure_split
 from tests.foreign.case import C, Module, X, Y, brute_force, loader, plain
-from tests.foreign.data import HALF, Buckets, Halves
+from tests.foreign.loaders import HALF, Buckets, Halves
 
 PARTS = [(X[:25], Y[:25]), (X[25:30], Y[25:30]), (X[30:], Y[30:])]
 
