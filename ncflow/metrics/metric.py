@@ -55,6 +55,10 @@ class NeuralCollapse(Metric):
     full_state_update = False
     is_differentiable = False
     higher_is_better = None
+    keeps_sums = False
+    """Whether :meth:`compute` leaves ``means`` and ``second_sums``, of which its measures are, over all ranks."""
+    means: Geometry | None = None
+    second_sums: SecondSums | None = None
     features: list[Tensor]
     labels: list[Tensor]
     predicted: list[Tensor]
@@ -168,6 +172,7 @@ class NeuralCollapse(Metric):
         self.dropped = [torch.zeros(0)]
         second = SecondSums.zeros(self.num_classes, self.feature_dim, self.sums.device)
         self._second = second, means, Around.of(means)
+        self.means = means
         return True
 
     def centred_means(self) -> Tensor:
@@ -205,6 +210,8 @@ class NeuralCollapse(Metric):
         second = SecondSums(*(self._total(part) for part in second.parts()))
         total, seen = int(means.counts.sum()), int(second.seen)
         require(seen == total, "update", f"given the same {total} samples in the second pass", seen)
+        if self.keeps_sums:
+            self.means, self.second_sums = means, second
         classifier = self._classifier[0]
         weight = None if classifier is None else classifier.weight.detach()
         measures = collapse_measures(means, first, second, weight, self.delta, self.self_pairs)
@@ -275,7 +282,7 @@ class NeuralCollapse(Metric):
     def reset(self) -> None:
         """Forget all samples."""
         super().reset()
-        self._second = None
+        self._second = self.means = self.second_sums = None
 
     # --- checks ----------------------------------------------------------------------------------------------------
 
