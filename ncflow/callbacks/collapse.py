@@ -20,7 +20,15 @@ from ncflow.measuring.groups import Groups, check_groups, check_names
 from ncflow.measuring.heads import find_head
 from ncflow.measuring.notes import note
 from ncflow.measuring.split import measure_split, rows_of
-from ncflow.results import CLASS_COLUMNS, PAIR_COLUMNS, History, columns_with, final_measures
+from ncflow.results import (
+    CLASS_COLUMNS,
+    EVERY_COLUMN,
+    GROUP_MEASURES,
+    PAIR_COLUMNS,
+    History,
+    columns_with,
+    final_measures,
+)
 
 
 class NeuralCollapseCallback(Scheduled):
@@ -107,10 +115,11 @@ class NeuralCollapseCallback(Scheduled):
         pairs: History | Path | str | None = None,
     ) -> None:
         check_names(groups or (), ood is not None or "ood" in (groups or ()))
-        columns = columns_with(groups or ())
-        history = History(Path(history), columns) if isinstance(history, Path | str) else history
-        missing = [] if history is None else [name for name in columns if name not in history.columns]
-        require(not missing, "history", "a table with the columns of its groups", f"one without {missing}")
+        if isinstance(history, Path | str):
+            history = History(Path(history), columns_with(groups or ()))
+        known = EVERY_COLUMN if history is None else history.columns
+        missing = [name for group in groups or () for name in GROUP_MEASURES[group] if name not in known]
+        require(not missing, "history", "a table with the columns of the groups", f"one without {', '.join(missing)}")
         super().__init__(every_n_epochs, history, loaders, batch_size, first_epochs)
         require(0 < delta < 1, "delta", "in (0, 1)", delta)
         require(weight_decay is None or weight_decay >= 0, "weight_decay", "null or at least 0", weight_decay)
