@@ -132,7 +132,8 @@ class LayerGroups:
         if layer == LAST:
             assert self._head is not None
             none = metric.sums.new_zeros(metric.num_classes)
-            weight, correct = self._head.weight.detach(), over_ranks(none if self._correct is None else self._correct)
+            weight = self._head.weight.detach().to(none.device)
+            correct = over_ranks(none if self._correct is None else self._correct)
         self.groups.classes[layer] = _rows(class_values(means, second, weight, correct, self.self_pairs))
         self.groups.pairs[layer] = _rows(pair_values(means, second)) if means.num_present <= MOST_CLASSES else []
         if means.num_present > MOST_CLASSES:

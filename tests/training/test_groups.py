@@ -102,25 +102,30 @@ def test_what_a_run_cannot_have_is_a_line(refusal):
 
 
 def test_only_what_is_asked_for_changes_the_identity(config, tmp_path):
-    plain = run_id(config())
-    assert run_id(config("measure.groups=null", "measure.per_class=null")) == plain
-    ids = [
-        run_id(config(*options)) for options in (["measure.groups=[probe]"], ["measure.per_class=true"], [ALL, *OTHER])
-    ]
-    assert len({plain, *ids}) == 4
-    images = [
-        run_id(config("measure.groups=[ood]", "data@measure.ood=mnist", f"measure.ood.data_dir={d}")) for d in "ab"
-    ]
-    assert images[0] == images[1]
-    ids = set()
-    for content in ("one", "one", "two"):
-        file = tmp_path / f"{len(ids)}.npz"
+    cfg = config()
+    plain = run_id(cfg)
+    ids = {plain}
+    for name, value in (("groups", ["probe"]), ("groups", ["probe", "ood"]), ("per_class", True)):
+        cfg.measure[name] = value
+        ids.add(run_id(cfg))
+    cfg = config("measure.groups=[ood]", "data@measure.ood=mnist", "measure.ood.data_dir=a")
+    of_images = run_id(cfg)
+    cfg.measure.ood.data_dir = "b"
+    assert run_id(cfg) == of_images
+    cfg.measure.ood.num_samples = 7
+    assert len({*ids, of_images, run_id(cfg)}) == 6
+    by_content = []
+    for index, content in enumerate(("one", "one", "two")):
+        file = tmp_path / f"{index}.npz"
         file.write_text(content)
-        ids.add(run_id(config("measure.groups=[ood]", "data@measure.ood=arrays", f"measure.ood.path={file}")))
-    assert len(ids) == 2
+        cfg.measure.ood = {"name": "arrays", "path": str(file)}
+        by_content.append(run_id(cfg))
+    assert by_content[0] == by_content[1] != by_content[2]
 
 
 def test_runs_with_tables_or_a_second_data_set_are_trained_alone(config):
-    assert why_alone(config("measure.groups=[uniformity,probe]")) is None
-    assert why_alone(config("measure.per_class=true")) == "measure.per_class=True"
+    cfg = config("measure.groups=[uniformity,probe]")
+    assert why_alone(cfg) is None
+    cfg.measure.per_class = True
+    assert why_alone(cfg) == "measure.per_class=True"
     assert why_alone(config("measure.groups=[ood]", *OTHER)) == "measure.ood.name=conic_hull"

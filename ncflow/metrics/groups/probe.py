@@ -84,7 +84,8 @@ class Ridge:
         center, dim = (counts @ rows) / total, len(products)
         targets = (counts[:, None] * (rows - center)).T
         penalty = RIDGE * products.trace() / dim
-        factor, wrong = torch.linalg.cholesky_ex(products + penalty * torch.eye(dim).to(products))
+        identity = torch.eye(dim, dtype=products.dtype, device=products.device)
+        factor, wrong = torch.linalg.cholesky_ex(products + penalty * identity)
         weight = torch.cholesky_solve(targets, factor)
         undefined = (wrong != 0) | (len(counts) < 2) | ~weight.isfinite().all()
         return cls(center, torch.where(undefined, torch.nan, weight), counts / total, means.names)
