@@ -46,10 +46,11 @@ def few_shot_measures(means: Geometry, table: Tensor) -> dict[str, Tensor]:
 
     The directional CDNV: the mean over ordered pairs of classes of Var_c(u . h)/|mu_k - mu_c|^2, where
     u = (mu_k - mu_c)/|mu_k - mu_c| and the variance is over class c, with divisor n_c (Luthra, Yang, Galanti 2025,
-    "Self-supervised contrastive learning is approximately supervised contrastive learning", section 4). It is what
-    their bound on the few-shot error of the nearest class mean keeps when shots are many. By Chebyshev's inequality 4
-    times a pair's value bounds the share of class c that lies nearer to mu_k; the bounds for few shots, which need an
-    optimised constant or fourth moments, are not made here.
+    "Self-supervised contrastive learning is approximately supervised contrastive learning"; Luthra, Salunkhe, Galanti
+    2026, "Directional neural collapse explains few-shot transfer"). Of their bounds on the few-shot error of the
+    nearest class mean it is the term that stays when shots are many. By Chebyshev's inequality 4 times a pair's value
+    bounds the share of class c that lies nearer to mu_k; the bounds for few shots, which need an optimised constant or
+    fourth moments, are not made here.
 
     It is at most ``cdnv``, and d times smaller where the variability has no direction. Infinite where two class means
     coincide, unless class c does not vary: such a pair is undefined, and left out. NaN where no pair is left.
