@@ -118,7 +118,7 @@ class LayerGroups:
         assert second is not None
         if layer not in self._begun:
             self.begin(layer, means)
-            for features, labels in zip(metric.features, metric.labels, strict=True):
+            for features, labels in zip(metric.batches("features"), metric.batches("labels"), strict=True):
                 self.second(layer, features, labels)
         found: dict[str, Tensor] = {}
         for group in self.found[layer]:

@@ -79,8 +79,9 @@ def measure_split(
             metrics.add(layer, dim, head)
         unfit = metrics.unfit()
         own_groups.read_ood(metrics.found, head, classifier, adapters)
-        if unfit:
+        if groups.keeps_sums:
             metrics.begin_groups(unfit)
+        if unfit:
             for batch in extract(network, loader, unfit, classifier, adapters):
                 metrics.update(batch, head, unfit)
             metrics.check_passes(unfit)

@@ -10,6 +10,7 @@ from torch import nn
 from ncflow.checks import ArgumentError
 from ncflow.measuring.groups import Groups
 from ncflow.measuring.split import measure_split
+from ncflow.metrics import pairs
 from ncflow.metrics.class_means import FirstSums, geometry
 from ncflow.metrics.groups import GROUPS, few_shot, per_class, probe
 from ncflow.metrics.groups.uniformity import uniformity_measures
@@ -117,6 +118,15 @@ def test_a_feature_that_is_not_finite_leaves_no_number(value, limit):
     assert all(math.isnan(measure) for measure in found.values()), found
 
 
+@pytest.mark.parametrize("limit", [None, 0])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6 / 3])
+def test_all_features_equal(value, limit):
+    H, y, W = data(3000, 5, 3)
+    found = measured(OF_FEATURES, torch.full_like(H, value), y, W, torch.full_like(H, 0.3), limit)
+    assert found.pop("nc5_ood_cosine") == pytest.approx(1 if value else math.nan, nan_ok=True)
+    assert all(math.isnan(measure) for measure in found.values()), found
+
+
 def test_a_mean_without_a_direction_is_left_out():
     """The second class mean is the mean of the means, to rounding, and the origin."""
     H = torch.tensor([[0.1, 0], [-0.1, 0], [0.3, 0.2], [-0.3, -0.2], [0.4, -0.7], [-0.4, 0.7]], dtype=torch.float64)
@@ -200,7 +210,7 @@ def test_kernels_of_two_pairs_at_a_known_angle(angle, s):
 def test_uniformity_is_the_same_in_tiles_of_any_size(monkeypatch):
     means = torch.tensor(np.random.default_rng(0).normal(size=(31, 5)))
     whole = {name: value.item() for name, value in uniformity_measures(of(means)).items()}
-    monkeypatch.setattr("ncflow.metrics.groups.uniformity._TILE", 70)
+    monkeypatch.setitem(pairs._SIDE, "cpu", 7)
     assert {n: v.item() for n, v in uniformity_measures(of(means)).items()} == pytest.approx(whole, rel=1e-12)
 
 

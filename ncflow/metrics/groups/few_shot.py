@@ -5,7 +5,6 @@ from torch import Tensor
 
 from ncflow.checks import require
 from ncflow.metrics.class_means import Geometry
-from ncflow.metrics.groups.distances import squared_distances
 from ncflow.metrics.groups.group import Group
 from ncflow.metrics.rows import cast_rows, chunks
 
@@ -53,19 +52,21 @@ def few_shot_measures(means: Geometry, table: Tensor) -> dict[str, Tensor]:
     fourth moments, are not made here.
 
     It is at most ``cdnv``, and d times smaller where the variability has no direction. Infinite where two class means
-    coincide, unless class c does not vary: such a pair is undefined, and left out. NaN where no pair is left.
+    coincide, unless class c does not vary: such a pair is undefined, and left out. NaN where no pair is left, or all
+    class means coincide.
 
     Args:
         means: Class means.
         table: Of :class:`DirectionalSums`, over all ranks.
     """
     counts = means.counts[means.present][:, None]
-    squares = squared_distances(means.centred, means.centred)
+    squares = means.distances(slice(None))
     along, whole = table[:, :-1], table[:, -1:]
     ratios = torch.where(squares == 0, whole / squares, along / squares.square()) / counts
     undefined = (squares == 0) & (whole == 0)
     undefined.fill_diagonal_(True)
-    return {"few_shot_cdnv": ratios[~undefined].mean()}
+    apart = torch.where((means.centred != 0).any(), 0.0, torch.nan)
+    return {"few_shot_cdnv": ratios[~undefined].mean() + apart}
 
 
 class FewShot(Group):

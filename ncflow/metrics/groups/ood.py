@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ncflow.metrics.class_means import EPSILON, ROUNDING, Geometry
+from ncflow.metrics.class_means import Geometry, rounding_of
 from ncflow.metrics.groups.group import Group
 from ncflow.metrics.rows import cast_rows, chunks
 
@@ -33,7 +33,8 @@ class OodMean:
     def of(sums: Tensor) -> Tensor:
         """The mean, (d,), of the sums over all ranks; exactly 0 where only rounding is left, NaN of no sample."""
         mean, rms = sums[:-2] / sums[-1], torch.sqrt(sums[-2] / sums[-1])
-        return torch.where(torch.linalg.vector_norm(mean) <= ROUNDING * EPSILON * rms, torch.zeros_like(mean), mean)
+        is_zero = torch.linalg.vector_norm(mean) <= rounding_of(sums[-1:]) * rms
+        return torch.where(is_zero, torch.zeros_like(mean), mean)
 
 
 def ood_measures(means: Geometry, ood: Tensor) -> dict[str, Tensor]:
@@ -48,7 +49,7 @@ def ood_measures(means: Geometry, ood: Tensor) -> dict[str, Tensor]:
     """
     rows = means.means[means.present]
     lengths = torch.linalg.vector_norm(rows, dim=1)
-    kept = ~(lengths <= ROUNDING * EPSILON * lengths.amax())  # what is not finite stays
+    kept = ~(lengths <= rounding_of(means.counts) * lengths.amax())  # what is not finite stays
     cosines = (rows @ ood).abs() / (lengths * torch.linalg.vector_norm(ood))
     return {"nc5_ood_cosine": cosines[kept].mean()}
 

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from ncflow.metrics.class_means import Geometry
-from ncflow.metrics.groups.distances import squared_distances
 from ncflow.metrics.scatter import SecondSums
 
 MOST_CLASSES = 100
@@ -59,7 +58,7 @@ def pair_values(means: Geometry, second: SecondSums) -> dict[str, Tensor]:
     n = second.directed[present]
     units = second.directions[present] / torch.where(n > 0, n, torch.nan)[:, None]
     variances = second.squares[present] / means.counts[present]
-    squares = squared_distances(means.centred, means.centred)[rows, columns]
+    squares = means.distances(slice(None))[rows, columns]
     return {
         "class": means.names[rows],
         "other": means.names[columns],

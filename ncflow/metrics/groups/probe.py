@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ncflow.checks import require
-from ncflow.metrics.class_means import Geometry
+from ncflow.metrics.class_means import Geometry, rounding_of
 from ncflow.metrics.groups.group import Group, Layer
 from ncflow.metrics.rows import cast_rows, chunks
 
@@ -87,7 +87,9 @@ class Ridge:
         identity = torch.eye(dim, dtype=products.dtype, device=products.device)
         factor, wrong = torch.linalg.cholesky_ex(products + penalty * identity)
         weight = torch.cholesky_solve(targets, factor)
-        undefined = (wrong != 0) | (len(counts) < 2) | ~weight.isfinite().all()
+        rounding = rounding_of(counts) * torch.linalg.vector_norm(center)
+        is_one_point = products.trace() <= total * rounding.square()
+        undefined = (wrong != 0) | (len(counts) < 2) | ~weight.isfinite().all() | is_one_point
         return cls(center, torch.where(undefined, torch.nan, weight), counts / total, means.names)
 
     def outputs(self, rows: Tensor) -> Tensor:

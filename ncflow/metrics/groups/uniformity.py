@@ -1,17 +1,15 @@
 """GNC2: whether the directions of the class means are spread evenly over the sphere, also where C > d + 1."""
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ncflow.metrics.class_means import Geometry
-from ncflow.metrics.groups.distances import squared_distances
 from ncflow.metrics.groups.group import Group
 from ncflow.metrics.groups.moments import Moments
+from ncflow.metrics.pairs import tiles
 
-# Entries of a tile of pairs.
-_TILE = 2**22
 RIESZ = 2.0
 """The exponent s of the Riesz kernel."""
 
@@ -30,24 +28,14 @@ def uniformity_measures(means: Geometry, s: float = RIESZ) -> dict[str, Tensor]:
     and both variations 0. A mean at mu_G has no direction and is left out. Infinite where two directions coincide, the
     variations then NaN; all NaN where fewer than two classes have a direction.
     """
-    lengths = torch.linalg.vector_norm(means.centred, dim=1)
-    units = (means.centred / lengths[:, None])[lengths != 0]  # what is not finite stays
+    lengths = torch.linalg.vector_norm(means.centred, dim=1, keepdim=True)
+    units = (means.centred / lengths + 0 * lengths)[lengths[:, 0] != 0]  # what is not finite stays, as NaN
     logarithmic, riesz = Moments(), Moments()
     sign = -1.0 if s < 0 else 1.0
-    for squares in _squared_distances(units):
+    for squares in tiles(len(units), replace(means, centred=units).distances):
         logarithmic.add(-squares.log() / 2)
         riesz.add(sign * squares.pow(-s / 2))
     return {**logarithmic.measures("gnc2_log"), **riesz.measures("gnc2_riesz")}
-
-
-def _squared_distances(units: Tensor) -> Iterator[Tensor]:
-    """|u_i - u_j|^2 over the pairs i < j of rows of norm 1, (K, d), tile by tile as (n,)."""
-    count = len(units)
-    step = max(1, _TILE // max(count, 1))
-    for start in range(0, count, step):
-        rows, others = units[start : start + step], units[start:]
-        above = torch.ones(len(rows), len(others), dtype=torch.bool, device=units.device).triu(1)
-        yield squared_distances(rows, others)[above]
 
 
 class Uniformity(Group):
