@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ncflow.measuring.adapters import USUAL, Adapters
 from ncflow.measuring.features import LAST, extract, frozen, resolve_layers
+from ncflow.measuring.groups import Groups, LayerGroups, check_groups
 from ncflow.measuring.heads import Head, as_linear, find_head, has_adapter
 from ncflow.measuring.layers import LayerMetrics
 from ncflow.measuring.optimality import LayerPeeled, optimality
@@ -32,6 +33,7 @@ def measure_split(
     max_cached_bytes: int | None = 2**31,
     adapters: Adapters = USUAL,
     loss_is_found: bool = False,
+    groups: Groups | Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
     """Measures by layer and name, the model frozen; under distributed training every rank has to call it.
 
@@ -50,6 +52,8 @@ def measure_split(
         max_cached_bytes: Bytes of features kept for each layer, on each rank; beyond, the loader is read twice.
         adapters: How to read a batch and what the network returns.
         loss_is_found: As ``is_found`` of :class:`ncflow.measuring.losses.SplitLoss`.
+        groups: Names of more measures to make, of :data:`ncflow.metrics.groups.GROUPS`; or one object for the splits of
+            a measurement, which are then given in their order, the one that probes are trained on first.
 
     Raises:
         ArgumentError: If a batch, an output or the classifier is not known to be read right, if there is no batch, or
@@ -57,9 +61,12 @@ def measure_split(
     """
     names = resolve_layers(network, layers)
     name, module = find_head(network, classifier)
+    groups = groups if isinstance(groups, Groups) else Groups(groups)
+    check_groups(groups.names, groups.ood is not None, network, names, classifier)
     # To the end: what is asked for its weights while it trains, spectral normalisation say, may change by being asked.
     with frozen(network):
-        metrics = LayerMetrics(delta, self_pairs, max_cached_bytes)
+        own_groups = LayerGroups(groups, network, name, self_pairs)
+        metrics = LayerMetrics(delta, self_pairs, max_cached_bytes, own_groups)
         outputs = Outputs(loss, next(network.parameters()).device, is_found=loss_is_found)
         head: LinearHead | None = None
         for batch in extract(network, loader, names, classifier, adapters):
@@ -71,12 +78,18 @@ def measure_split(
             head = as_linear(name, module, dim) if layer == LAST else head
             metrics.add(layer, dim, head)
         unfit = metrics.unfit()
+        own_groups.read_ood(metrics.found, head, classifier, adapters)
+        if groups.keeps_sums:
+            metrics.begin_groups(unfit)
         if unfit:
             for batch in extract(network, loader, unfit, classifier, adapters):
                 metrics.update(batch, head, unfit)
             metrics.check_passes(unfit)
         found = metrics.found
         values = {layer: metric.compute() for layer, metric in found.items()}
+        if groups.keeps_sums:
+            for layer, metric in found.items():
+                values[layer] |= own_groups.measures(layer, metric)
         means = found[LAST].centred_means() if LAST in found and outputs.signs is not None else None
         counts = found[LAST].class_counts() if LAST in found else None
         decay = nan if isinstance(head, Head) and not head.is_parameter else weight_decay

@@ -14,12 +14,14 @@ from filelock import FileLock, Timeout
 
 from ncflow.results.files import (
     CHECKPOINT,
+    CLASSES,
     DIGEST,
     HISTORY,
     JOB,
     LOCK,
     LOG,
     MARGINS,
+    PAIRS,
     RESULT,
     RUN,
     SNAPSHOTS,
@@ -186,8 +188,9 @@ class RunFolder:
 
 def _left(folder: Path) -> list[Path]:
     """The files that a run left beside its result, the checkpoint last."""
-    tables, snapshots = [folder / name for name in (HISTORY, MARGINS, LOG)], (folder / SNAPSHOTS).glob("*.npz")
-    return [path for path in [*tables, *sorted(snapshots), folder / CHECKPOINT] if path.is_file()]
+    tables, snapshots = (HISTORY, MARGINS, CLASSES, PAIRS, LOG), (folder / SNAPSHOTS).glob("*.npz")
+    left = [*(folder / name for name in tables), *sorted(snapshots), folder / CHECKPOINT]
+    return [path for path in left if path.is_file()]
 
 
 def _digest_of(path: Path) -> str | None:
