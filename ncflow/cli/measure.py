@@ -4,7 +4,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,10 +81,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``ncflow-measure``."""
     parsed = _parser().parse_args(arguments)
-    sys.path.insert(0, os.getcwd())
-    _log_to_console()
     try:
-        reports = _measure(parsed)
+        with _here(), _warnings_on_the_console():
+            reports = _measure(parsed)
     except (ArgumentError, ValueError, OSError) as error:
         print(f"ncflow-measure: error: {error_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -93,15 +93,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(code)
 
 
-def _log_to_console() -> None:
-    """Let what a reader of the numbers must know be read on the console; the run's log has all."""
-    log = logging.getLogger("ncflow")
+@contextmanager
+def _here() -> Iterator[None]:
+    """Let the modules of the current folder be imported."""
+    sys.path.insert(0, os.getcwd())
+    try:
+        yield
+    finally:
+        sys.path.remove(os.getcwd())
+
+
+@contextmanager
+def _warnings_on_the_console() -> Iterator[None]:
+    """Print what a reader of the numbers must know on stderr; the run's log has that and more."""
+    log, handler = logging.getLogger("ncflow"), logging.StreamHandler()
+    level = log.level
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("ncflow-measure: %(message)s"))
     log.setLevel(logging.DEBUG)
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setLevel(logging.WARNING)
-        handler.setFormatter(logging.Formatter("ncflow-measure: %(message)s"))
-        log.addHandler(handler)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def _measure(parsed: argparse.Namespace) -> list[Report]:
@@ -187,8 +202,8 @@ def _options(parsed: argparse.Namespace) -> "Options":
     require(not (parsed.next_token and parsed.batch), "batch", "left out with --next-token", parsed.batch)
     batch: Any = next_token if parsed.next_token else parsed.batch and named("batch", parsed.batch)
     output = parsed.output and named("output", parsed.output)
-    names = ("classifier", "norm", "weight_decay", "ignore_index", "next_token", "min_count", "limit")
-    how = {f"measure.{name}": getattr(parsed, name) for name in names}
+    names = ("classifier", "norm", "ignore_index", "next_token", "min_count", "limit")
+    how = {f"measure.{name}": getattr(parsed, name) for name in names} | {"weight_decay": parsed.weight_decay}
     for name, function in (("batch", parsed.batch and batch), ("output", output)):
         if function:
             how[f"measure.{name}"] = f"{getattr(parsed, name)} {code_digest(function)}"

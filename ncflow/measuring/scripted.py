@@ -25,13 +25,10 @@ class Scripted(nn.Module):
 
     Attributes:
         classifier: The classifier, for hooks.
-        shows_all_weights: False: what needs those of all layers is not measured.
 
     Raises:
         ArgumentError: If there is no such layer.
     """
-
-    shows_all_weights = False
 
     def __init__(self, script: Any, classifier: str | None = None) -> None:
         super().__init__()

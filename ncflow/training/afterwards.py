@@ -22,6 +22,7 @@ from ncflow.measuring.extracted import Extracted, without_other_weights
 from ncflow.measuring.features import LAST, random_states_kept, resolve_layers
 from ncflow.measuring.heads import find_head
 from ncflow.measuring.models import Foreign
+from ncflow.measuring.scripted import Scripted
 from ncflow.measuring.sources import Source
 from ncflow.measuring.split import measure_split, rows_of
 from ncflow.results import HISTORY, History, RunFolder, Status, final_measures
@@ -80,6 +81,9 @@ def measure_foreign(model: Foreign, source: Source, options: Options, out: Path,
         return report
     first = [model.checkpoints[0].load()]  # what is wrong with it is said before there is a folder
     resolve_layers(first[0], layers_of(first[0], options))
+    find_head(first[0], _classifier(first[0], options))
+    known = dict(first[0].named_modules())
+    require(options.norm is None or options.norm in known, "norm", "the name of a layer", options.norm)
 
     def rows_at(index: int) -> Rows:
         checkpoint = model.checkpoints[index]
@@ -184,7 +188,7 @@ def _measured(network: nn.Module, loader: Iterable[Any], options: Options) -> di
         network,
         loader,
         layers_of(network, options),
-        classifier=options.classifier,
+        classifier=_classifier(network, options),
         norm=options.norm,
         weight_decay=nan if options.weight_decay is None else options.weight_decay,
         delta=options.delta,
@@ -192,7 +196,12 @@ def _measured(network: nn.Module, loader: Iterable[Any], options: Options) -> di
         adapters=options.adapters,
         min_count=options.min_count,
     )
-    return measured if getattr(network, "shows_all_weights", True) else without_other_weights(measured)
+    return without_other_weights(measured) if isinstance(network, Scripted) else measured
+
+
+def _classifier(network: nn.Module, options: Options) -> str | None:
+    """Its name; a script was told when it was loaded."""
+    return None if isinstance(network, Scripted) else options.classifier
 
 
 def layers_of(network: nn.Module, options: Options) -> str | Sequence[str]:
@@ -202,7 +211,7 @@ def layers_of(network: nn.Module, options: Options) -> str | Sequence[str]:
     """
     if options.layers != "all" or getattr(network, "layer_names", None):
         return options.layers
-    head, _ = find_head(network, options.classifier)
+    head, _ = find_head(network, _classifier(network, options))
     parts = _parts(network, "", head)
     while len(parts) == 1:
         ((name, part),) = parts.items()
@@ -250,5 +259,5 @@ def _folder(
     run_id = run_hash([identity, how, name])
     parts = [name] if name is not None else [str(described["model.name"]), str(described["data.name"])]
     slug = "-".join("".join(c if c.isalnum() or c in "._+" else "_" for c in part) for part in parts)
-    flat = {"run_id": run_id, "name": slug, "experiment": out.name, **described, **how}
+    flat = {"run_id": run_id, "name": slug, "experiment": out.name, "figures": ["measured"], **described, **how}
     return RunFolder(out / f"{slug}-{run_id}", flat)
