@@ -13,12 +13,10 @@ from omegaconf import OmegaConf
 from ncflow.cli.measure import main
 from ncflow.config.identity import describe, run_id
 from ncflow.results import RunFolder, load_history, load_runs
-from ncflow.training.checkpoints import read_checkpoint
 from ncflow.training.entry import enter
 from ncflow.training.fit import fit
 from ncflow.training.stacked import group
 from ncflow.training.stacked.ready import DataCache, take
-from tests.conftest import train_here
 
 SMALL = [
     *("epochs=5", "measure.every_n_epochs=2", "batch_size=32", "model.width=8", "model.depth=3", "trainer=cpu"),
@@ -86,17 +84,11 @@ def test_measured_again_is_measured_then_bit_for_bit(options, config, capsys):
     assert run["run_id"] != first["run_id"]
     main([str(own)])
     assert capsys.readouterr().out == f"finished already: {Path(run['folder']).name}\n"
-
-
-def test_other_layers_are_measured_without_training(config):
-    own = train(config(*SMALL))
-    main([str(own), "--layers", "all"])
-    again = load_history("runs/measured")
-    names = sorted(set(again["layer"]))
-    assert len(names) == 2
-    assert set(again["epoch"]) == {0, 2, 4, 5}
-    last = again[again["layer"] == "last"].reset_index(drop=True)
-    pd.testing.assert_series_equal(last["nc1"], load_history(own)["nc1"], check_exact=True)
+    main([str(own), "--layers", "all", "--out", "layers"])
+    layers = load_history("layers")
+    assert len(set(layers["layer"])) == 2
+    last = layers[layers["layer"] == "last"].reset_index(drop=True)
+    pd.testing.assert_series_equal(last["nc1"], load_history("runs/measured")["nc1"], check_exact=True)
 
 
 class _Stop(Callback):
@@ -128,12 +120,10 @@ def test_cells_of_a_stacked_run_keep_their_own(config):
     assert_measured_again(folders[1].path, [0, 2, 4, 5])
 
 
-def test_off_by_default_and_no_part_of_what_a_run_is(config, tmp_path):
-    cfg = config(*[option for option in SMALL if not option.startswith("checkpoint.")], "epochs=1")
+def test_off_by_default_and_no_part_of_what_a_run_is(config):
+    cfg = config(*[option for option in SMALL if not option.startswith("checkpoint.")])
     assert cfg.checkpoint.keep_every_n_epochs is None
-    train_here(cfg, tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["last.ckpt"]
-    assert run_id(cfg) == run_id(config(*SMALL, "epochs=1"))
+    assert run_id(cfg) == run_id(config(*SMALL))
 
 
 def test_what_cannot_be_measured_again_is_one_line_each(config, capsys):
@@ -163,9 +153,3 @@ def test_what_cannot_be_measured_again_is_one_line_each(config, capsys):
     assert "must be the run of its config" in refused()
     (own / ".hydra/config.yaml").unlink()
     assert "without .hydra/config.yaml" in refused()
-
-
-def test_a_kept_checkpoint_is_of_its_run(config):
-    own = train(config(*SMALL, "epochs=1"))
-    identity = run_id(config(*SMALL, "epochs=1"))
-    assert read_checkpoint(own / "checkpoints/epoch=000.ckpt", [identity]) is not None
