@@ -105,7 +105,7 @@ def find(asked: Asked) -> Foreign:
         return _built(one, asked.weights, asked) if asked.weights else _as_it_is(one, asked)
     require(len(asked.weights) > 0, "weights", f"given for {one}, as nothing is downloaded", None)
     of_library(one, asked.num_classes)
-    described = {"kind": one, "num_classes": asked.num_classes}
+    described = {"kind": one, "num_classes": asked.num_classes, **_where(asked)}
     states = _of_files(asked.weights, asked, lambda weights: of_library(one, asked.num_classes))
     return Foreign(_short(one), described, states)
 
@@ -123,7 +123,7 @@ def _scripts(files: Sequence[Path], asked: Asked) -> Foreign:
 
 def _built(constructor: str, files: Sequence[Path], asked: Asked) -> Foreign:
     found = named("constructor", constructor)
-    described = {"constructor": constructor, "code": code_digest(found)}
+    described = {"constructor": constructor, "code": code_digest(found), **_where(asked)}
     states = _of_files(files, asked, lambda weights: _constructed(constructor, weights))
     return Foreign(_short(constructor), described, states)
 
@@ -173,6 +173,11 @@ def _kind(model: str) -> str:
 def _refuse(asked: Asked, option: str, when: str) -> None:
     if getattr(asked, option):
         raise ArgumentError(f"{option} must be given {when}, found {getattr(asked, option)!r}")
+
+
+def _where(asked: Asked) -> dict[str, Any]:
+    """Which of the weights in a file are meant."""
+    return {"entry": asked.entry, "prefix": asked.prefix}
 
 
 def _short(name: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from ncflow.checks import ArgumentError, error_line, require
 
+# Whose classes mean the same in each of their versions.
+_KNOWN = {"torch", "torchvision", "timm", "transformers", "lightning", "ncflow"}
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -65,6 +67,13 @@ def code_digest(found: Any) -> str:
     except TypeError:
         file = None
     return file_digest(Path(file)) if file is not None and Path(file).is_file() else ""
+
+
+def classes_digest(objects: Iterable[Any]) -> str:
+    """SHA-256 of the files in which the classes of some objects were written, but for those of well-known libraries."""
+    kinds = {type(one) for one in objects}
+    own = {code_digest(kind) for kind in kinds if kind.__module__.partition(".")[0] not in _KNOWN}
+    return hashlib.sha256("".join(sorted(own)).encode()).hexdigest()
 
 
 def file_digest(path: Path) -> str:

@@ -16,16 +16,18 @@ import torch
 from torch import nn
 
 from ncflow.callbacks.loaders import SequentialLoader, at_most, given
+from ncflow.callbacks.reading import Noted
 from ncflow.checks import ArgumentError, error_line, require
 from ncflow.measuring.adapters import USUAL, Adapters
 from ncflow.measuring.extracted import Extracted, without_other_weights
 from ncflow.measuring.features import LAST, random_states_kept, resolve_layers
 from ncflow.measuring.heads import find_head
 from ncflow.measuring.models import Foreign
+from ncflow.measuring.named import classes_digest
 from ncflow.measuring.scripted import Scripted
 from ncflow.measuring.sources import Source
 from ncflow.measuring.split import measure_split, rows_of
-from ncflow.results import HISTORY, History, RunFolder, Status, final_measures
+from ncflow.results import HISTORY, MEASURES, History, RunFolder, Status, final_measures
 from ncflow.results.report import Report
 from ncflow.training.entry import enter, settled
 from ncflow.training.outcome import hardware, versions
@@ -72,14 +74,15 @@ def measure_foreign(model: Foreign, source: Source, options: Options, out: Path,
         ArgumentError: If the first state cannot be loaded, or has no such layers.
     """
     states = {f"{c.epoch}": c.digest for c in model.checkpoints}
-    identity = {"model": model.described, "data": source.described, "states": states, "splits": [*source.splits]}
+    first = [model.checkpoints[0].load()]  # what is wrong with it is said before there is a folder
+    described_model = {**model.described, "classes": classes_digest(first[0].modules())}
+    identity = {"model": described_model, "data": source.described, "states": states, "splits": [*source.splits]}
     described = {"model.name": model.name, "data.name": source.name, "epochs": model.checkpoints[-1].epoch}
 
     folder = _folder(out, name, identity, described, options)
     report = settled(folder)
     if report is not None:
         return report
-    first = [model.checkpoints[0].load()]  # what is wrong with it is said before there is a folder
     resolve_layers(first[0], layers_of(first[0], options))
     find_head(first[0], _classifier(first[0], options))
     known = dict(first[0].named_modules())
@@ -91,7 +94,8 @@ def measure_foreign(model: Foreign, source: Source, options: Options, out: Path,
         network = (first.pop() if first else checkpoint.load()).to(options.device)
         found: Rows = []
         for split, loader in source.splits.items():
-            measured = _measured(network, _limited(network, given(loader), source, options), options)
+            batches = Noted(_limited(network, given(loader), source, options), split)
+            measured = _measured(network, batches, options)
             found += rows_of(checkpoint.epoch, split, measured)
         return found
 
@@ -130,8 +134,11 @@ def measure_extracted(
 
 
 def run_hash(identity: Any) -> str:
-    """Eight hex digits that are equal exactly for what gives equal numbers, as plain values say it."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:8]
+    """Eight hex digits that are equal exactly for what gives equal numbers, as plain values say it.
+
+    A version of ncflow with more measures measures anew.
+    """
+    return hashlib.sha256(json.dumps([identity, MEASURES], sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def write_run(

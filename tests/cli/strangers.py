@@ -3,7 +3,7 @@
 import torch
 from lightning import LightningModule
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 
 class Net(nn.Module):
@@ -83,6 +83,19 @@ def loaders():
         name: DataLoader(TensorDataset(inputs[part], labels[part]), 16, shuffle=name == "train")
         for name, part in parts.items()
     }
+
+
+class Augmented(Dataset):
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, index):
+        inputs, labels = arrays()
+        return inputs[index] + 0.1 * torch.randn(6), labels[index]
+
+
+def augmented():
+    return DataLoader(Augmented(), 10)
 
 
 def tokens():

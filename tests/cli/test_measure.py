@@ -1,10 +1,13 @@
 """``ncflow-measure`` on models, data and features of strangers."""
 
 import csv
+import importlib
 import json
+import linecache
 import math
 import os
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from torch import nn
 
 from ncflow.checks import ArgumentError
 from ncflow.cli.measure import main
-from ncflow.measuring import libraries, models, sources
+from ncflow.measuring import libraries, models, notes, sources
 from ncflow.measuring.adapters import Adapters, next_token
 from ncflow.measuring.extracted import Extracted
 from ncflow.measuring.split import measure_split
@@ -161,7 +164,7 @@ def test_safetensors(capsys):
 
 def test_a_library_that_is_missing_is_named(monkeypatch, capsys):
     for library in ("timm", "transformers"):
-        monkeypatch.setitem(__import__("sys").modules, library, None)
+        monkeypatch.setitem(sys.modules, library, None)
     torch.save(strangers.seeded().state_dict(), "net.pt")
     assert "pip install timm" in refused(capsys, "timm:resnet10t", "--weights", "net.pt", "--data", LOADERS)
     assert "pip install transformers" in refused(capsys, "hf:folder", "--data", LOADERS)
@@ -437,9 +440,35 @@ def test_the_same_command_again_finds_it_finished(capsys):
     )
     ids = {result["run_id"]} | {measure(*command, *other)[1]["run_id"] for other in others}
     assert len(ids) == 1 + len(others)
+    state = strangers.seeded().state_dict()
+    torch.save({"model": state, "ema": {name: 2 * value for name, value in state.items()}}, "two.pth")
+    norms = {measure("two.pth", *command[1:], "--entry", entry)[1]["train/rho"] for entry in ("model", "ema")}
+    assert len(norms) == 2
     runs = load_runs("runs")
     assert {*runs["status"]} == {"done"}
     assert runs.set_index("run_id").loc[result["run_id"], "train/nc1"] == result["train/nc1"]
+
+
+def test_the_current_folder_is_imported_and_what_a_model_is_counts_not_its_weights_alone(monkeypatch):
+    torch.save(strangers.seeded().state_dict(), "net.pt")
+    Path("build_mine.py").write_text("import arch_of_mine\n\n\ndef net():\n    return arch_of_mine.Mine()\n")
+    found = []
+    for activation in ("tanh", "sigmoid"):
+        forward = f"def forward(self, x):\n        return self.head(self.body(x).{activation}())\n"
+        code = f"from tests.cli.strangers import Net\n\n\nclass Mine(Net):\n    {forward}"
+        Path("arch_of_mine.py").write_text(code)
+        for name in ("build_mine", "arch_of_mine"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        importlib.invalidate_caches()
+        linecache.checkcache()
+        found.append(measure("net.pt", "--constructor", "build_mine:net", "--data", LOADERS)[1])
+    assert found[0]["train/nc1"] != found[1]["train/nc1"]
+
+
+def test_augmentation_is_told(capsys):
+    notes._say.cache_clear()
+    measure(NET, "--data", f"{HERE}:augmented")
+    assert "random numbers were drawn to measure it" in capsys.readouterr().err
 
 
 def test_the_folder_of_another_is_refused_and_stays(capsys):
