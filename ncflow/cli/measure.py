@@ -131,14 +131,7 @@ def _measure(parsed: argparse.Namespace) -> list[Report]:
 
 
 def _remeasure(parsed: argparse.Namespace, out: Path) -> list[Report]:
-    known = {"models", "out", "device", "layers", "workers", "batch_size"}
-    given = [name for name, value in vars(parsed).items() if name not in known and value not in (None, (), False)]
-    require(
-        not given,
-        ", ".join(given).replace("_", "-"),
-        "left out for runs of ours, which have it in their config",
-        [getattr(parsed, name) for name in given],
-    )
+    _allow(parsed, {"models", "out", "device", "layers"}, "for runs of ours, which have it in their config")
     from ncflow.training.remeasured import kept_runs, remeasure
 
     reports = []
@@ -152,6 +145,14 @@ def _remeasure(parsed: argparse.Namespace, out: Path) -> list[Report]:
                 report = Report(Status.FAILED, str(kept.folder), error_line(error))
         reports.append(_told(report))
     return reports
+
+
+def _allow(parsed: argparse.Namespace, allowed: set[str], otherwise: str) -> None:
+    """Refuse options that would do nothing."""
+    defaults = vars(_parser().parse_args([]))
+    for name, value in vars(parsed).items():
+        if name not in allowed and value != defaults[name]:
+            raise ArgumentError(f"{name.replace('_', '-')} must be left out {otherwise}, found {value!r}")
 
 
 def _foreign(parsed: argparse.Namespace, out: Path) -> Report:
@@ -182,7 +183,10 @@ def _extracted(parsed: argparse.Namespace, out: Path) -> Report:
     from ncflow.measuring.named import file_digest
     from ncflow.training.afterwards import measure_extracted
 
-    files = {name: getattr(parsed, name) for name in ("features", "labels", "weight", "bias")}
+    arrays = ("features", "labels", "weight", "bias")
+    heeded = {"out", "name", "data", "split", "batch_size", "limit", "min_count", "weight_decay", "device", *arrays}
+    _allow(parsed, heeded, "for features, which need no model")
+    files = {name: getattr(parsed, name) for name in arrays}
     files = {name: path for name, path in files.items() if path is not None}
     require(bool(files) or parsed.data is not None, "MODEL", "given, or --features, or --data with features", None)
     require(not files or parsed.data is None, "data", "left out with --features", parsed.data)

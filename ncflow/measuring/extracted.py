@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,12 @@ class Extracted:
             yield torch.from_numpy(np.array(self.features[rows])), self.labels[rows]
 
     def measure(
-        self, batch_size: int, delta: float = 0.05, self_pairs: bool = False, min_count: int | None = None
+        self,
+        batch_size: int,
+        delta: float = 0.05,
+        self_pairs: bool = False,
+        min_count: int | None = None,
+        weight_decay: float = nan,
     ) -> dict[str, dict[str, float]]:
         """Measures as of :func:`ncflow.measuring.split.measure_split`; without W those that need none.
 
@@ -106,7 +112,9 @@ class Extracted:
             exact = self.features.dtype == np.float64 or self.weight.dtype == torch.float64
             head = _Classifier(self.weight, self.bias, torch.float64 if exact else torch.float32)
             loader = _Batches(self, batch_size)
-            found = measure_split(head, loader, delta=delta, self_pairs=self_pairs, min_count=min_count)
+            found = measure_split(
+                head, loader, weight_decay=weight_decay, delta=delta, self_pairs=self_pairs, min_count=min_count
+            )
             return without_other_weights(found)
         classes = Every() if min_count is None else Frequent.of(self.counts, min_count)
         number = len(classes.classes) if isinstance(classes, Frequent) else len(self.counts)

@@ -91,6 +91,11 @@ def find(asked: Asked) -> Foreign:
     kinds = {_kind(model) for model in models}
     require(len(kinds) == 1, "MODEL", "one model, or files of several states of one", " ".join(models))
     kind, one = kinds.pop(), models[0]
+    if kind not in ("torchvision", "timm"):
+        _refuse(asked, "num_classes", "with a model of torchvision or timm")
+    if kind == "hf" or (kind == "name" and not asked.weights) or (kind == "file" and asked.constructor is None):
+        for option in ("entry", "prefix"):
+            _refuse(asked, option, "with a file of weights and a constructor")
     if kind == "file":
         _refuse(asked, "weights", "with a name as MODEL, here the file itself is that")
         files = [Path(model) for model in models]

@@ -126,7 +126,8 @@ def measure_extracted(
     folder = _folder(out, name, {"features": dict(digests), "split": split}, described, options)
 
     def rows_at(index: int) -> Rows:
-        measured = extracted.measure(batch_size, options.delta, options.self_pairs, options.min_count)
+        decay = nan if options.weight_decay is None else options.weight_decay
+        measured = extracted.measure(batch_size, options.delta, options.self_pairs, options.min_count, decay)
         return rows_of(0, split, measured)
 
     notes = [] if options.limit is None else [f"{split}: {extracted.num_samples} of {len(extracted.labels)} samples"]

@@ -159,7 +159,8 @@ def test_safetensors(capsys):
 
     save_file(strangers.seeded().state_dict(), "net.safetensors")
     (row, _), _ = measure("net.safetensors", "--constructor", f"{HERE}:Net", "--data", LOADERS)
-    assert_same(row, measure(NET, "--data", LOADERS)[0][0])
+    inputs, labels = strangers.arrays()
+    assert_same(row, by_hand(strangers.seeded(), inputs[:40], labels[:40]))
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch, capsys):
@@ -602,6 +603,9 @@ REFUSED = {
         ["--features", "H.npy", "--labels", "y.npy", "--weight", "W5.npy"],
         "weight must be of shape",
     ),
+    "layers of features": (["--data", "features.npz", "--layers", "all"], "layers must be left out for features"),
+    "classes of a constructor": ([*STATE, "--num-classes", "3", *DATA], "num_classes must be given with a model of"),
+    "a prefix without a file": ([NET, "--prefix", "net.", *DATA], "prefix must be given with a file of weights"),
     "our runs with data": (["runless", *DATA], "data must be left out for runs of ours"),
     "a folder without runs": (["runless"], "MODEL must be a folder with runs of ncflow"),
 }
