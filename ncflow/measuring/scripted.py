@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ncflow.checks import ArgumentError, require
 from ncflow.measuring.adapters import same
 
-_WAY_OUT = "give --constructor module:function, which builds the model in Python: its weights are taken out of the file"
+WAY_OUT = "give --constructor module:function, which builds the model in Python: its weights are taken out of the file"
 
 
 class Scripted(nn.Module):
@@ -32,20 +32,21 @@ class Scripted(nn.Module):
 
     def __init__(self, script: Any, classifier: str | None = None) -> None:
         super().__init__()
-        linear = [name for name, part in script.named_modules() if getattr(part, "original_name", "") == "Linear"]
+        own = dict(script.named_parameters())
+        if not own:
+            raise ArgumentError(
+                "the TorchScript file must have its weights as parameters, which a frozen one has not: give the one of "
+                "which it was made"
+            )
+        modules = [name for name, part in script.named_modules() if getattr(part, "original_name", "") == "Linear"]
+        linear = [name for name in modules if f"{name}.weight" in own]
         if not linear:
-            raise ArgumentError(f"the TorchScript file must have a linear layer to be read, found none; {_WAY_OUT}")
-        require(
-            classifier is None or classifier in linear, "classifier", f"one of {', '.join(linear[-12:])}", classifier
-        )
+            raise ArgumentError(f"the TorchScript file must have a linear layer to be read, found none; {WAY_OUT}")
+        known = classifier is None or classifier in linear
+        require(known, "classifier", f"one of {', '.join(linear[-12:])}", classifier)
         # In a tuple, so that its layers, on which hooks fail, are no layers of ours.
         self._script, self._name = (script.eval(),), classifier or linear[-1]
-        own = dict(script.named_parameters())
-        weight, bias = own.get(f"{self._name}.weight"), own.get(f"{self._name}.bias")
-        if weight is None:
-            raise ArgumentError(
-                f"the TorchScript file must have its weights as parameters, which a frozen one has not; {_WAY_OUT}"
-            )
+        weight, bias = own[f"{self._name}.weight"], own.get(f"{self._name}.bias")
         self.classifier = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, weight.device, weight.dtype)
         self.classifier.weight.data = weight.data
         if bias is not None:
@@ -71,12 +72,12 @@ class Scripted(nn.Module):
                 f"{len(found)} of them" if len(found) != 1 else f"an output that is no tensor, {type(output).__name__}"
             )
             raise ArgumentError(
-                f"the TorchScript file must multiply by {self._name}'s weights once, found {what}; {_WAY_OUT}"
+                f"the TorchScript file must multiply by {self._name}'s weights once, found {what}; {WAY_OUT}"
             )
         logits = self.classifier(found[0])
         if not same(logits, output):
             raise ArgumentError(
-                f"classifier must be what makes the logits, {self._name!r} of the TorchScript file is not; {_WAY_OUT}"
+                f"classifier must be what makes the logits, {self._name!r} of the TorchScript file is not; {WAY_OUT}"
             )
         return logits
 

@@ -24,7 +24,7 @@ from ncflow.measuring.features import LAST, random_states_kept, resolve_layers
 from ncflow.measuring.heads import find_head
 from ncflow.measuring.models import Foreign
 from ncflow.measuring.named import classes_digest
-from ncflow.measuring.scripted import Scripted
+from ncflow.measuring.scripted import WAY_OUT, Scripted
 from ncflow.measuring.sources import Source
 from ncflow.measuring.split import measure_split, rows_of
 from ncflow.results import HISTORY, MEASURES, History, RunFolder, Status, final_measures
@@ -217,6 +217,8 @@ def layers_of(network: nn.Module, options: Options) -> str | Sequence[str]:
 
     A part that holds all the others, a backbone say, is not meant, but its parts are.
     """
+    if isinstance(network, Scripted) and options.layers != LAST:
+        raise ArgumentError(f"layers must be 'last' of a TorchScript file, found {options.layers!r}; {WAY_OUT}")
     if options.layers != "all" or getattr(network, "layer_names", None):
         return options.layers
     head, _ = find_head(network, _classifier(network, options))

@@ -114,6 +114,7 @@ def _write_models(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(network), "script.pt")
+        torch.jit.save(torch.jit.freeze(torch.jit.script(network)), "frozen.pt")
         torch.jit.save(torch.jit.trace(network, torch.zeros(2, 6)), "trace.pt")
     build = ["--constructor", f"{HERE}:Net"]
     return {
@@ -576,7 +577,11 @@ REFUSED = {
     "a split that there is not": ([NET, *DATA, "--split", "val"], "split must be one of train, test"),
     "a layer that there is not": ([NET, *DATA, "--layers", "fc"], "layers must be 'last', 'all' or names of layers"),
     "a classifier that there is not": ([NET, *DATA, "--classifier", "fc"], "classifier must be one of the layers"),
-    "a layer of a script": (["script.pt", *DATA, "--layers", "body"], "layers must be"),
+    "a layer of a script": (
+        ["script.pt", *DATA, "--layers", "body"],
+        "found 'body'; give --constructor module:function",
+    ),
+    "a frozen script": (["frozen.pt", *DATA], "which a frozen one has not"),
     "a script without a name": (
         ["script.pt", *DATA, "--classifier", "fc"],
         "classifier must be one of body.0, body.2, head",
