@@ -1,5 +1,6 @@
 """Somebody's data from a file, a folder or a function: batches by split, each sample once and as it is."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def read(
         images: How images become inputs.
         batch_size: Samples a batch, of a folder or a file.
         limit: Most samples of each class, of a folder or a file; None for all.
-        split: Which split of several; the name of one alone, None for ``train``.
+        split: Which split of several; the name of one that has none, None for ``train``.
         workers: Processes that read images.
         own_transform: The model's own from an image to its input, and its name; None if it is not known.
 
@@ -81,6 +82,7 @@ def read(
         ArgumentError: If it is not known what is meant, something is missing or cannot be read.
     """
     path = Path(data)
+    _check_name(split or "train")
     if path.is_dir():
         return _folder(path, images, batch_size, limit, split or "train", workers, own_transform)
     require(
@@ -92,7 +94,8 @@ def read(
     found = called("data", data)
     splits = found if isinstance(found, Mapping) else {split or "train": found}
     require(len(splits) > 0, "data", "a function that returns a loader or loaders by split", "none")
-    for loader in splits.values():
+    for name, loader in splits.items():
+        _check_name(name)
         require(isinstance(loader, Iterable), "data", "a function that returns loaders", type(loader).__name__)
     described = {"function": data, "code": code_digest(named("data", data))}
     return Source(data.rpartition(":")[2], described, _chosen(splits, split), is_limited=False)
@@ -122,8 +125,15 @@ def _arrays(path: Path, batch_size: int, limit: int | None, split: str | None) -
     splits = {name: b.split for name, b in arrays.measure_dataloaders(batch_size).items()}
     kept = {name: s if limit is None else s.take(few_of_each(s.labels, limit)) for name, s in splits.items()}
     batches = {name: Batches(s, batch_size) for name, s in kept.items()}
+    if len(batches) == 1 and split is not None:  # it has no name in the file
+        batches = {split: batches["train"]}
     notes = [f"{name}: {len(kept[name].labels)} of {len(s.labels)} samples" for name, s in splits.items()]
     return Source(path.stem, {"sha256": file_digest(path)}, _chosen(batches, split), notes if limit else ())
+
+
+def _check_name(split: Any) -> None:
+    plain = isinstance(split, str) and re.fullmatch(r"[\w.-]+", split) is not None
+    require(plain, "split", "a name of letters, digits, '_', '-' and '.'", split)
 
 
 def _chosen(splits: Mapping[str, Any], split: str | None) -> Mapping[str, Any]:
@@ -157,7 +167,8 @@ def _folder(
         raise ArgumentError(f"data must be one split of several, found {path} with {', '.join(classes)}: give {inside}")
     require(len(classes) >= 2, "data", "a folder with at least 2 classes", f"{len(classes)} in {path}")
     chosen: Any = folder
-    notes = [f"{len(classes)} classes, in the order of their folders' names: {', '.join(classes[:10])}, ..."]
+    more = f" and {len(classes) - 10} more" if len(classes) > 10 else ""
+    notes = [f"labels 0..{len(classes) - 1} are the folders {', '.join(classes[:10])}{more}"]
     if limit is not None:
         kept = few_of_each(torch.tensor(folder.targets), limit)
         chosen = Subset(folder, kept.tolist())

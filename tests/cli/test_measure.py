@@ -96,7 +96,7 @@ def test_a_function_and_loaders_by_split_as_by_hand():
     assert result["test/body.1/nc1"] == rows[2]["nc1"]
 
 
-def _write_models(folder):
+def _write_models():
     """The same weights in files of every kind, and how each is given."""
     network = strangers.seeded().eval()
     state = network.state_dict()
@@ -139,13 +139,27 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_same_weights_in_any_file_are_the_same_row(kind, tmp_path):
-    """Of a script alone, whose other weights are not seen, rho is not there."""
-    given = _write_models(tmp_path)
+@pytest.fixture(scope="module")
+def model_files(tmp_path_factory):
+    """A folder of models, how each is given, and the row that each should have."""
+    folder, here = tmp_path_factory.mktemp("models"), Path.cwd()
+    os.chdir(folder)
+    try:
+        given = _write_models()
+        (expected, _), _ = measure(NET, "--data", LOADERS)
+    finally:
+        os.chdir(here)
     assert {*given} == {*KINDS}
+    return folder, given, expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_weights_in_any_file_are_the_same_row(kind, model_files, monkeypatch):
+    """Of a script alone, whose other weights are not seen, rho is not there."""
+    folder, given, expected = model_files
+    monkeypatch.chdir(folder)
+    shutil.rmtree("runs")
     (row, _), _ = measure(*given[kind], "--data", LOADERS)
-    (expected, _), _ = measure(NET, "--data", LOADERS)
     alone = kind in ("TorchScript", "TorchScript, traced")
     for name, value in expected.items():
         if alone and name.startswith(("rho", "normalized_")):
@@ -289,8 +303,9 @@ def test_arrays_are_read_as_ours_and_none_is_held_out(capsys):
     np.savez("whole.npz", X=X, y=y)
     (row,), _ = measure(NET, "--data", "whole.npz")
     assert_same(row, by_hand(strangers.seeded(), *strangers.arrays()))
-    (row,), _ = measure(NET, "--data", "whole.npz", "--limit", "7")
+    (row,), _ = measure(NET, "--data", "whole.npz", "--limit", "7", "--split", "val")
     assert row["loss"] != expected[0]["loss"]
+    assert row["split"] == "val"
 
 
 @pytest.mark.parametrize("given", ["npz", "npy"])
@@ -575,6 +590,7 @@ REFUSED = {
     "text for arrays": ([NET, "--data", "text.pt"], "data: path must be a readable .npz file"),
     "arrays without labels": ([NET, "--data", "features.npz"], "data: path must be a file with arrays X and y"),
     "a split that there is not": ([NET, *DATA, "--split", "val"], "split must be one of train, test"),
+    "a split of no name": ([NET, "--data", "mine.npz", "--split", "a/b"], "split must be a name of letters"),
     "a layer that there is not": ([NET, *DATA, "--layers", "fc"], "layers must be 'last', 'all' or names of layers"),
     "a classifier that there is not": ([NET, *DATA, "--classifier", "fc"], "classifier must be one of the layers"),
     "a layer of a script": (
@@ -627,7 +643,7 @@ def bad_files(tmp_path_factory):
     here = Path.cwd()
     os.chdir(folder)
     try:
-        _write_models(folder)
+        _write_models()
         state = strangers.seeded().state_dict()
         torch.save(strangers.seeded(), "whole.pt")
         torch.save({"state_dict": state, "x": _Evil()}, "evil.pt")
