@@ -61,11 +61,19 @@ class Scripted(nn.Module):
         """What the script returns.
 
         Raises:
-            ArgumentError: If the classifier's input is not seen, or it is not what makes the logits.
+            ArgumentError: If the classifier's input is not seen, it is not what makes the logits, or the script is in
+                training mode, as one that was traced so stays.
         """
         script = self._script[0]
+        buffers, random = [buffer.clone() for buffer in script.buffers()], torch.get_rng_state()
         with _Products(dict(script.named_parameters())[f"{self._name}.weight"]) as products:
             output = script(*args, **kwargs)
+        kept = all(same(one, other) for one, other in zip(buffers, script.buffers(), strict=True))
+        if not kept or not torch.equal(random, torch.get_rng_state()):
+            raise ArgumentError(
+                "the TorchScript file must be in evaluation mode, found one that draws random numbers or changes its "
+                "buffers, as one that was traced in training mode: call eval() before tracing it"
+            )
         found = products.inputs
         if len(found) != 1 or not isinstance(output, Tensor):
             what = (

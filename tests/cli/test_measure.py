@@ -116,6 +116,8 @@ def _write_models():
         torch.jit.save(torch.jit.script(network), "script.pt")
         torch.jit.save(torch.jit.freeze(torch.jit.script(network)), "frozen.pt")
         torch.jit.save(torch.jit.trace(network, torch.zeros(2, 6)), "trace.pt")
+        trained = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).train()
+        torch.jit.save(torch.jit.trace(trained, torch.randn(9, 6), check_trace=False), "training.pt")
     build = ["--constructor", f"{HERE}:Net"]
     return {
         "state dict": ["state.pt", *build],
@@ -691,6 +693,11 @@ def test_refused_in_one_line_before_anything_is_written(case, bad_files, monkeyp
 
 
 FAILED = {
+    "a script in training mode": (["training.pt", "--data", LOADERS], "must be in evaluation mode"),
+    "a script of another classifier": (
+        ["script.pt", "--classifier", "body.2", "--data", LOADERS],
+        "is not; give --con",
+    ),
     "no batch": ([NET, "--data", f"{HERE}:nothing"], "loaders must be loaders with at least one batch"),
     "one class": ([NET, "--data", f"{HERE}:one_class"], "data must be of at least 2 classes with a sample"),
     "labels out of range": ([NET, "--data", f"{HERE}:large_labels"], "labels must be in 0..2, found '3..9'"),
@@ -704,8 +711,10 @@ FAILED = {
 
 
 @pytest.mark.parametrize("case", FAILED)
-def test_what_fails_in_the_data_is_one_line_and_not_finished(case, capsys):
+def test_what_fails_in_the_data_is_one_line_and_not_finished(case, bad_files, capsys):
     arguments, said = FAILED[case]
+    for script in bad_files.glob("*.pt"):
+        Path(script.name).symlink_to(script)
     assert said in refused(capsys, *arguments, code=1)
     (folder,) = Path("runs/measured").iterdir()
     assert not (folder / "result.json").exists()
