@@ -5,10 +5,8 @@ and of sizes that do not depend on the number of samples, so that batches, and r
 floating type, as each chunk of rows is cast.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +14,10 @@ from torch import Tensor
 from ncflow.metrics.rows import Membership, cast_rows, chunks
 
 EPSILON = torch.finfo(torch.float64).eps
-# Closer to its centre than this many ulps of the centre, a feature or a mean is at it: what is left is rounding.
+# Closer to its centre than this many ulps of the centre, or than there are samples, a feature or a mean is at it: what
+# is left is rounding.
 ROUNDING = 64
+Index = slice | Tensor
 
 
 @dataclass
@@ -66,7 +66,7 @@ class FirstSums:
 
 @dataclass(frozen=True)
 class Geometry:
-    """What the class means determine.
+    """What the class means determine. Nothing in it is larger than (C, d) but for what is (K, K) where K <= d.
 
     Attributes:
         counts: n_c, (C,), float64.
@@ -75,9 +75,6 @@ class Geometry:
         mean_of_means: mu_G, (d,): the mean over present classes.
         center: h_G of the cosine family, (d,).
         centred: M, (K, d): mu_c - mu_G of the present classes; exactly 0 where only rounding is left.
-        gram: G = M M^T, (K, K).
-        eigenvalues: Of G, ascending, (K,); those that are 0 by rounding, and the one that is 0 by the centring, are 0.
-        eigenvectors: Columns, (K, K).
     """
 
     counts: Tensor
@@ -86,19 +83,41 @@ class Geometry:
     mean_of_means: Tensor
     center: Tensor
     centred: Tensor
-    gram: Tensor
-    eigenvalues: Tensor
-    eigenvectors: Tensor
 
     @property
     def num_present(self) -> int:
         """K."""
         return len(self.centred)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether K <= d, so that (K, K) is the smaller Gram matrix of M."""
+        return self.centred.shape[0] <= self.centred.shape[1]
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """The smaller Gram matrix of M: M M^T, (K, K), where K <= d, else M^T M, (d, d)."""
+        return self.centred @ self.centred.T if self.is_wide else self.centred.T @ self.centred
+
     @cached_property
     def finite(self) -> bool:
-        """Whether every feature was finite."""
+        """Whether every feature was finite, and the squares of the means are."""
         return bool(self.gram.isfinite().all())
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues of :attr:`gram`, ascending, and its eigenvectors as columns; NaN where it is not finite.
+
+        Eigenvalues under K * 2.2e-16 * the largest are 0 by rounding, and set to it, as is always the smallest of K:
+        rows of M sum to 0.
+        """
+        if not self.finite:
+            return torch.full_like(self.gram[0], torch.nan), torch.full_like(self.gram, torch.nan)
+        eigenvalues, eigenvectors = torch.linalg.eigh(self.gram)
+        eigenvalues[eigenvalues <= self.num_present * EPSILON * eigenvalues[-1]] = 0
+        if self.is_wide:
+            eigenvalues[0] = 0
+        return eigenvalues, eigenvectors
 
     @cached_property
     def places(self) -> Tensor:
@@ -111,41 +130,37 @@ class Geometry:
         return self.present.nonzero().flatten()
 
     @cached_property
-    def distances(self) -> Tensor:
-        """|mu_c - mu_k|^2 of the present classes, (K, K).
+    def lengths(self) -> Tensor:
+        """|mu_c - mu_G|^2, (K,)."""
+        return self.centred.square().sum(1)
 
-        By the Gram matrix; pairs that are close against their distance to the mean, where that cancels, one by one.
+    def distances(self, rows: Index, columns: Index = slice(None)) -> Tensor:
+        """|mu_c - mu_k|^2 between some rows of M and others, (A, B).
+
+        By products of M; pairs that are close against their distance to the mean, where that cancels, one by one.
         """
-        lengths = self.gram.diagonal()
-        total = lengths[:, None] + lengths
-        distances = (total - 2 * self.gram).fill_diagonal_(0).clamp(min=0)
+        left, right = self.centred[rows], self.centred[columns]
+        total = self.lengths[rows, None] + self.lengths[columns]
+        distances = torch.addmm(total, left, right.T, alpha=-2).clamp_(min=0)
         near = distances < 1e-4 * total
-        for pairs in near.triu(1).nonzero().split(4096):
-            exact = (self.centred[pairs[:, 0]] - self.centred[pairs[:, 1]]).square().sum(1)
-            distances[pairs[:, 0], pairs[:, 1]] = exact
-            distances[pairs[:, 1], pairs[:, 0]] = exact
+        for pairs in near.nonzero().split(4096):
+            distances[pairs[:, 0], pairs[:, 1]] = (left[pairs[:, 0]] - right[pairs[:, 1]]).square().sum(1)
         return distances
 
     @cached_property
-    def whitening(self) -> tuple[bool, Tensor]:
-        """(True, B) with |Y B|^2 = r^T pinv(Sigma_B) r for Y = r M^T, or (False, B) with |r B|^2: the cheaper one.
+    def whitening(self) -> Tensor:
+        """B: where K <= d with |Y B|^2 = r^T pinv(Sigma_B) r for Y = r M^T, else with |r B|^2.
 
-        Sigma_B = M^T M / K and G = V S V^T give pinv(Sigma_B) = K M^T V S^-2 V^T M.
+        Sigma_B = M^T M / K. From M M^T = V S V^T comes pinv(Sigma_B) = K M^T V S^-2 V^T M, from M^T M = V S V^T it is
+        K V S^-1 V^T.
         """
-        S = self.eigenvalues
+        S, V = self.spectrum
         inverse = torch.where(S > 0, 1 / S, 0.0) + 0 * S  # NaN stays NaN
-        on_products = self.num_present**0.5 * self.eigenvectors * inverse
-        K, dim = self.centred.shape
-        if dim >= K:
-            return True, on_products
-        kept = S > 0 if self.finite else torch.ones_like(S, dtype=torch.bool)
-        return False, self.centred.T @ on_products[:, kept]
+        return self.num_present**0.5 * V * (inverse if self.is_wide else inverse.sqrt())
 
 
 def geometry(first: FirstSums, center: str) -> Geometry:
-    """Class means and the spectrum of their Gram matrix.
-
-    Eigenvalues of G under K * 2.2e-16 * the largest are dropped, and always the smallest: rows of M sum to 0.
+    """Class means, and where they are from their mean.
 
     Args:
         first: Sums of the first pass, over all ranks.
@@ -160,71 +175,14 @@ def geometry(first: FirstSums, center: str) -> Geometry:
         "none": torch.zeros_like(mean_of_means),
     }
     centred = means[present] - mean_of_means
-    rounding = ROUNDING * EPSILON * torch.linalg.vector_norm(means[present], dim=1).amax()
+    rounding = rounding_of(first.counts) * torch.linalg.vector_norm(means[present], dim=1).amax()
     centred[torch.linalg.vector_norm(centred, dim=1) <= rounding] = 0
-    gram = centred @ centred.T
-    K = len(gram)
-    if bool(gram.isfinite().all()):
-        eigenvalues, eigenvectors = torch.linalg.eigh(gram)
-        eigenvalues[eigenvalues <= K * EPSILON * eigenvalues[-1]] = 0
-        eigenvalues[0] = 0
-    else:
-        eigenvalues, eigenvectors = torch.full_like(gram[0], torch.nan), torch.full_like(gram, torch.nan)
-    return Geometry(
-        first.counts, present, means, mean_of_means, centers[center], centred, gram, eigenvalues, eigenvectors
-    )
+    return Geometry(first.counts, present, means, mean_of_means, centers[center], centred)
 
 
-class Around(NamedTuple):
-    """What the second pass reads of the class means: of one run, or of many with a leading axis.
+def rounding_of(counts: Tensor) -> Tensor:
+    """What the mean over samples of these counts (C,) may be off by rounding, against what it is a mean of.
 
-    Attributes:
-        means: mu_c, (..., C, d).
-        from_centre: mu_c - h_G, (..., C, d).
-        tolerance: Distance from h_G below which only rounding is left, (...).
-        centred: M, (..., K, d).
-        by_products: Whether ``whitening`` is applied to products with M.
-        whitening: As :attr:`Geometry.whitening` has it.
-        weights: 1 / (K n_c), (..., C).
-        distances: As :attr:`Geometry.distances` has them, (..., K, K).
-        places: Row of M of each class, (..., C).
-        names: Class of each row of M, (..., K).
+    A sum of n equal numbers, added one by one, is off by up to n/2 ulps, and it is if the numbers are not short.
     """
-
-    means: Tensor
-    from_centre: Tensor
-    tolerance: Tensor
-    centred: Tensor
-    by_products: bool
-    whitening: Tensor
-    weights: Tensor
-    distances: Tensor
-    places: Tensor
-    names: Tensor
-
-    @classmethod
-    def of(cls, means: Geometry) -> "Around":
-        """Of the class means of one run."""
-        by_products, whitening = means.whitening
-        return cls(
-            means.means,
-            means.means - means.center,
-            ROUNDING * EPSILON * torch.linalg.vector_norm(means.center),
-            means.centred,
-            by_products,
-            whitening,
-            1 / (means.num_present * means.counts),
-            means.distances,
-            means.places,
-            means.names,
-        )
-
-    @classmethod
-    def stack(cls, runs: Sequence["Around"], device: torch.device) -> "Around":
-        """Of many runs with the same classes present, whose whitening is applied in the same way."""
-        parts = {
-            name: torch.stack([getattr(run, name) for run in runs]).to(device)
-            for name in cls._fields
-            if name != "by_products"
-        }
-        return cls(by_products=runs[0].by_products, **parts)
+    return EPSILON * counts.sum().clamp(min=ROUNDING)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ncflow.metrics.summary import pairs, summarize
+from ncflow.metrics.pairs import products, summarize_pairs
+from ncflow.metrics.summary import summarize
 
 
 def cosine_measures(
@@ -33,5 +34,5 @@ def cosine_measures(
     defined = means[n > 0]
     return {
         **summarize(f"intra{suffix}", intra[n > (0 if self_pairs else 1)], "min", delta),
-        **summarize(f"inter{suffix}", pairs(defined @ defined.T), "max", 1 - delta),
+        **summarize_pairs(f"inter{suffix}", len(defined), products(defined), 1 - delta),
     }

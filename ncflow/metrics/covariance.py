@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ncflow.metrics.class_means import Geometry
+from ncflow.metrics.pairs import mean_over_pairs, products
 from ncflow.metrics.scatter import SecondSums
-from ncflow.metrics.summary import distance_to_simplex, mean_of_defined, pairs
+from ncflow.metrics.summary import distance_to_simplex
 
 
 def variability_measures(around: Geometry, second: SecondSums) -> dict[str, Tensor]:
@@ -23,17 +24,19 @@ def variability_measures(around: Geometry, second: SecondSums) -> dict[str, Tens
 
     NaN where all class means coincide: there is nothing to compare with.
     """
-    K = around.num_present
-    rank = (around.eigenvalues > 0).sum().double() if around.finite else around.gram.new_full((), torch.nan)
+    K, eigenvalues = around.num_present, around.spectrum[0]
+    rank = (eigenvalues > 0).sum().double() if around.finite else around.gram.new_full((), torch.nan)
     variances = (second.squares / around.counts)[around.present]
-    between = around.gram.diagonal().sum() / K
+    between = around.lengths.sum() / K
     undefined = torch.where(rank > 0, 0.0, torch.nan)
-    ratios = pairs(variances[:, None] + variances) / (2 * pairs(around.distances))
-    defined = ~ratios.isnan() if around.finite else torch.ones_like(ratios, dtype=torch.bool)
+
+    def ratios(some: slice, others: slice) -> Tensor:
+        return (variances[some, None] + variances[others]) / (2 * around.distances(some, others))
+
     return {
         "nc1": second.relative / K + undefined,
         "nc1_trace_ratio": variances.mean() / between + undefined,
-        "cdnv": mean_of_defined(ratios[defined]) + undefined,
+        "cdnv": mean_over_pairs(K, ratios, skip_nan=around.finite) + undefined,
         "nc1_rank": rank,
     }
 
@@ -44,12 +47,12 @@ def simplex_measures(around: Geometry) -> dict[str, Tensor]:
     Equinorm is std/mean of |mu_c - mu_G| with divisor K (notebooks divide by K - 1); equiangular the mean over pairs
     of |cos + 1/(K-1)|; the ETF error || G/|G|_F - E ||_F; the rank (nuclear norm/Frobenius norm)^2 of M.
     """
-    roots = around.eigenvalues.sqrt()
+    M, eigenvalues = around.centred, around.spectrum[0]
     return {
-        "nc2_equinorm_means": _equinorm(torch.linalg.vector_norm(around.centred, dim=1)),
-        "nc2_equiangular_means": _equiangular(around.centred, around.num_present),
-        "nc2_etf_error": distance_to_simplex(around.gram),
-        "feature_rank": roots.sum().square() / around.eigenvalues.sum(),
+        "nc2_equinorm_means": _equinorm(torch.linalg.vector_norm(M, dim=1)),
+        "nc2_equiangular_means": _equiangular(M, around.num_present),
+        "nc2_etf_error": distance_to_simplex(M, M),
+        "feature_rank": eigenvalues.sqrt().sum().square() / eigenvalues.sum(),
     }
 
 
@@ -72,4 +75,5 @@ def _equiangular(rows: Tensor, size: int) -> Tensor:
     """Rows that are 0 have no angle and are left out."""
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     units = (rows / norms)[(norms != 0).flatten()]
-    return mean_of_defined((pairs(units @ units.T) + 1 / max(size - 1, 1)).abs())
+    cosines = products(units)
+    return mean_over_pairs(len(units), lambda some, others: cosines(some, others).add_(1 / max(size - 1, 1)).abs_())

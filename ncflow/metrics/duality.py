@@ -30,5 +30,5 @@ def duality_measures(weight: Tensor, around: Geometry) -> dict[str, Tensor]:
     return {
         **summary,
         "nc3_distance": torch.linalg.matrix_norm(scaled),
-        "nc3_etf_error": distance_to_simplex(W @ M.T),
+        "nc3_etf_error": distance_to_simplex(W, M),
     }

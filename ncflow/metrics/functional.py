@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ncflow.checks import require
-from ncflow.metrics.class_means import Around, FirstSums, geometry
+from ncflow.metrics.class_means import FirstSums, geometry
 from ncflow.metrics.collapse import choice_measures, collapse_measures
 from ncflow.metrics.margins import margins, predictions
-from ncflow.metrics.scatter import SecondSums
+from ncflow.metrics.scatter import Around, SecondSums
 
 Center = Literal["samples", "classes", "none"]
 

@@ -1,12 +1,66 @@
 """The second pass over the features: sums around the class means of the first."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ncflow.metrics.class_means import Around
+from ncflow.metrics.class_means import Geometry, rounding_of
+from ncflow.metrics.nearest import NearestMean
 from ncflow.metrics.rows import Membership, cast_rows, chunks, rows_of
+
+
+class Around(NamedTuple):
+    """What the second pass reads of the class means: of one run, or of many with a leading axis.
+
+    Attributes:
+        means: mu_c, (..., C, d).
+        from_centre: mu_c - h_G, (..., C, d).
+        tolerance: Distance from h_G below which only rounding is left, (...).
+        centred: M, (..., K, d).
+        whitening: As :attr:`Geometry.whitening` has it.
+        weights: 1 / (K n_c), (..., C).
+        places: Row of M of each class, (..., C).
+        names: Class of each row of M, (..., K).
+        distances: |mu_c - mu_k|^2, (..., K, K), where K <= d; else None.
+        search: What finds the nearest of more class means than there are dimensions; else None.
+    """
+
+    means: Tensor
+    from_centre: Tensor
+    tolerance: Tensor
+    centred: Tensor
+    whitening: Tensor
+    weights: Tensor
+    places: Tensor
+    names: Tensor
+    distances: Tensor | None
+    search: NearestMean | None
+
+    @classmethod
+    def of(cls, means: Geometry) -> "Around":
+        """Of the class means of one run."""
+        return cls(
+            means.means,
+            means.means - means.center,
+            rounding_of(means.counts) * torch.linalg.vector_norm(means.center),
+            means.centred,
+            means.whitening,
+            1 / (means.num_present * means.counts),
+            means.places,
+            means.names,
+            means.distances(slice(None)) if means.is_wide else None,
+            None if means.is_wide else NearestMean(means),
+        )
+
+    @classmethod
+    def stack(cls, runs: Sequence["Around"], device: torch.device) -> "Around":
+        """Of many runs with the same classes present, no more than there are dimensions."""
+        names = [name for name in cls._fields if name != "search"]
+        parts = {name: torch.stack([getattr(run, name) for run in runs]).to(device) for name in names}
+        return cls(**parts, search=None)
 
 
 @dataclass
@@ -57,13 +111,18 @@ class SecondSums:
             member = Membership(classes, self.squares.shape[-1])
             member.add_to(residuals, around.means, -1)
             self.squares.scatter_add_(-1, classes, torch.linalg.vector_norm(residuals, dim=-1).square())
-            products = residuals @ around.centred.mT
-            whitened = (products if around.by_products else residuals) @ around.whitening
+            own = around.places.gather(-1, classes)
+            if around.distances is not None:
+                products = residuals @ around.centred.mT
+                whitened = products @ around.whitening
+                closest = rows_of(around.distances, own).sub_(products, alpha=2).argmin(-1)
+            else:
+                assert around.search is not None
+                whitened = residuals @ around.whitening
+                closest = around.search(residuals, own)
             weights = around.weights.gather(-1, classes)
             self.relative += (torch.linalg.vector_norm(whitened, dim=-1).square() * weights).sum(-1)
-            own = around.places.gather(-1, classes)
-            gaps = rows_of(around.distances, own).sub_(products, alpha=2)
-            nearest = around.names.gather(-1, gaps.argmin(-1))
+            nearest = around.names.gather(-1, closest)
             self.nearest_is_label += (nearest == classes).sum(-1)
             if choice:
                 self.nearest_is_predicted += (nearest == choice[0]).sum(-1)

@@ -41,27 +41,32 @@ def quantiles(values: Tensor, levels: Sequence[float | Fraction]) -> Tensor:
     return torch.where(ordered[-1].isnan(), torch.nan, found)
 
 
-def pairs(square: Tensor) -> Tensor:
-    """Entries above the diagonal of (n, n), as (n (n-1)/2,): the unordered pairs."""
-    rows, columns = torch.triu_indices(len(square), len(square), offset=1, device=square.device)
-    return square[rows, columns]
-
-
 def simplex_gram(size: int, like: Tensor) -> Tensor:
     """E = (I - 11^T/K)/sqrt(K-1), (K, K): the Gram matrix of a simplex ETF, scaled to Frobenius norm 1."""
     identity = torch.eye(size, dtype=like.dtype, device=like.device)
     return (identity - 1 / size) / (size - 1) ** 0.5
 
 
-def distance_to_simplex(matrix: Tensor) -> Tensor:
-    """|| A/|A|_F - E ||_F for A (K, K); NaN where A is 0 or K < 2."""
-    K = len(matrix)
+def distance_to_simplex(left: Tensor, right: Tensor) -> Tensor:
+    """|| A/|A|_F - E ||_F for A = L R^T of L, R (K, d), the rows of R summing to 0; NaN where A is 0 or K < 2.
+
+    Where K - 1 > d, A has a lower rank than E and is never near it, so that nothing cancels in
+    2 - 2 tr(A E)/|A|_F; with tr(A E) = tr(A)/sqrt(K-1) and |A|_F^2 = tr(L^T L R^T R) that needs no (K, K).
+    """
+    K, dim = left.shape
+    left, right = of_order_1(left), of_order_1(right)
+    if K < 2:
+        return left.new_full((), torch.nan)
+    if dim < K - 1:
+        square = ((left.T @ left) * (right.T @ right)).sum()
+        distance = (2 - 2 * (left * right).sum() / (K - 1) ** 0.5 / square.sqrt()).sqrt()
+        return torch.where(square == 0, torch.nan, distance)
+    matrix = left @ right.T
     norm = torch.linalg.matrix_norm(matrix)
-    if K < 2 or norm == 0:
-        return matrix.new_full((), torch.nan)
-    return torch.linalg.matrix_norm(matrix / norm - simplex_gram(K, matrix))
+    return torch.where(norm == 0, torch.nan, torch.linalg.matrix_norm(matrix / norm - simplex_gram(K, matrix)))
 
 
-def mean_of_defined(values: Tensor) -> Tensor:
-    """Mean over (n,); NaN where n = 0."""
-    return values.mean() if len(values) else values.new_full((), torch.nan)
+def of_order_1(values: Tensor) -> Tensor:
+    """Values; divided by a power of 2, which rounds nothing, if their fourth powers would be no numbers."""
+    exponent = torch.frexp(values.abs().amax()).exponent
+    return values if abs(int(exponent)) < 200 else torch.ldexp(values, -exponent)

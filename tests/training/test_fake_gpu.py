@@ -12,9 +12,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from ncflow.measuring.outputs import Outputs
 from ncflow.metrics import NeuralCollapse
-from ncflow.metrics.class_means import Around, FirstSums
+from ncflow.metrics.class_means import FirstSums
 from ncflow.metrics.margins import margins, predictions
-from ncflow.metrics.scatter import SecondSums
+from ncflow.metrics.scatter import Around, SecondSums
 from ncflow.training.assembly import prepare
 from ncflow.training.stacked import measure
 from ncflow.training.stacked.data import StackedBatches
@@ -109,7 +109,7 @@ def test_the_sums_over_all_cells_stay_on_the_gpu_and_wait_for_nothing(config, on
         means = torch.empty(CELLS, CLASSES, WIDTH, dtype=torch.float64, device="cuda")
         square = torch.empty(CELLS, CLASSES, CLASSES, dtype=torch.float64, device="cuda")
         places = torch.empty(CELLS, CLASSES, dtype=torch.long, device="cuda")
-        around = Around(means, means, square[:, 0, 0], means, True, square, square[:, 0], square, places, places)
+        around = Around(means, means, square[:, 0, 0], means, square, square[:, 0], places, places, square, None)
         reader = SimpleNamespace(network=network.eval(), loss=loss)
         ((features, labels, logits),) = measure.CellsMeasurer._read(reader, [batch])
         shape = (CLASSES, WIDTH, "cuda", (CELLS,))

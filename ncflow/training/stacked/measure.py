@@ -15,10 +15,10 @@ from ncflow.data.batches import Split
 from ncflow.measuring.features import LAST, frozen
 from ncflow.measuring.outputs import Outputs
 from ncflow.measuring.split import conclude
-from ncflow.metrics.class_means import Around, FirstSums, Geometry, geometry
+from ncflow.metrics.class_means import FirstSums, Geometry, geometry
 from ncflow.metrics.collapse import choice_measures, collapse_measures
 from ncflow.metrics.margins import margins, predictions
-from ncflow.metrics.scatter import SecondSums
+from ncflow.metrics.scatter import Around, SecondSums
 from ncflow.models.network import find_classifier
 from ncflow.training.stacked.modules import StackedNetwork, cell_losses
 
@@ -67,7 +67,7 @@ class CellsMeasurer:
                 outputs.update(logits, labels)
             sums = list(_of_each(first))
             means = [geometry(one, "samples") for one in sums]
-            regular = [bool(one.present.all()) and one.finite and one.whitening[0] for one in means]
+            regular = [bool(one.present.all()) and one.finite and one.is_wide for one in means]
             if not any(regular):
                 return [None] * len(means)
             example = means[regular.index(True)]
