@@ -10,16 +10,25 @@ import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from ncflow.callbacks.loaders import SequentialLoader, at_most
+from ncflow.callbacks.loaders import SequentialLoader, at_most, given
 from ncflow.callbacks.reading import AsTrained, averaging, check_strategy
 from ncflow.callbacks.schedule import Scheduled, keep, network_of
 from ncflow.checks import ArgumentError, require
 from ncflow.measuring.adapters import Adapters
 from ncflow.measuring.features import LAST, random_states_kept, resolve_layers
+from ncflow.measuring.groups import Groups, check_groups, check_names
 from ncflow.measuring.heads import find_head
 from ncflow.measuring.notes import note
 from ncflow.measuring.split import measure_split, rows_of
-from ncflow.results import History, final_measures
+from ncflow.results import (
+    CLASS_COLUMNS,
+    EVERY_COLUMN,
+    GROUP_MEASURES,
+    PAIR_COLUMNS,
+    History,
+    columns_with,
+    final_measures,
+)
 
 
 class NeuralCollapseCallback(Scheduled):
@@ -65,6 +74,14 @@ class NeuralCollapseCallback(Scheduled):
             (see :class:`ncflow.measuring.adapters.Adapters`).
         output: From what the module returns to its logits, likewise.
         ignore_index: Label of samples to leave out, likewise.
+        groups: More measures to make at each measurement, of :data:`ncflow.metrics.groups.GROUPS`: ``uniformity``,
+            ``dual_uniformity``, ``ood``, ``few_shot``, ``weight_alignment`` and ``probe``, which trains on the split
+            ``train``. Their columns are added to the history's. What each costs is said there.
+        ood: Batches of a second data set, as those of ``loaders``, for the group ``ood``. Its labels are not read. None
+            takes the data module's ``ood_dataloader()`` if it has one.
+        classes: File, or table, to which a row per split, layer and class is added at each measurement, as to
+            ``history``.
+        pairs: File, or table, for the rows of each pair of up to 100 classes likewise.
         limit: Most samples of a class and split, drawn once, for which the first measurement reads all of them once
             more; None for all. It needs DataLoaders over map-style data sets.
 
@@ -92,7 +109,17 @@ class NeuralCollapseCallback(Scheduled):
         output: Callable[[Any], Any] | None = None,
         ignore_index: int | None = None,
         limit: int | None = None,
+        groups: Sequence[str] | None = None,
+        ood: Iterable[Any] | None = None,
+        classes: History | Path | str | None = None,
+        pairs: History | Path | str | None = None,
     ) -> None:
+        check_names(groups or (), ood is not None or "ood" in (groups or ()))
+        if isinstance(history, Path | str):
+            history = History(Path(history), columns_with(groups or ()))
+        known = EVERY_COLUMN if history is None else history.columns
+        missing = [name for group in groups or () for name in GROUP_MEASURES[group] if name not in known]
+        require(not missing, "history", "a table with the columns of the groups", f"one without {', '.join(missing)}")
         super().__init__(every_n_epochs, history, loaders, batch_size, first_epochs)
         require(0 < delta < 1, "delta", "in (0, 1)", delta)
         require(weight_decay is None or weight_decay >= 0, "weight_decay", "null or at least 0", weight_decay)
@@ -102,19 +129,29 @@ class NeuralCollapseCallback(Scheduled):
         self._drawn: dict[str, SequentialLoader] = {}
         self.loss, self.weight_decay, self.delta, self.self_pairs = loss, weight_decay, delta, self_pairs
         self.max_cached_bytes = max_cached_bytes
+        self.groups, self.ood = list(groups or ()), ood
+        self.classes = History(Path(classes), CLASS_COLUMNS) if isinstance(classes, Path | str) else classes
+        self.pairs = History(Path(pairs), PAIR_COLUMNS) if isinstance(pairs, Path | str) else pairs
         self.rows: list[dict[str, Any]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fail before training if a layer is missing or weights are spread over ranks; say which ones are read."""
         network = network_of(pl_module)
         check_strategy(trainer)
-        resolve_layers(network, self.layers)
+        layers = resolve_layers(network, self.layers)
         find_head(network, self.classifier)
+        check_groups(self.groups, self._ood(trainer) is not None, network, layers, self.classifier)
         if self.norm is not None:
             require(self.norm in dict(network.named_modules()), "norm", "the name of a layer", self.norm)
         averages = averaging(trainer)
         if averages is not None:
             note(f"measured are the weights that are trained, not their average, which {averages} has")
+
+    @property
+    def tables(self) -> dict[str, History]:
+        """Also those of the classes and of their pairs."""
+        own = {"classes": self.classes, "pairs": self.pairs}
+        return {**super().tables, **{name: table for name, table in own.items() if table is not None}}
 
     def state_dict(self) -> dict[str, Any]:
         """Also the latest rows: a run that was stopped after its last epoch has its final measures."""
@@ -127,15 +164,33 @@ class NeuralCollapseCallback(Scheduled):
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         """Measure every split and layer now, log the values and add them to the history."""
-        self.rows = [
-            row
-            for split, loader in self.splits(trainer).items()
-            for row in rows_of(epoch, split, self._measure_split(pl_module, self._limited(pl_module, loader)))
-        ]
+        splits = self.splits(trainer)
+        rule = "without 'probe' where no split is named 'train'"
+        require("probe" not in self.groups or "train" in splits, "groups", rule, list(splits))
+        groups, by_split, writes = self._groups(trainer), dict[str, list[dict[str, Any]]](), trainer.is_global_zero
+        for split in sorted(splits, key=lambda name: name != "train"):  # which probes are trained on
+            measured = self._measure_split(pl_module, self._limited(pl_module, splits[split]), groups)
+            by_split[split] = rows_of(epoch, split, measured)
+            for table, values in ((self.classes, groups.classes), (self.pairs, groups.pairs)):
+                if table is not None and writes:
+                    own = {"epoch": epoch, "split": split}
+                    table.append([{**own, "layer": layer, **row} for layer in values for row in values[layer]])
+        self.rows = [row for split in splits for row in by_split[split]]
         named = {name: torch.tensor(value) for name, value in final_measures(self.rows).items()}
         trainer.callback_metrics.update(named)
-        history = self.history if trainer.is_global_zero else None
-        keep(self.rows, trainer.loggers, history, epoch, trainer.global_step)
+        keep(self.rows, trainer.loggers, self.history if writes else None, epoch, trainer.global_step)
+
+    def _groups(self, trainer: Trainer) -> Groups:
+        """Those of one measurement."""
+        return Groups(self.groups, self._ood(trainer), self.classes is not None or self.pairs is not None)
+
+    def _ood(self, trainer: Trainer) -> AsTrained | None:
+        """The second data set if it is asked for, as it reaches the module."""
+        if "ood" not in self.groups:
+            return None
+        own = getattr(getattr(trainer, "datamodule", None), "ood_dataloader", None)
+        loader = own(self.batch_size) if self.ood is None and own is not None else self.ood
+        return None if loader is None else AsTrained(given(loader), trainer, "ood")
 
     def _limited(self, pl_module: LightningModule, loader: AsTrained) -> AsTrained:
         """The loader with at most ``limit`` samples of each class."""
@@ -157,7 +212,9 @@ class NeuralCollapseCallback(Scheduled):
             note(f"{loader.split}: {drawn.order.said}")
         return AsTrained(drawn, loader.trainer, loader.split, loader.index)
 
-    def _measure_split(self, pl_module: LightningModule, loader: Iterable[Any]) -> dict[str, dict[str, float]]:
+    def _measure_split(
+        self, pl_module: LightningModule, loader: Iterable[Any], groups: Groups
+    ) -> dict[str, dict[str, float]]:
         own_loss, own_decay = getattr(pl_module, "loss", None), getattr(pl_module, "weight_decay", None)
         decay = own_decay if self.weight_decay is None else self.weight_decay
         return measure_split(
@@ -173,4 +230,5 @@ class NeuralCollapseCallback(Scheduled):
             max_cached_bytes=self.max_cached_bytes,
             adapters=self.adapters,
             loss_is_found=self.loss is None,
+            groups=groups,
         )

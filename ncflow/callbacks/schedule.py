@@ -44,7 +44,7 @@ class Scheduled(Callback, ABC):
         self.every_n_epochs, self.loaders, self.batch_size = every_n_epochs, loaders, batch_size
         self.first_epochs = first_epochs or 0
         self.history = History(Path(history)) if isinstance(history, Path | str) else history
-        self._saved_mark: dict[str, Any] | None = None
+        self._saved_marks: dict[str, Any] = {}
         self._measured_at: int | None = None
 
     @abstractmethod
@@ -87,17 +87,23 @@ class Scheduled(Callback, ABC):
         with as_validated(trainer, pl_module):
             self.measure(trainer, pl_module, epoch)
 
+    @property
+    def tables(self) -> dict[str, History]:
+        """The tables that it keeps, by their names in its state."""
+        return {} if self.history is None else {"history": self.history}
+
     def state_dict(self) -> dict[str, Any]:
-        """How far the table is."""
-        return {} if self.history is None else {"history": self.history.mark}
+        """How far the tables are."""
+        return {name: table.mark for name, table in self.tables.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take from a checkpoint how far the table was."""
-        self._saved_mark = state_dict.get("history")
+        """Take from a checkpoint how far the tables were."""
+        self._saved_marks = state_dict
 
     def _begin(self, trainer: Trainer, starts: bool) -> None:
-        if self.history is not None and trainer.is_global_zero:
-            begin_table(self.history, starts, self._saved_mark)
+        for name, table in self.tables.items():
+            if trainer.is_global_zero:
+                begin_table(table, starts, self._saved_marks.get(name))
 
     def _is_due(self, trainer: Trainer) -> bool:
         return trainer.current_epoch < self.first_epochs or is_due(trainer, self.every_n_epochs)

@@ -67,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         data.add_argument(f"--{name}", type=Path, metavar="FILE.npy", help=f"{words}, extracted already, without MODEL")
     how = parser.add_argument_group("what is measured")
     how.add_argument("--layers", nargs="+", help="last (default), all, or names as in named_modules()")
+    how.add_argument("--groups", nargs="+", help="more measures: uniformity, few_shot, probe, ...")
+    how.add_argument("--ood", metavar="DATA", help="a second data set, for the group ood")
     how.add_argument("--classifier", help="name of the classifier, by default the last nn.Linear")
     how.add_argument("--norm", help="name of the BN right before it, for gamma_norm")
     how.add_argument("--weight-decay", type=float, help="lambda, for regularized_loss and the limits")
@@ -131,7 +133,7 @@ def _measure(parsed: argparse.Namespace) -> list[Report]:
 
 
 def _remeasure(parsed: argparse.Namespace, out: Path) -> list[Report]:
-    _allow(parsed, {"models", "out", "device", "layers"}, "for runs of ours, which have it in their config")
+    _allow(parsed, {"models", "out", "device", "layers", "groups"}, "for runs of ours, which have it in their config")
     from ncflow.training.remeasured import kept_runs, remeasure
 
     reports = []
@@ -140,7 +142,7 @@ def _remeasure(parsed: argparse.Namespace, out: Path) -> list[Report]:
             report = Report(Status.FAILED, "", str(kept))
         else:
             try:
-                report = remeasure(kept, out, _layers(parsed), _device(parsed))
+                report = remeasure(kept, out, _layers(parsed), parsed.groups, _device(parsed))
             except ValueError as error:  # of a config that asks for what is not there any more
                 report = Report(Status.FAILED, str(kept.folder), error_line(error))
         reports.append(_told(report))
@@ -175,7 +177,10 @@ def _foreign(parsed: argparse.Namespace, out: Path) -> Report:
     if parsed.models[0].startswith("torchvision:") and images == sources.Images():
         own = sources.weights_transform(parsed.models[0], parsed.weights[0])
     source = sources.read(parsed.data, images, parsed.batch_size, parsed.limit, parsed.split, parsed.workers, own)
-    return measure_foreign(model, source, _options(parsed), out, parsed.name)
+    ood = None
+    if parsed.ood is not None:
+        ood = sources.read(parsed.ood, images, parsed.batch_size, workers=parsed.workers, own_transform=own)
+    return measure_foreign(model, source, _options(parsed), out, parsed.name, ood)
 
 
 def _extracted(parsed: argparse.Namespace, out: Path) -> Report:
@@ -206,7 +211,7 @@ def _options(parsed: argparse.Namespace) -> "Options":
     require(not (parsed.next_token and parsed.batch), "batch", "left out with --next-token", parsed.batch)
     batch: Any = next_token if parsed.next_token else parsed.batch and named("batch", parsed.batch)
     output = parsed.output and named("output", parsed.output)
-    names = ("classifier", "norm", "ignore_index", "next_token", "min_count", "limit")
+    names = ("groups", "classifier", "norm", "ignore_index", "next_token", "min_count", "limit")
     how = {f"measure.{name}": getattr(parsed, name) for name in names} | {"weight_decay": parsed.weight_decay}
     for name, function in (("batch", parsed.batch and batch), ("output", output)):
         if function:
@@ -218,6 +223,7 @@ def _options(parsed: argparse.Namespace) -> "Options":
         norm=parsed.norm,
         weight_decay=parsed.weight_decay,
         min_count=parsed.min_count,
+        groups=parsed.groups or (),
         adapters=Adapters(batch or None, output or None, parsed.ignore_index),
         described={
             "measure.layers": layers,

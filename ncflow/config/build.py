@@ -34,14 +34,15 @@ def build(cfg: DictConfig, group: str, **given: Any) -> Any:
 
     Args:
         cfg: The run's config.
-        group: Name of the group, for example ``"model"``.
+        group: Name of the group, for example ``"model"``, dotted if it is within another.
         given: Arguments that come from the program rather than from the config. Those that the target does not
             take are left out, so that a target asks for what it needs by naming it.
 
     Raises:
         ConfigError: For an unknown option, a wrong type, or a value that the target refuses with ValueError.
     """
-    node = OmegaConf.to_container(cfg[group], resolve=True)
+    chosen = OmegaConf.select(cfg, group)
+    node = OmegaConf.to_container(chosen, resolve=True) if OmegaConf.is_config(chosen) else chosen
     if not isinstance(node, dict):
         raise ConfigError(f"{group} must be a group of options, found {node!r}")
     options = {str(key): value for key, value in node.items() if key not in ("name", "_target_")}

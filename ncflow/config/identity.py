@@ -28,6 +28,8 @@ _NOT_IDENTITY = (
     "trainer.channels_last",
     "data.data_dir",
     "data.download",
+    "measure.ood.data_dir",
+    "measure.ood.download",
 )
 MOVED: dict[str, str] = {}
 """Where each class of ncflow that has been moved was first published, by the path that it has now.
@@ -91,8 +93,8 @@ def run_id(cfg: DictConfig) -> str:
         for key, value in flat.items()
         if not any(key == name or key.startswith(f"{name}.") for name in _NOT_IDENTITY)
     }
-    if "data.path" in kept:
-        kept["data.path"] = _file_digest(kept["data.path"])
+    for file in {"data.path", "measure.ood.path"} & set(kept):
+        kept[file] = _file_digest(kept[file])
     kept |= {key: MOVED.get(str(path), path) for key, path in kept.items() if key.endswith("._target_")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -56,6 +56,9 @@ class Measure:
     snapshot_samples: OptionalCount = None
     margins: bool | None = None
     first_steps: OptionalCount = None
+    groups: Annotated[Any, Rule("null or a list of names", list[str] | None)] = None
+    ood: Annotated[Any, Rule("null or a group of options", dict[str, Any] | None)] = None
+    per_class: bool | None = None
 
 
 @dataclass

@@ -45,6 +45,8 @@ class InMemoryData(LightningDataModule, ABC):
         train: The training split as it lies in memory, before :meth:`prepare`; None before :meth:`setup`.
         test: The test split likewise.
         scale: What every input is multiplied by, known after :meth:`setup`; 1 without ``max_norm``.
+        ood: Samples of another data set, to be measured beside; they lie in memory as the training split does, and are
+            prepared and scaled as it is. None without any.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class InMemoryData(LightningDataModule, ABC):
         self.train: Split | None = None
         self.test: Split | None = None
         self.scale = 1.0
+        self.ood: Split | None = None
         self._placed_for: torch.device | None = None
 
     @abstractmethod
@@ -162,3 +165,9 @@ class InMemoryData(LightningDataModule, ABC):
         return {
             name: Batches(split, batch_size, device=device, prepare=self.network_inputs) for name, split in own.items()
         }
+
+    def ood_dataloader(self, batch_size: int = 1000) -> Batches | None:
+        """The samples of the other data set in a fixed order, each once over all ranks; None without any."""
+        if self.ood is None:
+            return None
+        return Batches(self.ood.shard(), batch_size, device=self._place(), prepare=self.network_inputs)

@@ -6,7 +6,8 @@ import torch
 
 from ncflow.checks import ArgumentError, require
 from ncflow.measuring.features import LAST, FeatureBatch
-from ncflow.measuring.heads import Head, both_sides
+from ncflow.measuring.groups import LayerGroups, feature_of
+from ncflow.measuring.heads import both_sides
 from ncflow.measuring.outputs import exact_device
 from ncflow.measuring.ranks import gathered, over_ranks
 from ncflow.metrics import NeuralCollapse
@@ -24,13 +25,15 @@ class LayerMetrics:
         delta: As for :func:`ncflow.measuring.split.measure_split`.
         self_pairs: As for :func:`ncflow.measuring.split.measure_split`.
         max_cached_bytes: As for :func:`ncflow.measuring.split.measure_split`.
+        groups: Those of the layers, which get what the metrics get.
 
     Attributes:
         found: By layer.
     """
 
-    def __init__(self, delta: float, self_pairs: bool, max_cached_bytes: int | None) -> None:
+    def __init__(self, delta: float, self_pairs: bool, max_cached_bytes: int | None, groups: LayerGroups) -> None:
         self.found: dict[str, NeuralCollapse] = {}
+        self.groups = groups
         self._options: tuple[float, bool] = (delta, self_pairs)
         self._max_cached_bytes = max_cached_bytes
         self._classes = 0
@@ -42,15 +45,19 @@ class LayerMetrics:
         # A hidden layer's features have another meaning, and often another size, than the rows of W.
         reads = head if layer == LAST else None
         metric = NeuralCollapse(self._classes, dim, reads, *self._options, max_cached_bytes=self._max_cached_bytes)
+        metric.keeps_sums = self.groups.groups.keeps_sums
         self.found[layer] = metric.to(self._device)
+        self.groups.add(layer, reads)
 
     def update(self, batch: FeatureBatch, head: LinearHead | None, layers: Sequence[str] | None = None) -> None:
         """Take in a batch, of the first pass or of the second one for some layers."""
         logits = both_sides(batch.logits)
         self._classes, self._device = logits.shape[1], exact_device(logits.device)
         labels = batch.labels.to(self._device)
+        if layers is None and LAST in batch.features:
+            self.groups.count_correct(logits.to(self._device), labels)
         for layer, given in batch.features.items():
-            features = head.feature(given) if layer == LAST and isinstance(head, Head) else given
+            features = feature_of(layer, given, head)
             if layer not in self.found:
                 self.add(layer, features.shape[1], head)
             features = features.to(self._device)
@@ -58,6 +65,9 @@ class LayerMetrics:
             if layers is not None:
                 zeros = FirstSums.zeros(self._classes, features.shape[1], self._device)
                 self._again.setdefault(layer, zeros).add(features, labels)
+                self.groups.second(layer, features, labels)
+            else:
+                self.groups.first(layer, features)
 
     def join(self, device: torch.device) -> dict[str, int]:
         """Features of each layer that other ranks have and this one, which was given no batch, has not."""
@@ -72,6 +82,13 @@ class LayerMetrics:
     def unfit(self) -> list[str]:
         """The layers whose features did not fit, on this rank or another."""
         return [layer for layer, metric in self.found.items() if metric.second_pass()]
+
+    def begin_groups(self, layers: Sequence[str]) -> None:
+        """Give the groups of some layers the class means, before the second pass."""
+        for layer in layers:
+            means = self.found[layer].means
+            assert means is not None
+            self.groups.begin(layer, means)
 
     def check_passes(self, layers: Sequence[str]) -> None:
         """Refuse what gave other features in the second pass: the sums around the means of the first are not its own.

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ncflow.checks import require
 from ncflow.measuring.adapters import USUAL, Adapters
 from ncflow.measuring.classes import Every, Frequent, label_counts
 from ncflow.measuring.features import LAST, FeatureBatch, extract, frozen, resolve_layers
+from ncflow.measuring.groups import Groups, LayerGroups, check_groups
 from ncflow.measuring.heads import Head, as_linear, find_head, has_adapter
 from ncflow.measuring.layers import LayerMetrics
 from ncflow.measuring.optimality import LayerPeeled, optimality
@@ -34,6 +36,7 @@ def measure_split(
     adapters: Adapters = USUAL,
     loss_is_found: bool = False,
     min_count: int | None = None,
+    groups: Groups | Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
     """Measures by layer and name, the model frozen; under distributed training every rank has to call it.
 
@@ -56,6 +59,8 @@ def measure_split(
             The measures are then those of the K that remain and of their rows of W, and margins and NC4 choose among
             these; loss and accuracy are the model's own among all classes, and the gaps to an optimum are NaN.
             ``classes_left_out`` and ``samples_left_out`` say how many there were.
+        groups: Names of more measures to make, of :data:`ncflow.metrics.groups.GROUPS`; or one object for the splits of
+            a measurement, which are then given in their order, the one that probes are trained on first.
 
     Raises:
         ArgumentError: If a batch, an output or the classifier is not known to be read right, if there is no batch, or
@@ -63,10 +68,15 @@ def measure_split(
     """
     names = resolve_layers(network, layers)
     name, module = find_head(network, classifier)
+    groups = groups if isinstance(groups, Groups) else Groups(groups)
+    together = min_count is None or not groups.keeps_sums  # groups read all rows of W
+    require(together, "groups", "left out where classes are", groups.names)
+    check_groups(groups.names, groups.ood is not None, network, names, classifier)
     # To the end: what is asked for its weights while it trains, spectral normalisation say, may change by being asked.
     with frozen(network):
         classes = Every() if min_count is None else Frequent.of(label_counts(network, loader, adapters), min_count)
-        metrics = LayerMetrics(delta, self_pairs, max_cached_bytes)
+        own_groups = LayerGroups(groups, network, name, self_pairs)
+        metrics = LayerMetrics(delta, self_pairs, max_cached_bytes, own_groups)
         outputs = Outputs(loss, next(network.parameters()).device, is_found=loss_is_found)
         head: LinearHead | None = None
 
@@ -83,12 +93,18 @@ def measure_split(
             head = classes.head(as_linear(name, module, dim)) if layer == LAST else head
             metrics.add(layer, dim, head)
         unfit = metrics.unfit()
+        own_groups.read_ood(metrics.found, head, classifier, adapters)
+        if groups.keeps_sums:
+            metrics.begin_groups(unfit)
         if unfit:
             for batch in batches(unfit):
                 metrics.update(classes.renumbered(batch), head, unfit)
             metrics.check_passes(unfit)
         found = metrics.found
         values = {layer: metric.compute() for layer, metric in found.items()}
+        if groups.keeps_sums:
+            for layer, metric in found.items():
+                values[layer] |= own_groups.measures(layer, metric)
         outputs.signs = outputs.signs if min_count is None else None
         means = found[LAST].centred_means() if LAST in found and outputs.signs is not None else None
         counts = found[LAST].class_counts() if LAST in found else None

@@ -71,6 +71,10 @@ class NeuralCollapse(SummingMetric):
     full_state_update = False
     is_differentiable = False
     higher_is_better = None
+    keeps_sums = False
+    """Whether ``means`` and ``second_sums``, of which the measures are, stay after :meth:`compute`, over all ranks."""
+    means: Geometry | None
+    second_sums: SecondSums | None
     features: list[Tensor]
     labels: list[Tensor]
     predicted: list[Tensor]
@@ -225,7 +229,9 @@ class NeuralCollapse(SummingMetric):
         with self.all_ranks():
             if self._around is not None or not self.is_so_anywhere(len(self.dropped) > 0):
                 return False
-            self._around = Around.of(self._geometry(self._first()))
+            means = self._geometry(self._first())
+        self._around = Around.of(means)
+        self.means = means if self.keeps_sums else None
         self._drop()
         return True
 
@@ -261,6 +267,8 @@ class NeuralCollapse(SummingMetric):
         second = SecondSums(*(self.total(part) for part in second.parts()))
         total, seen = int(means.counts.sum()), int(second.seen)
         require(seen == total, "update", f"given the same {total} samples in the second pass", seen)
+        if self.keeps_sums:
+            self.means, self.second_sums = means, second
         classifier = self._classifier()
         weight = None if classifier is None else classifier.weight.detach()
         measures = collapse_measures(means, first, second, weight, self.delta, self.self_pairs)
@@ -307,7 +315,7 @@ class NeuralCollapse(SummingMetric):
     def reset(self) -> None:
         """Forget all samples."""
         super().reset()
-        self._around = None
+        self._around = self.means = self.second_sums = None
         self._kept = 0, 0
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:

@@ -5,11 +5,13 @@ Nothing heavy is imported before a table or a snapshot is asked for.
 
 from ncflow.results.files import (
     CHECKPOINT,
+    CLASSES,
     HISTORY,
     JOB,
     LOCK,
     LOG,
     MARGINS,
+    PAIRS,
     PROGRESS,
     RESULT,
     RUN,
@@ -28,23 +30,32 @@ from ncflow.results.folder import (
     stored,
 )
 from ncflow.results.history import (
+    CLASS_COLUMNS,
     COLUMNS,
+    EVERY_COLUMN,
+    GROUP_MEASURES,
     LAST_LAYER,
     MARGIN_COLUMNS,
     MARGIN_QUANTILES,
     MEASURES,
+    PAIR_COLUMNS,
     History,
+    columns_with,
     final_measures,
 )
 from ncflow.results.readable import describe, one_line, why_no_file
 from ncflow.results.report import FINAL, Report, Status
 from ncflow.results.snapshots import Snapshot, load_snapshots, snapshot_epoch
-from ncflow.results.tables import load_history, load_margins, load_runs
+from ncflow.results.tables import load_classes, load_history, load_margins, load_pairs, load_runs
 
 __all__ = [
     "CHECKPOINT",
+    "CLASSES",
+    "CLASS_COLUMNS",
     "COLUMNS",
+    "EVERY_COLUMN",
     "FINAL",
+    "GROUP_MEASURES",
     "HISTORY",
     "JOB",
     "LAST_LAYER",
@@ -54,6 +65,8 @@ __all__ = [
     "MARGIN_COLUMNS",
     "MARGIN_QUANTILES",
     "MEASURES",
+    "PAIRS",
+    "PAIR_COLUMNS",
     "PROGRESS",
     "RESULT",
     "RUN",
@@ -63,12 +76,15 @@ __all__ = [
     "RunFolder",
     "Snapshot",
     "Status",
+    "columns_with",
     "describe",
     "final_measures",
     "is_final",
     "is_locked",
+    "load_classes",
     "load_history",
     "load_margins",
+    "load_pairs",
     "load_runs",
     "load_snapshots",
     "lock",

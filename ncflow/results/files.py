@@ -15,6 +15,8 @@ JOB = "job.json"  # written by the SLURM launcher before the job starts: the con
 PROGRESS = "progress.json"  # finished epochs, epochs in all, and training seconds so far over all attempts
 HISTORY = "history.csv"
 MARGINS = "margins.csv"  # quantiles of the training margins, if they were asked for
+CLASSES = "classes.csv"  # values by class at each measurement, if they were asked for
+PAIRS = "pairs.csv"  # values by pair of classes likewise
 SNAPSHOTS = "snapshots"  # features of some samples at each measurement, if they were asked for
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 KEPT = "checkpoints/epoch=*.ckpt"  # weights alone, after that many epochs, if they were asked for

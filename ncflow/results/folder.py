@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from ncflow.results.files import (
     CHECKPOINT,
+    CLASSES,
     DIGEST,
     HISTORY,
     JOB,
@@ -21,6 +22,7 @@ from ncflow.results.files import (
     LOCK,
     LOG,
     MARGINS,
+    PAIRS,
     RESULT,
     RUN,
     SNAPSHOTS,
@@ -193,7 +195,7 @@ class RunFolder:
 
 def _left(folder: Path) -> list[Path]:
     """The files that a run left beside its result, the checkpoint last."""
-    tables = [folder / name for name in (HISTORY, MARGINS, LOG)]
+    tables = [folder / name for name in (HISTORY, MARGINS, CLASSES, PAIRS, LOG)]
     found = [*sorted((folder / SNAPSHOTS).glob("*.npz")), *sorted(folder.glob(KEPT))]
     return [path for path in [*tables, *found, folder / CHECKPOINT] if path.is_file()]
 

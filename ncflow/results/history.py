@@ -78,6 +78,30 @@ MEASURES = (
 )
 COLUMNS = ("epoch", "split", "layer", *MEASURES)
 
+GROUP_MEASURES: dict[str, tuple[str, ...]] = {
+    "uniformity": ("gnc2_log_mean", "gnc2_log_cov", "gnc2_riesz_mean", "gnc2_riesz_cov"),
+    "dual_uniformity": ("unc3_mean", "unc3_cov"),
+    "ood": ("nc5_ood_cosine",),
+    "few_shot": ("few_shot_cdnv",),
+    "weight_alignment": ("weight_alignment",),
+    "probe": ("probe_accuracy",),
+}
+"""What each group of measures adds, by its name in ``measure.groups``."""
+
+
+def columns_with(groups: Iterable[str]) -> tuple[str, ...]:
+    """The columns of ``history.csv`` of a run that measures some groups beside the usual."""
+    return (*COLUMNS, *(name for group in GROUP_MEASURES if group in groups for name in GROUP_MEASURES[group]))
+
+
+EVERY_COLUMN = columns_with(GROUP_MEASURES)
+
+CLASS_COLUMNS = (
+    *("epoch", "split", "layer", "class"),
+    *("count", "intra", "variance", "mean_norm", "nc3_cosine", "accuracy"),
+)
+PAIR_COLUMNS = ("epoch", "split", "layer", "class", "other", "inter", "distance", "cdnv")
+
 # q000, q025, ..., q1000, named in thousandths: every 2.5 % from the smallest margin to the largest.
 MARGIN_QUANTILES = tuple(f"q{thousandths:03d}" for thousandths in range(0, 1001, 25))
 MARGIN_COLUMNS = ("epoch", "step", "rho", "samples", *MARGIN_QUANTILES)
@@ -213,5 +237,5 @@ def final_measures(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     named: dict[str, float] = {}
     for row in rows:
         prefix = row["split"] if row["layer"] == LAST_LAYER else f"{row['split']}/{row['layer']}"
-        named |= {f"{prefix}/{name}": row[name] for name in MEASURES if name in row}
+        named |= {f"{prefix}/{name}": row[name] for name in EVERY_COLUMN[3:] if name in row}
     return named

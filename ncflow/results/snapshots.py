@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ncflow.results.files import HISTORY, SNAPSHOTS
-from ncflow.results.history import COLUMNS
+from ncflow.results.history import EVERY_COLUMN
 from ncflow.results.readable import UnreadableError, leave_out, read_table
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def load_snapshots(folder: Path | str) -> list[Snapshot]:
 def _last_epoch(history: Path) -> int | None:
     """The last epoch of a history, None if there is none that can be read."""
     try:
-        table = read_table(history, COLUMNS, ("epoch",), ("epoch",))
+        table = read_table(history, EVERY_COLUMN, ("epoch",), ("epoch",))
     except (UnreadableError, OSError):
         return None
     return int(table["epoch"].max()) if len(table) else None

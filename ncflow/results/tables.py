@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ncflow.results.files import HISTORY, MARGINS
+from ncflow.results.files import CLASSES, HISTORY, MARGINS, PAIRS
 from ncflow.results.folder import run_folders, status_of
-from ncflow.results.history import COLUMNS, MARGIN_COLUMNS
+from ncflow.results.history import CLASS_COLUMNS, COLUMNS, EVERY_COLUMN, MARGIN_COLUMNS, PAIR_COLUMNS
 from ncflow.results.readable import UnreadableError, describe, leave_out, read_table, why_unreadable
 from ncflow.results.report import Status
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _OF_THE_JOB = ("job", "log")  # in job.json beside the config
-_WHOLE = ("epoch", "step", "samples")
+_WHOLE = ("epoch", "step", "samples", "class", "other", "count")
 
 
 def load_runs(*folders: Path | str) -> "pd.DataFrame":
@@ -51,12 +51,13 @@ def _row(folder: Path) -> dict[str, Any]:
 def load_history(*folders: Path | str) -> "pd.DataFrame":
     """A row per run, epoch, split and layer: ``run_id``, ``folder`` and the columns of ``history.csv``.
 
-    A file that cannot be read is left out and named in a warning of the logger ``ncflow.results``.
+    Measures of a group that no run asked for have no columns; where some did, those of the others are missing. A file
+    that cannot be read is left out and named in a warning of the logger ``ncflow.results``.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
     """
-    return _load_tables(HISTORY, COLUMNS, ("epoch", "split", "layer"), folders)
+    return _load_tables(HISTORY, EVERY_COLUMN, ("epoch", "split", "layer"), folders, COLUMNS)
 
 
 def load_margins(*folders: Path | str) -> "pd.DataFrame":
@@ -70,8 +71,34 @@ def load_margins(*folders: Path | str) -> "pd.DataFrame":
     return _load_tables(MARGINS, MARGIN_COLUMNS, MARGIN_COLUMNS, folders)
 
 
+def load_classes(*folders: Path | str) -> "pd.DataFrame":
+    """A row per run, epoch, split, layer and class: ``run_id``, ``folder`` and the columns of ``classes.csv``.
+
+    A file that cannot be read is left out and named in a warning of the logger ``ncflow.results``.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+    """
+    return _load_tables(CLASSES, CLASS_COLUMNS, CLASS_COLUMNS, folders)
+
+
+def load_pairs(*folders: Path | str) -> "pd.DataFrame":
+    """A row per run, epoch, split, layer and pair of classes: ``run_id``, ``folder`` and the columns of ``pairs.csv``.
+
+    A file that cannot be read is left out and named in a warning of the logger ``ncflow.results``.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+    """
+    return _load_tables(PAIRS, PAIR_COLUMNS, PAIR_COLUMNS, folders)
+
+
 def _load_tables(
-    name: str, columns: Sequence[str], required: Sequence[str], folders: Iterable[Path | str]
+    name: str,
+    columns: Sequence[str],
+    required: Sequence[str],
+    folders: Iterable[Path | str],
+    without_rows: Sequence[str] | None = None,
 ) -> "pd.DataFrame":
     import pandas as pd
 
@@ -87,7 +114,9 @@ def _load_tables(
             continue
         if len(part):  # no rows have no types either, and would take them from the others
             parts.append(part.assign(run_id=_identity(folder), folder=str(folder)))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=[*columns, "run_id", "folder"])
+    if not parts:
+        return pd.DataFrame(columns=[*(without_rows or columns), "run_id", "folder"])
+    return pd.concat(parts, ignore_index=True)
 
 
 def _identity(folder: Path) -> str | None:

@@ -21,13 +21,14 @@ from ncflow.checks import ArgumentError, error_line, require
 from ncflow.measuring.adapters import USUAL, Adapters
 from ncflow.measuring.extracted import Extracted, without_other_weights
 from ncflow.measuring.features import LAST, random_states_kept, resolve_layers
+from ncflow.measuring.groups import Groups, check_groups
 from ncflow.measuring.heads import find_head
 from ncflow.measuring.models import Foreign
 from ncflow.measuring.named import classes_digest
 from ncflow.measuring.scripted import WAY_OUT, Scripted
 from ncflow.measuring.sources import Source
 from ncflow.measuring.split import measure_split, rows_of
-from ncflow.results import HISTORY, MEASURES, History, RunFolder, Status, final_measures
+from ncflow.results import HISTORY, MEASURES, History, RunFolder, Status, columns_with, final_measures
 from ncflow.results.report import Report
 from ncflow.training.entry import enter, settled
 from ncflow.training.outcome import hardware, versions
@@ -54,13 +55,16 @@ class Options:
     delta: float = 0.05
     self_pairs: bool = False
     min_count: int | None = None
+    groups: Sequence[str] = ()
     adapters: Adapters = USUAL
     described: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     limit: int | None = None
 
 
-def measure_foreign(model: Foreign, source: Source, options: Options, out: Path, name: str | None = None) -> Report:
+def measure_foreign(
+    model: Foreign, source: Source, options: Options, out: Path, name: str | None = None, ood: Source | None = None
+) -> Report:
     """Measure each state of a model on data; each is a row of the history, by split and layer.
 
     Args:
@@ -69,6 +73,7 @@ def measure_foreign(model: Foreign, source: Source, options: Options, out: Path,
         options: How.
         out: Folder of the run's folder.
         name: Of the run, which tells two apart that differ in what cannot be seen here; None: the model's and data's.
+        ood: A second data set for the group ``ood``, its first split; None for none.
 
     Raises:
         ArgumentError: If the first state cannot be loaded, or has no such layers.
@@ -77,14 +82,18 @@ def measure_foreign(model: Foreign, source: Source, options: Options, out: Path,
     first = [model.checkpoints[0].load()]  # what is wrong with it is said before there is a folder
     described_model = {**model.described, "classes": classes_digest(first[0].modules())}
     identity = {"model": described_model, "data": source.described, "states": states, "splits": [*source.splits]}
+    identity["ood"] = None if ood is None else ood.described
     described = {"model.name": model.name, "data.name": source.name, "epochs": model.checkpoints[-1].epoch}
 
     folder = _folder(out, name, identity, described, options)
     report = settled(folder)
     if report is not None:
         return report
-    resolve_layers(first[0], layers_of(first[0], options))
+    layers = resolve_layers(first[0], layers_of(first[0], options))
     find_head(first[0], _classifier(first[0], options))
+    check_groups(options.groups, ood is not None, first[0], layers, _classifier(first[0], options))
+    rule = "without 'probe' where no split is named 'train'"
+    require("probe" not in options.groups or "train" in source.splits, "groups", rule, [*source.splits])
     known = dict(first[0].named_modules())
     require(options.norm is None or options.norm in known, "norm", "the name of a layer", options.norm)
 
@@ -93,13 +102,16 @@ def measure_foreign(model: Foreign, source: Source, options: Options, out: Path,
         assert checkpoint.epoch is not None
         network = (first.pop() if first else checkpoint.load()).to(options.device)
         found: Rows = []
-        for split, loader in source.splits.items():
+        others = None if ood is None else given(next(iter(ood.splits.values())))
+        groups = Groups(options.groups, others)
+        for split in sorted(source.splits, key=lambda name: name != "train"):  # which probes are trained on
+            loader = source.splits[split]
             batches = Noted(_limited(network, given(loader), source, options), split)
-            measured = _measured(network, batches, options)
+            measured = _measured(network, batches, options, groups)
             found += rows_of(checkpoint.epoch, split, measured)
         return found
 
-    return write_run(folder, len(model.checkpoints), rows_at, source.notes, options.device)
+    return write_run(folder, len(model.checkpoints), rows_at, source.notes, options.device, options.groups)
 
 
 def measure_extracted(
@@ -143,7 +155,12 @@ def run_hash(identity: Any) -> str:
 
 
 def write_run(
-    folder: RunFolder, states: int, rows_at: Callable[[int], Rows], notes: Iterable[str], device: torch.device
+    folder: RunFolder,
+    states: int,
+    rows_at: Callable[[int], Rows],
+    notes: Iterable[str],
+    device: torch.device,
+    groups: Sequence[str] = (),
 ) -> Report:
     """Fill a run's folder with what is measured; what is finished is left as it is.
 
@@ -153,6 +170,7 @@ def write_run(
         rows_at: Measures one, by its place.
         notes: For the run's log.
         device: On which is measured.
+        groups: Of measures, whose columns the history has beside the usual.
 
     Raises:
         OSError: If the folder cannot be made.
@@ -165,7 +183,7 @@ def write_run(
             for note in notes:
                 log.info(note)
             try:
-                return _written(folder, states, rows_at, device)
+                return _written(folder, states, rows_at, device, groups)
             except Exception as error:  # whatever a model or data of others may raise
                 log.debug("%s", traceback.format_exc())
                 line = error_line(error, named=not isinstance(error, ArgumentError))
@@ -173,8 +191,10 @@ def write_run(
                 return Report(Status.FAILED, str(folder.path), line)
 
 
-def _written(folder: RunFolder, states: int, rows_at: Callable[[int], Rows], device: torch.device) -> Report:
-    history, began = History(folder.path / HISTORY, owned=True), time.monotonic()
+def _written(
+    folder: RunFolder, states: int, rows_at: Callable[[int], Rows], device: torch.device, groups: Sequence[str]
+) -> Report:
+    history, began = History(folder.path / HISTORY, columns_with(groups), owned=True), time.monotonic()
     history.start()
     rows: Rows = []
     for index in range(states):
@@ -191,7 +211,9 @@ def _written(folder: RunFolder, states: int, rows_at: Callable[[int], Rows], dev
     return Report(Status.DONE, str(folder.path), values=result)
 
 
-def _measured(network: nn.Module, loader: Iterable[Any], options: Options) -> dict[str, dict[str, float]]:
+def _measured(
+    network: nn.Module, loader: Iterable[Any], options: Options, groups: Groups
+) -> dict[str, dict[str, float]]:
     measured = measure_split(
         network,
         loader,
@@ -203,6 +225,7 @@ def _measured(network: nn.Module, loader: Iterable[Any], options: Options) -> di
         self_pairs=options.self_pairs,
         adapters=options.adapters,
         min_count=options.min_count,
+        groups=groups,
     )
     return without_other_weights(measured) if isinstance(network, Scripted) else measured
 

@@ -20,8 +20,9 @@ from ncflow.data.base import InMemoryData
 from ncflow.data.batches import batch_bounds
 from ncflow.data.memory import free_memory, in_words
 from ncflow.measuring.features import resolve_layers
+from ncflow.measuring.groups import check_groups
 from ncflow.models import Classifier
-from ncflow.results import HISTORY, History, RunFolder
+from ncflow.results import HISTORY, History, RunFolder, columns_with
 from ncflow.runtime import processes
 from ncflow.runtime.wandb_logger import under_agent, wandb_logger
 from ncflow.seeding import derive_seed
@@ -52,6 +53,7 @@ def prepare(cfg: DictConfig, data: InMemoryData | None = None) -> tuple[InMemory
             check(network)
         except ArgumentError as error:
             raise ConfigError(f"{group}.{error}") from error
+    _check_groups(cfg, data, network)
     loss = build(cfg, "loss")
     _check_loss(loss, data.num_classes)
     _check_smallest_batch(cfg, data, network)
@@ -87,19 +89,23 @@ def check(cfg: DictConfig, data: InMemoryData | None = None) -> tuple[InMemoryDa
     return prepared
 
 
-def prepare_data(cfg: DictConfig) -> InMemoryData:
+def prepare_data(cfg: DictConfig, group: str = "data") -> InMemoryData:
     """Build and load the data of a config.
+
+    Args:
+        cfg: The config.
+        group: Where its options are.
 
     Raises:
         ConfigError: One line that names the option, its rule and the value found.
     """
-    data = build(cfg, "data", seed=cfg.seed, batch_size=cfg.batch_size)
+    data = build(cfg, group, seed=cfg.seed, batch_size=cfg.batch_size)
     try:
         data.setup()
     except ArgumentError as error:
-        raise ConfigError(f"data.{error}" if not str(error).startswith("seed") else str(error)) from error
+        raise ConfigError(f"{group}.{error}" if not str(error).startswith("seed") else str(error)) from error
     except BUILD_ERRORS as error:
-        raise ConfigError(f"data cannot be made: {error_line(error)}") from error
+        raise ConfigError(f"{group} cannot be made: {error_line(error)}") from error
     return data
 
 
@@ -131,6 +137,29 @@ def _network(cfg: DictConfig, data: InMemoryData) -> nn.Module:
     if not all(bool(extreme.isfinite()) for extreme in extremes):
         raise ConfigError(f"model must start from finite weights, found NaN or infinity in {type(network).__name__}")
     return network
+
+
+def _check_groups(cfg: DictConfig, data: InMemoryData, network: nn.Module) -> None:
+    """Refuse groups of measures that the run cannot have, and give the data the samples of the second data set.
+
+    Raises:
+        ConfigError: Naming the option, the rule and the value found.
+    """
+    has_ood, layers = cfg.measure.ood is not None, resolve_layers(network, measured_layers(cfg))
+    try:
+        check_groups(measured_groups(cfg), has_ood, network, layers)
+    except ArgumentError as error:
+        raise ConfigError(f"measure.{error}") from error
+    if not has_ood:
+        return
+    other = prepare_data(cfg, "measure.ood")
+    assert data.train is not None
+    assert other.test is not None
+    own, found = data.train.inputs, other.test.inputs
+    if (found.shape[1:], found.dtype) != (own.shape[1:], own.dtype) or len(found) == 0:
+        rule = f"a data set with test inputs like the run's, {tuple(own.shape[1:])} of {own.dtype}"
+        raise ConfigError(f"measure.ood must be {rule}, found {len(found)} of {tuple(found.shape[1:])}, {found.dtype}")
+    data.ood = other.test
 
 
 def _check_loss(loss: Any, num_classes: int) -> None:
@@ -224,6 +253,11 @@ def measured_layers(cfg: DictConfig) -> Any:
     return OmegaConf.to_container(layers) if OmegaConf.is_config(layers) else layers
 
 
+def measured_groups(cfg: DictConfig) -> list[str]:
+    """The field ``measure.groups``, none where it is null."""
+    return list(cfg.measure.groups or ())
+
+
 def _optimizer(cfg: DictConfig, groups: list[dict[str, Any]]) -> Any:
     return build(cfg, "optimizer", params=groups)
 
@@ -258,4 +292,5 @@ def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
 def history_of(cfg: DictConfig, folder: RunFolder) -> History | None:
     """The table of a run; None if it keeps none. A run that goes on with another logger keeps the table that it has."""
     path = folder.path / HISTORY
-    return History(path, owned=True) if cfg.logger.name != "none" or path.exists() else None
+    columns = columns_with(measured_groups(cfg))
+    return History(path, columns, owned=True) if cfg.logger.name != "none" or path.exists() else None

@@ -18,11 +18,22 @@ from ncflow.callbacks.schedule import Scheduled
 from ncflow.callbacks.snapshots import SnapshotFeatures
 from ncflow.data.base import InMemoryData
 from ncflow.models import Classifier
-from ncflow.results import CHECKPOINT, HISTORY, MARGINS, History, RunFolder, Status
+from ncflow.results import (
+    CHECKPOINT,
+    CLASS_COLUMNS,
+    CLASSES,
+    HISTORY,
+    MARGINS,
+    PAIR_COLUMNS,
+    PAIRS,
+    History,
+    RunFolder,
+    Status,
+)
 from ncflow.results.report import Report
 from ncflow.runtime import processes
 from ncflow.seeding import derive_seed
-from ncflow.training.assembly import history_of, make_loggers, measured_layers, prepare
+from ncflow.training.assembly import history_of, make_loggers, measured_groups, measured_layers, prepare
 from ncflow.training.checkpoints import OUTCOME, read_checkpoint
 from ncflow.training.outcome import end, ended_with, hardware
 from ncflow.training.trainer import set_up_process, train
@@ -71,6 +82,9 @@ def fit(
         batch_size=cfg.measure.batch_size,
         first_epochs=cfg.measure.first_epochs,
         history=history_of(cfg, folder),
+        groups=measured_groups(cfg),
+        classes=History(folder.path / CLASSES, CLASS_COLUMNS, owned=True) if cfg.measure.per_class else None,
+        pairs=History(folder.path / PAIRS, PAIR_COLUMNS, owned=True) if cfg.measure.per_class else None,
     )
     measuring: list[Scheduled] = [measure, *_asked_for(cfg, folder.path)]
     loggers = make_loggers(cfg, folder)
@@ -80,7 +94,7 @@ def fit(
             return end(folder, loggers, **ended)
         log.warning(STARTS_ANEW, folder.path.name, HISTORY)
         saved = None
-    tables = {callback.state_key: callback.history for callback in measuring if callback.history is not None}
+    tables = {(callback.state_key, name): table for callback in measuring for name, table in callback.tables.items()}
     if saved is not None and not _go_back(tables, saved["callbacks"], folder.path.name):
         saved = None
     divergence, save = StopOnDivergence(), SaveForResume(path, cfg.measure.every_n_epochs)
@@ -116,12 +130,12 @@ def _kept(cfg: DictConfig, folder: Path) -> list[Callback]:
     return [] if every_n_epochs is None else [KeepCheckpoints(folder, every_n_epochs)]
 
 
-def _go_back(tables: dict[str, History], saved: dict[str, Any], name: str) -> bool:
+def _go_back(tables: dict[tuple[str, str], History], saved: dict[str, Any], name: str) -> bool:
     """Let the tables be as a checkpoint had them; False, and nothing is done, if one of them cannot.
 
     Now rather than when training starts, as a run that was stopped at its end does not start training.
     """
-    marks = {key: (saved.get(key) or {}).get("history") for key in tables}
+    marks = {(state, kept): (saved.get(state) or {}).get(kept) for state, kept in tables}
     changed = [table.path.name for key, table in tables.items() if not table.agrees(marks[key])]
     if changed:
         log.warning(STARTS_ANEW, name, changed[0])

@@ -14,6 +14,7 @@ from ncflow.checks import ArgumentError, require
 from ncflow.config.identity import describe, run_id
 from ncflow.config.schema import register
 from ncflow.data.base import InMemoryData
+from ncflow.measuring.groups import Groups
 from ncflow.measuring.named import file_digest
 from ncflow.measuring.split import measure_split, rows_of
 from ncflow.models import Classifier
@@ -21,7 +22,7 @@ from ncflow.results import CHECKPOINT, HISTORY, RUN, RunFolder, load_history, re
 from ncflow.results.files import KEPT
 from ncflow.results.report import Report
 from ncflow.training.afterwards import Rows, run_hash, write_run
-from ncflow.training.assembly import measured_layers, prepare
+from ncflow.training.assembly import measured_groups, measured_layers, prepare
 from ncflow.training.checkpoints import read_checkpoint
 from ncflow.training.entry import HYDRA
 from ncflow.training.trainer import set_up_process
@@ -92,13 +93,16 @@ def _last_epoch(folder: Path, cfg: DictConfig) -> int | None:
     return int(max(row["epoch"] for row in rows)) if rows else int(cfg.epochs)
 
 
-def remeasure(kept: Kept, out: Path, layers: str | Sequence[str] | None, device: torch.device) -> Report:
+def remeasure(
+    kept: Kept, out: Path, layers: str | Sequence[str] | None, groups: Sequence[str] | None, device: torch.device
+) -> Report:
     """Measure the kept states of a run into a run's folder of their own: its history, with the config of the run.
 
     Args:
         kept: The run.
         out: Folder of the run's folder.
         layers: As for :func:`ncflow.measuring.features.resolve_layers`; None for the run's own.
+        groups: Of measures, as for :func:`ncflow.measuring.split.measure_split`; None for the run's own.
         device: Where the model is.
 
     Raises:
@@ -108,9 +112,12 @@ def remeasure(kept: Kept, out: Path, layers: str | Sequence[str] | None, device:
     with open_dict(cfg):
         cfg.trainer.devices = cfg.trainer.num_nodes = 1
         cfg.measure.layers = cfg.measure.layers if layers is None else layers
+        cfg.measure.groups = cfg.measure.groups if groups is None else list(groups)
+        if "ood" not in measured_groups(cfg):
+            cfg.measure.ood = None
     flat = describe(cfg, str((read_json(kept.folder / RUN) or {}).get("experiment", kept.folder.parent.name)))
     digests = {str(epoch): file_digest(file) for epoch, file in kept.files.items()}
-    identity = run_hash([kept.identity, digests, measured_layers(cfg)])
+    identity = run_hash([kept.identity, digests, measured_layers(cfg), measured_groups(cfg)])
     described = {**flat, "run_id": identity, "remeasured.run_id": kept.identity}
     folder = RunFolder(out / str(flat["experiment"]) / f"{flat['name']}-{identity}", described)
     built: list[tuple[InMemoryData, Classifier]] = []
@@ -124,7 +131,8 @@ def remeasure(kept: Kept, out: Path, layers: str | Sequence[str] | None, device:
         _compare(rows, _own_rows(kept.folder))
         return rows
 
-    return write_run(folder, len(kept.files), rows_at, [f"checkpoints of {kept.folder.absolute()}"], device)
+    notes = [f"checkpoints of {kept.folder.absolute()}"]
+    return write_run(folder, len(kept.files), rows_at, notes, device, measured_groups(cfg))
 
 
 def _built(cfg: DictConfig, device: torch.device) -> tuple[InMemoryData, Classifier]:
@@ -144,6 +152,7 @@ def _rows(cfg: DictConfig, data: InMemoryData, classifier: Classifier, kept: Kep
     classifier.load_state_dict(saved["state_dict"])
     network: nn.Module = classifier.network
     rows: Rows = []
+    groups = Groups(measured_groups(cfg), data.ood_dataloader(cfg.measure.batch_size))
     for split, loader in data.measure_dataloaders(cfg.measure.batch_size).items():
         measured = measure_split(
             network,
@@ -153,6 +162,7 @@ def _rows(cfg: DictConfig, data: InMemoryData, classifier: Classifier, kept: Kep
             weight_decay=cfg.weight_decay,
             delta=cfg.measure.delta,
             self_pairs=cfg.measure.self_pairs,
+            groups=groups,
         )
         rows += rows_of(epoch, split, measured)
     return rows

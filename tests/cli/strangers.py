@@ -85,6 +85,11 @@ def loaders():
     }
 
 
+def others():
+    inputs, labels = arrays()
+    return [(3 * inputs[:20].flip(1), labels[:20])]
+
+
 class Augmented(Dataset):
     def __len__(self):
         return 30

@@ -16,12 +16,14 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ncflow.checks import ArgumentError
 from ncflow.cli.measure import main
 from ncflow.measuring import libraries, models, notes, sources
 from ncflow.measuring.adapters import Adapters, next_token
 from ncflow.measuring.extracted import Extracted
+from ncflow.measuring.groups import Groups
 from ncflow.measuring.split import measure_split
 from ncflow.results import load_history, load_runs
 from ncflow.training import afterwards
@@ -204,6 +206,19 @@ def test_all_layers_of_a_stranger_are_its_parts_with_weights():
     network.list = nn.ModuleList([nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)])
     names = afterwards.layers_of(network, afterwards.Options(layers="all", classifier="head"))
     assert names == ["token", "place", "block", "norm", "list.0", "list.2", "last"]
+
+
+def test_groups_of_measures_with_a_second_data_set():
+    groups = ["uniformity", "probe", "ood"]
+    rows, result = measure(NET, "--data", LOADERS, "--groups", *groups, "--ood", f"{HERE}:others")
+    asked = Groups(groups, strangers.others())
+    for row, loader in zip(rows, strangers.loaders().values(), strict=True):
+        loader = DataLoader(loader.dataset, 16)
+        (expected,) = measure_split(strangers.seeded(), loader, groups=asked).values()
+        own = expected.keys() - measure_split(strangers.seeded(), loader)["last"].keys()
+        assert len(own) >= 4
+        assert_same(row, {name: expected[name] for name in own}, rel=1e-9)
+    assert result["measure.groups"] == groups
 
 
 # --- histories --------------------------------------------------------------------------------------------------------
@@ -606,6 +621,8 @@ REFUSED = {
     ),
     "no batch": ([NET, *DATA, "--batch-size", "0"], "batch-size must be at least 1"),
     "an impossible device": ([NET, *DATA, "--device", "abacus"], "device must be cpu, or cuda where there is a GPU"),
+    "a group that there is not": ([NET, *DATA, "--groups", "all"], "groups must be a list of some of"),
+    "a group without its data": ([NET, *DATA, "--groups", "ood"], "ood must be a second data set"),
     "two ways to read a batch": (
         [NET, *DATA, "--next-token", "--batch", NET],
         "batch must be left out with --next-token",

@@ -323,6 +323,7 @@ SMALL = {
 RUN = ["seed", "epochs", "batch_size", "weight_decay", "weight_decay_scope", "runs_dir"]
 RUN += [f"measure.{name}" for name in ("every_n_epochs", "layers", "delta", "self_pairs", "batch_size")]
 RUN += [f"measure.{name}" for name in ("snapshot_samples", "margins", "first_steps", "first_epochs")]
+RUN += [f"measure.{name}" for name in ("groups", "ood", "per_class")]
 OPTIONS = [("model", "mlp", name) for name in RUN]
 for group, options in GROUPS.items():
     for option in options:

@@ -13,7 +13,7 @@ from ncflow.training import entry
 from tests.conftest import TINY, run_folder
 
 FIGURE_14 = ["experiment=cbmm_117/fig14_small", "epochs=2", "model.width=0.05", "measure.every_n_epochs=1"]
-FIGURE_14 += ["model.init_norm=1,3", "seed=0", "trainer=cpu"]
+FIGURE_14 += ["model.init_norm=1,3", "seed=0", "trainer=cpu", "measure.per_class=true"]
 FIGURE_16 = ["experiment=cbmm_117/fig16_small", *FIGURE_14[1:]]
 SHARED = {"fig13": "fig11", "fig16": "fig14", "fig17": "fig15", "fig5": "fig4"}
 
@@ -48,7 +48,7 @@ def test_one_after_the_other_trains_nothing_and_either_shows_both_figures(ncflow
     store = tmp_path / "runs/cbmm_117"
     for folder in sorted((store / "fig14_small").iterdir()):
         taken = store / "fig16_small" / folder.name
-        for name in ("history.csv", "checkpoints/last.ckpt"):
+        for name in ("history.csv", "classes.csv", "pairs.csv", "checkpoints/last.ckpt"):
             assert (taken / name).read_bytes() == (folder / name).read_bytes()
         ours, theirs = (json.loads((path / "result.json").read_text()) for path in (taken, folder))
         assert ours == theirs | {"experiment": "cbmm_117/fig16_small"}

@@ -13,6 +13,9 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from ncflow.measuring.outputs import Outputs
 from ncflow.metrics import NeuralCollapse
 from ncflow.metrics.class_means import FirstSums
+from ncflow.metrics.groups.few_shot import DirectionalSums
+from ncflow.metrics.groups.ood import OodMean
+from ncflow.metrics.groups.probe import Probe, Ridge, SecondMoments
 from ncflow.metrics.margins import margins, predictions
 from ncflow.metrics.scatter import Around, SecondSums
 from ncflow.training.assembly import prepare
@@ -133,3 +136,21 @@ def test_the_metric_takes_batches_in_without_waiting_for_the_gpu(limit, on_gpu):
         for _ in range(2):
             metric.update(features, labels, logits)
         assert metric.sums.device.type == "cuda"
+
+
+def test_the_sums_of_groups_stay_on_the_gpu_and_wait_for_nothing(on_gpu):
+    features, labels = on_gpu(torch.randn(SAMPLES, WIDTH)), on_gpu(torch.zeros(SAMPLES, dtype=torch.long))
+    with on_gpu.mode:
+        means = torch.empty(CLASSES, WIDTH, dtype=torch.float64, device="cuda")
+        places = torch.empty(CLASSES, dtype=torch.long, device="cuda")
+        around = SimpleNamespace(num_present=CLASSES, means=means, centred=means, places=places)
+        directional, ood, moments = DirectionalSums(around), OodMean(WIDTH, "cuda"), SecondMoments(WIDTH, "cuda")
+        probe = Probe(SimpleNamespace(kept={"probe": Ridge(means[0], means.T, means[:, 0], places)}))
+        probe.begin(around)
+        for _ in range(2):
+            directional.add(features, labels)
+            ood.add(features)
+            moments.add(features)
+            probe.second(features, labels)
+        found = [directional.table, OodMean.of(ood.sums), moments.around(means[0]), probe._sums]
+        assert {value.device.type for value in found} == {"cuda"}

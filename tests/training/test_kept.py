@@ -53,9 +53,9 @@ def assert_same_weights(one, other):
         assert all(torch.equal(value, other[name][key]) for key, value in state.items())
 
 
-def assert_measured_again(own, epochs):
+def assert_measured_again(own, epochs, measured="runs/measured"):
     """What was measured again is, at each epoch at which the run was measured, the same to the last bit."""
-    again = load_history("runs/measured")
+    again = load_history(measured)
     before, after = (
         table.set_index(["epoch", "split", "layer"]).drop(columns=["run_id", "folder"]).sort_index()
         for table in (load_history(own), again)
@@ -89,6 +89,17 @@ def test_measured_again_is_measured_then_bit_for_bit(options, config, capsys):
     assert len(set(layers["layer"])) == 2
     last = layers[layers["layer"] == "last"].reset_index(drop=True)
     pd.testing.assert_series_equal(last["nc1"], load_history("runs/measured")["nc1"], check_exact=True)
+
+
+def test_groups_need_no_training(config):
+    """A run that measured none is measured again with two: what a run has that measured them in training."""
+    without, having = (
+        train(config(*SMALL, *more), f"{len(more)}") for more in ([], ["measure.groups=[uniformity,probe]"])
+    )
+    main([str(without), "--groups", "uniformity", "probe"])
+    assert_measured_again(having, [0, 2, 4, 5])
+    main([str(having), "--out", "own"])
+    assert_measured_again(having, [0, 2, 4, 5], "own")
 
 
 class _Stop(Callback):

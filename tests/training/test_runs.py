@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import nn
 
 from ncflow.metrics import collapse
 from ncflow.models.mlp import MLP
-from ncflow.results import COLUMNS, History, load_history, load_runs
+from ncflow.results import COLUMNS, load_history, load_runs
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.seeding import derive_seed, epoch_order
 from ncflow.training.assembly import prepare
@@ -294,9 +293,8 @@ def stopping(when, monkeypatch):
 def test_a_stop_after_any_batch_changes_nothing(stop_after, precision, config, tmp_path, monkeypatch):
     """8 batches an epoch; after the last of an epoch, the stop is at the epoch's end."""
     options = ["epochs=4", "data.num_samples=60", "batch_size=8", "model.width=16", "data.num_test=20", "trainer=cpu"]
-    cfg = config(
-        *options, "measure.every_n_epochs=2", "measure.margins=true", "measure.first_steps=20", "optimizer=sgd"
-    )
+    measured = ["measure.every_n_epochs=2", "measure.margins=true", "measure.first_steps=20", "measure.per_class=true"]
+    cfg = config(*options, *measured, "measure.groups=[uniformity,probe,few_shot]", "optimizer=sgd")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train_here(cfg, whole)
     place = "in epoch" if stop_after % 8 else "after epoch"
@@ -311,7 +309,7 @@ def test_a_stop_after_any_batch_changes_nothing(stop_after, precision, config, t
     train_here(cfg, stopped)
     assert measures(stopped) == measures(whole)
     assert {steps(stopped), steps(whole)} == {32}
-    for name in ("history.csv", "margins.csv"):
+    for name in ("history.csv", "margins.csv", "classes.csv", "pairs.csv"):
         assert (whole / name).read_text() == (stopped / name).read_text()
     a, b = (
         torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for folder in (whole, stopped)
@@ -330,7 +328,7 @@ def test_a_run_that_an_earlier_version_began_goes_on_with_its_columns(config, tm
     with monkeypatch.context() as patch, stopping(lambda trainer: trainer.global_step == 20, monkeypatch):
         measured = collapse.cosine_measures
         patch.setattr(collapse, "cosine_measures", lambda *given: measured(*given) if len(given) < 5 else {})
-        patch.setattr("ncflow.training.assembly.History", partial(History, columns=older))
+        patch.setattr("ncflow.training.assembly.columns_with", lambda groups: older)
         with pytest.raises(StoppedBySignalError):
             train_here(cfg, tmp_path / "begun")
     train_here(cfg, tmp_path / "begun")

@@ -244,6 +244,7 @@ def test_a_stacked_sweep_leaves_what_a_sweep_leaves(ncflow, tmp_path):
         [
             *("optimizer=sgd", "loss=square", "weight_decay_scope=all,last_layer", "model.norm=all"),
             *("measure.layers=all", "measure.first_epochs=2"),
+            "measure.groups=[uniformity,dual_uniformity,few_shot,weight_alignment,probe]",
         ],
         ["data=digits", "data.classes=4", "model.gamma=1,2", "data.random_labels=0,0.5", "batch_size=null"],
     ],

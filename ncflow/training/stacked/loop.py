@@ -15,6 +15,7 @@ from ncflow.checks import ArgumentError
 from ncflow.config.explain import one_line
 from ncflow.data.base import InMemoryData
 from ncflow.measuring.features import LAST
+from ncflow.measuring.groups import Groups
 from ncflow.measuring.split import measure_split, rows_of
 from ncflow.results import History, RunFolder, Status
 from ncflow.results.files import kept_checkpoint
@@ -181,7 +182,6 @@ class MeasureCells(Scheduled):
         self.cells, self.layers, self.loss, self.clock = cells, layers, loss, clock
         self.finish, self.at_once = finish, at_once
         self._measurer: CellsMeasurer | None = None
-        self._saved_marks: dict[str, Any] = {}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure when due; say which cells are at their end."""
@@ -230,7 +230,7 @@ class MeasureCells(Scheduled):
         together = self._together(trainer, pl_module) if len(cells) > 1 else {}
         for cell in cells:
             measure = cell.cfg.measure
-            cell.rows = []
+            cell.rows, groups = [], Groups(list(measure.groups or ()))
             for split, loader in cell.data.measure_dataloaders(measure.batch_size).items():
                 own = together[split][self.cells.index(cell)] if split in together else None
                 measured = (
@@ -244,6 +244,7 @@ class MeasureCells(Scheduled):
                         weight_decay=cell.cfg.weight_decay,
                         delta=measure.delta,
                         self_pairs=measure.self_pairs,
+                        groups=groups,
                     )
                 )
                 cell.rows += rows_of(epoch, split, measured)
@@ -253,9 +254,9 @@ class MeasureCells(Scheduled):
     def _together(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, list[dict[str, float] | None]]:
         """Measures of all cells by split, if they can be measured side by side."""
         on_gpu = pl_module.device.type == "cuda"
-        if self.layers != LAST or not (on_gpu if self.at_once is None else self.at_once):
-            return {}
         measure = self.cells[0].cfg.measure
+        if self.layers != LAST or measure.groups or not (on_gpu if self.at_once is None else self.at_once):
+            return {}
         if self._measurer is None:
             network, decays = pl_module.network, [cell.cfg.weight_decay for cell in self.cells]
             assert isinstance(network, StackedNetwork)

@@ -41,6 +41,9 @@ _NEEDED: dict[str, tuple[Any, ...]] = {
     "trainer.detect_anomaly": (None, False),
     "measure.margins": (None, False),
     "measure.snapshot_samples": (None,),
+    "measure.per_class": (None, False),
+    "measure.ood.name": (None,),
+    "measure.ood._target_": (None,),
 }
 _GRADIENTS_AND_MOMENTS = 4  # numbers kept for each parameter: itself, its gradient, two moments
 _ACTIVATIONS = 6  # numbers kept for each feature of a minibatch and layer, with BN and the backward pass

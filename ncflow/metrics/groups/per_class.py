@@ -1,0 +1,68 @@
+"""Values of single classes and of single pairs of classes, of which the measures of a layer are the summary."""
+
+import torch
+from torch import Tensor
+
+from ncflow.metrics.class_means import Geometry
+from ncflow.metrics.scatter import SecondSums
+
+MOST_CLASSES = 100
+"""Classes up to which pairs have rows: 4950 of them."""
+
+
+def class_values(
+    means: Geometry, second: SecondSums, weight: Tensor | None, correct: Tensor | None, self_pairs: bool
+) -> dict[str, Tensor]:
+    """Of each present class, (K,) each; a value that is undefined is NaN.
+
+    Args:
+        means: Class means.
+        second: Sums around them, over all ranks.
+        weight: Classifier W, (C, d); None of another layer than the last.
+        correct: Samples of each class that the classifier puts into it, over all ranks, (C,); None likewise.
+        self_pairs: Whether intra counts the pairs i = j.
+
+    Returns:
+        ``class``; ``count``, n_c; ``intra``, of which ``intra_min`` is the least; ``variance``, v_c, the mean of
+        |h - mu_c|^2; ``mean_norm``, |mu_c - mu_G|; with a classifier ``nc3_cosine``, of which ``nc3_cosine_min`` is the
+        least, and ``accuracy``.
+    """
+    present = means.present
+    n = second.directed[present]
+    squares = (second.directions[present] / torch.where(n > 0, n, torch.nan)[:, None]).square().sum(1)
+    norms = torch.linalg.vector_norm(means.centred, dim=1)
+    values = {
+        "class": means.names,
+        "count": means.counts[present].long(),
+        "intra": squares if self_pairs else (n * squares - 1) / torch.where(n > 1, n - 1, torch.nan),
+        "variance": second.squares[present] / means.counts[present],
+        "mean_norm": norms,
+    }
+    if weight is not None:
+        rows = (weight.double() - weight.double().mean(0))[present]
+        values["nc3_cosine"] = (rows * means.centred).sum(1) / (torch.linalg.vector_norm(rows, dim=1) * norms)
+    if correct is not None:
+        values["accuracy"] = correct[present] / means.counts[present]
+    return values
+
+
+def pair_values(means: Geometry, second: SecondSums) -> dict[str, Tensor]:
+    """Of each pair of present classes, c < k, (K (K - 1)/2,) each; a value that is undefined is NaN.
+
+    Returns:
+        ``class``, c, and ``other``, k; ``inter``, of which ``inter_max`` is the largest; ``distance``, |mu_c - mu_k|;
+        ``cdnv``, (v_c + v_k)/(2 |mu_c - mu_k|^2), of which ``cdnv`` of the layer is the mean.
+    """
+    present = means.present
+    rows, columns = torch.triu_indices(means.num_present, means.num_present, offset=1, device=means.names.device)
+    n = second.directed[present]
+    units = second.directions[present] / torch.where(n > 0, n, torch.nan)[:, None]
+    variances = second.squares[present] / means.counts[present]
+    squares = means.distances(slice(None))[rows, columns]
+    return {
+        "class": means.names[rows],
+        "other": means.names[columns],
+        "inter": (units @ units.T)[rows, columns],
+        "distance": squares.sqrt(),
+        "cdnv": (variances[rows] + variances[columns]) / (2 * squares),
+    }
