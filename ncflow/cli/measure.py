@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SHOWN = ("loss", "accuracy", "intra_min", "inter_max", "nc1", "nc3_cosine_min", "nc4_agreement", "classes_present")
 _MODELS = """\
 MODEL is one of
-  net.py's function, module:function          returns an nn.Module; the current folder is importable
+  module:function                             it returns an nn.Module; the current folder is importable
   weights.pt, .pth, .ckpt, .safetensors       with --constructor module:function; several are one training
   script.pt                                   TorchScript: its last layer; all layers with --constructor
   torchvision:resnet18, timm:NAME             with --weights FILE; nothing is ever downloaded

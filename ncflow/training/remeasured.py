@@ -1,7 +1,7 @@
 """Measure the kept checkpoints of our own runs again: a new measure, or other layers, need no training."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from ncflow.checks import ArgumentError, require
+from ncflow.checks import ArgumentError, error_line, require
 from ncflow.config.identity import describe, run_id
 from ncflow.config.schema import register
 from ncflow.data.base import InMemoryData
@@ -51,19 +51,27 @@ class Kept:
 
 
 def kept_runs(*folders: Path) -> Iterator[Kept | ArgumentError]:
-    """The runs below some folders; of one that cannot be measured again why.
+    """The runs below some folders that were trained here; of one that cannot be measured again why.
 
     Raises:
         FileNotFoundError: If a folder does not exist.
         ArgumentError: If there is no run.
     """
-    found = run_folders(*folders)
+    found = [folder for folder in run_folders(*folders) if _was_trained(read_json(folder / RUN) or {})]
     require(len(found) > 0, "MODEL", "a folder with runs of ncflow", ", ".join(map(str, folders)))
     for folder in found:
         try:
             yield _kept(folder)
         except ArgumentError as error:
             yield error
+        except Exception as error:  # whatever a config that somebody changed leads to
+            why = error_line(error, named=True)
+            yield ArgumentError(f"MODEL must be a run of ncflow whose config can be read ({why}), found {folder}")
+
+
+def _was_trained(described: Mapping[str, Any]) -> bool:
+    """Whether a run is no measurement of what was trained before, or elsewhere."""
+    return "remeasured.run_id" not in described and described.get("figures") != ["measured"]
 
 
 def _kept(folder: Path) -> Kept:
@@ -71,6 +79,7 @@ def _kept(folder: Path) -> Kept:
     require(path.is_file(), "MODEL", "a run of ncflow with its config", f"{folder} without {HYDRA}/config.yaml")
     register()
     cfg = OmegaConf.load(path)
+    require(isinstance(cfg, DictConfig), "MODEL", "a run of ncflow with a config of options", str(path))
     assert isinstance(cfg, DictConfig)
     own = (read_json(folder / RUN) or {}).get("run_id")
     if own != run_id(cfg):

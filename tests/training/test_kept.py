@@ -82,7 +82,7 @@ def test_measured_again_is_measured_then_bit_for_bit(options, config, capsys):
     (first,) = load_runs("runs/mine").to_dict("records")
     assert (run["status"], run["remeasured.run_id"], run["train/nc1"]) == ("done", first["run_id"], first["train/nc1"])
     assert run["run_id"] != first["run_id"]
-    main([str(own)])
+    main(["runs"])  # with what was measured again, which is not measured once more
     assert capsys.readouterr().out == f"finished already: {Path(run['folder']).name}\n"
     main([str(own), "--layers", "all", "--out", "layers"])
     layers = load_history("layers")
@@ -162,5 +162,9 @@ def test_what_cannot_be_measured_again_is_one_line_each(config, capsys):
     other = OmegaConf.merge(cfg, {"seed": 7})
     (own / ".hydra/config.yaml").write_text(OmegaConf.to_yaml(other))
     assert "must be the run of its config" in refused()
+    (own / ".hydra/config.yaml").write_text("model: [")
+    assert "whose config can be read" in refused()
+    (own / ".hydra/config.yaml").write_text("- 1")
+    assert "a config of options" in refused()
     (own / ".hydra/config.yaml").unlink()
     assert "without .hydra/config.yaml" in refused()
