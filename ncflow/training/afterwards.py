@@ -81,8 +81,13 @@ def measure_foreign(
     states = {f"{c.epoch}": c.digest for c in model.checkpoints}
     first = [model.checkpoints[0].load()]  # what is wrong with it is said before there is a folder
     described_model = {**model.described, "classes": classes_digest(first[0].modules())}
-    identity = {"model": described_model, "data": source.described, "states": states, "splits": [*source.splits]}
-    identity["ood"] = None if ood is None else ood.described
+    identity = {
+        "model": described_model,
+        "data": source.described,
+        "states": states,
+        "splits": [*source.splits],
+        "ood": None if ood is None else ood.described,
+    }
     described = {"model.name": model.name, "data.name": source.name, "epochs": model.checkpoints[-1].epoch}
 
     folder = _folder(out, name, identity, described, options)
