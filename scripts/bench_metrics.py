@@ -9,7 +9,14 @@ For each size (N, C, d), features float32, one thread, each method in a process 
 and at N = 4000 the cosines over all pairs of samples (N x N) against ncflow. Memory is the growth of the process's peak
 over the data. On a GPU (--device cuda) it also counts the host syncs of a batch's update.
 
+For more classes than dimensions, where the logits of all samples would not fit, batch by batch, each with logits W h:
+  stream  the Metric: every measure
+  peer    what libraries have, in float32: means, a d x d covariance and its pinv, cosines of the means in patches, the
+          distance of W to the means, the nearest mean by products; NC1 to NC4 once each
+  twice   reading features and logits twice, as a model that is measured in two passes does: the floor
+
 usage: scripts/bench_metrics.py [--device cpu] [--repeats 3] [--sizes 20000,100,512 ...] [--skip-nc1-above 2048]
+                                [--many 20000,10000,512 ...]
 """
 
 import argparse
@@ -20,7 +27,9 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 
+MANY = ["100000,1000,512", "20000,10000,512", "200000,30000,768"]
 SIZES = ["20000,100,512", "20000,100,2048", "100000,1000,512", "20000,1000,4096"]
 
 
@@ -39,7 +48,8 @@ def child(method: str, size: str, device: str, repeats: int) -> None:
     for start in range(0, N, 1000):  # without a temporary copy, which would hide in the peak of the memory
         H[start : start + 1000] += means[y[start : start + 1000]]
     W, b = torch.randn(C, d, device=device, generator=rng), torch.zeros(C, device=device)
-    logits = torch.empty(N, C, device=device).normal_(generator=rng)
+    is_whole = method in ("ncflow", "nc1 float32", "nc1 float64", "all pairs", "read", "syncs")
+    logits = torch.empty(N if is_whole else 0, C, device=device).normal_(generator=rng)
 
     def nc1(dtype: torch.dtype) -> torch.Tensor:
         means = torch.stack([H[y == c].to(dtype).mean(0) for c in range(C)])
@@ -57,7 +67,43 @@ def child(method: str, size: str, device: str, repeats: int) -> None:
         one_hot = torch.nn.functional.one_hot(y, C).double()
         return (one_hot.T @ (cosines * same) @ one_hot).diagonal().min() + (one_hot.T @ cosines @ one_hot).max()
 
+    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        for features, labels in zip(H.split(1000), y.split(1000), strict=True):
+            yield features, labels, features @ W.T
+
+    def stream() -> dict[str, torch.Tensor]:
+        metric = NeuralCollapse(C, d, head, max_cached_bytes=None).to(device)
+        for batch in batches():
+            metric.update(*batch)
+        return metric.compute()
+
+    def twice() -> float:
+        return sum(float(features.sum() + logits.sum()) for _ in range(2) for features, _, logits in batches())
+
+    def peer() -> list[torch.Tensor]:
+        sums, within = torch.zeros(C, d, device=device), torch.zeros(d, d, device=device)
+        counts = torch.bincount(y, minlength=C)
+        for features, labels, _ in batches():
+            sums.index_add_(0, labels, features)
+        means = sums / counts[:, None]
+        agreeing = torch.zeros((), device=device)
+        for features, labels, logits in batches():
+            residuals = features - means[labels]
+            within += residuals.T @ residuals / N
+            nearest = (means.square().sum(1) / 2 - features @ means.T).argmin(1)
+            agreeing += (nearest == logits.argmax(1)).sum()
+        M = means - means.mean(0)
+        nc1 = torch.trace(within @ torch.linalg.pinv(M.T @ M / C)) / C
+        units = torch.nn.functional.normalize(M)
+        angles = sum((part @ units.T + 1 / (C - 1)).abs().sum() for part in units.split(1024))
+        return [nc1, angles, (W / W.norm() - M / M.norm()).norm(), agreeing]
+
+    head = torch.nn.Linear(d, C, bias=False, device=device)
+    head.weight.data = W
     methods = {
+        "stream": stream,
+        "twice": twice,
+        "peer": peer,
         "ncflow": lambda: neural_collapse(H, y, C, W, b, logits=logits),
         "nc1 float32": lambda: nc1(torch.float32),
         "nc1 float64": lambda: nc1(torch.float64),
@@ -104,7 +150,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--sizes", nargs="+", default=SIZES)
+    parser.add_argument("--sizes", nargs="*", default=SIZES)
+    parser.add_argument("--many", nargs="*", default=MANY, help="sizes of more classes than dimensions, once each")
     parser.add_argument("--skip-nc1-above", type=int, default=2048, help="dimension above which nc1 takes minutes")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -121,6 +168,11 @@ def main() -> None:
                 peer = measure(f"nc1 {dtype}", size, arguments.device, 1)["seconds"]
                 line += f" {peer:>8.2f}s {peer / own['seconds']:>5.1f}x"
         print(line, flush=True)
+    print(f"\n{'N, C, d':>18} {'stream':>9} {'memory':>10} {'/twice':>7} {'/peer':>7} {'its memory':>11}")
+    for size in arguments.many:
+        own, floor, peer = (measure(name, size, arguments.device, 1) for name in ("stream", "twice", "peer"))
+        ratios = " ".join(f"{own['seconds'] / other['seconds']:>6.2f}x" for other in (floor, peer))
+        print(f"{size:>18} {own['seconds']:>8.1f}s {own['mib']:>7.0f}MiB {ratios} {peer['mib']:>8.0f}MiB", flush=True)
     small = "4000,100,512"
     own, peer = (measure(name, small, arguments.device, arguments.repeats) for name in ("ncflow", "all pairs"))
     print(f"cosines over all pairs at {small}: {peer['seconds'] / own['seconds']:.1f}x the time of every measure")

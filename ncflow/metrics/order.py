@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Values that are held at a time, and bits by which a pass tells values apart.
-_HELD = 2**22
+_HELD = 2**20
 _BITS = 16
 
 
@@ -47,7 +47,7 @@ class _Bracket:
 
 
 def quantile_of_many(read: Callable[[], Iterable[Tensor]], count: int, level: float) -> Tensor:
-    """Linearly interpolated quantile of values in (-2, 2), float64, none of them NaN.
+    """Linearly interpolated quantile of values in (-2, 2), float64; NaN if one is NaN.
 
     By the bits of the numbers, whose order as integers is their own: each reading counts in 65,536 bins those that may
     have the rank, until they can be held and sorted. Two or three readings do, where all are equal five.
@@ -59,8 +59,7 @@ def quantile_of_many(read: Callable[[], Iterable[Tensor]], count: int, level: fl
     """
     place = level * (count - 1)
     ranks = floor(place), ceil(place)
-    whole = _Bracket(-(2**62), 2**62 - 1, 0, count)
-    brackets = dict.fromkeys(ranks, whole)
+    brackets = dict.fromkeys(ranks, _Bracket(-(2**62), 2**62 - 1, 0, count))
     while any(found.within > _HELD and found.first < found.last for found in brackets.values()):
         counts: dict[_Bracket, Tensor] = {}
         for values in read():
@@ -68,6 +67,8 @@ def quantile_of_many(read: Callable[[], Iterable[Tensor]], count: int, level: fl
             for found in set(brackets.values()):
                 bins = torch.bincount((found.of(keys) - found.first) >> found.shift, minlength=2**_BITS)
                 counts[found] = counts[found] + bins if found in counts else bins
+        if any(int(bins.sum()) < found.within for found, bins in counts.items()):
+            return torch.full_like(values[0], torch.nan)
         brackets = {rank: found.narrowed(rank, counts[found]) for rank, found in brackets.items()}
     held = {found: _sorted(read, found) for found in set(brackets.values())}
     low, high = (held[brackets[rank]][rank - brackets[rank].below] for rank in ranks)

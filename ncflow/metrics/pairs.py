@@ -13,7 +13,7 @@ from ncflow.metrics.summary import summarize
 _SIDE = {"cpu": 512}
 _GPU_SIDE = 4096
 # Pairs of which all values are held at a time.
-_HELD = 2**22
+_HELD = 2**20
 
 Table = Callable[[slice, slice], Tensor]
 """From rows and columns to that part of a symmetric table (K, K), float64."""
@@ -68,9 +68,17 @@ def summarize_pairs(family: str, size: int, table: Table, level: float) -> dict[
     if count <= _HELD:
         return summarize(family, torch.cat([_corner(table).new_zeros(0), *tiles(size, table)]), "max", level)
     largest, total = (_corner(table).new_full((), start) for start in (-inf, 0.0))
-    for values in tiles(size, table):
-        largest, total = torch.maximum(largest, values.max()), total + values.sum()
-    quantile = total if total.isnan() else quantile_of_many(lambda: tiles(size, table), count, level)
+    readings = iter([True])
+
+    def read() -> Iterator[Tensor]:
+        nonlocal largest, total
+        is_first = next(readings, False)
+        for values in tiles(size, table):
+            if is_first:
+                largest, total = torch.maximum(largest, values.max()), total + values.sum()
+            yield values
+
+    quantile = quantile_of_many(read, count, level)
     return {f"{family}_max": largest, f"{family}_mean": total / count, f"{family}_quantile": quantile}
 
 

@@ -14,8 +14,9 @@ from ncflow.callbacks.loaders import at_most, given, sequential
 from ncflow.callbacks.reading import as_validated
 from ncflow.checks import ArgumentError
 from ncflow.measuring.split import measure_split
+from ncflow.metrics import NeuralCollapse, neural_collapse
 from tests.foreign.case import C, Module, X, Y, brute_force, loader, plain
-from tests.foreign.data import HALF, Buckets, Halves
+from tests.foreign.loaders import HALF, Buckets, Halves
 
 PARTS = [(X[:25], Y[:25]), (X[25:30], Y[25:30]), (X[30:], Y[30:])]
 
@@ -62,6 +63,14 @@ def worker(rank, folder):
         with pytest.raises(ArgumentError) as error:
             refused()
         found["refused"].append(str(error.value))
+    metric = NeuralCollapse(C, 5)
+    if rank == 0:
+        for part, labels in PARTS:
+            metric.update(part, labels)
+    metric.sync()
+    found["after sync"] = {name: value.item() for name, value in metric.compute().items()}
+    metric.unsync()
+    found["counts after unsync"] = metric.counts.tolist()
     module.body[1].running_mean.fill_(rank)
     trainer = SimpleNamespace(
         state=SimpleNamespace(stage=None), world_size=2, strategy=SimpleNamespace(broadcast=first)
@@ -99,3 +108,7 @@ def test_ranks_count_every_sample_once_and_measure_the_network_of_the_first(tmp_
         assert different.startswith("loaders must give every process the same batches")
         assert empty == "loaders must be loaders with at least one batch, found 'an empty one'"
         assert passes.startswith("loaders must give the same samples at every pass: 'last' gave other features")
+        whole = {name: value.item() for name, value in neural_collapse(X, Y, C).items()}
+        assert found["after sync"] == pytest.approx(whole, rel=1e-12)
+    assert ranks[0]["counts after unsync"] == [20.0] * C
+    assert ranks[1]["counts after unsync"] == [0.0] * C

@@ -2,14 +2,15 @@
 
 import logging
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from ncflow.checks import ArgumentError
 from ncflow.measuring import notes
-from tests.foreign import data, modules  # noqa: F401 (they fill the table)
 from tests.foreign.case import CASES, brute_force, run
+from tests.foreign.table import table
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -40,3 +41,8 @@ def test_measured_as_brute_force_says_or_refused(case, caplog):
 def test_names_are_of_one_case_each():
     names = [case.name for case in CASES]
     assert len(names) == len(set(names)) > 70
+
+
+def test_the_readme_has_the_table():
+    """`python -m tests.foreign.table` prints it."""
+    assert table() in Path(__file__).parents[2].joinpath("README.md").read_text()

@@ -20,8 +20,9 @@ from ncflow.measuring import notes
 from ncflow.measuring.features import frozen
 from ncflow.measuring.losses import SplitLoss
 from tests.foreign.case import DATA, Fit, Module, N, X, Y, brute_force, loader, plain, run
-from tests.foreign.data import Noisy
-from tests.foreign.modules import Spectral, convolution_head, lora_head, one_output
+from tests.foreign.forwards import Spectral
+from tests.foreign.heads import convolution_head, lora_head, one_output
+from tests.foreign.loaders import Noisy
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
