@@ -1,9 +1,11 @@
 """The wheel holds all it needs and works outside the checkout."""
 
+import importlib
 import json
 import re
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -62,6 +64,14 @@ def test_console_scripts_exist():
         help_text = subprocess.run([Path(sys.executable).with_name(name), "--help"], capture_output=True, text=True)
         assert help_text.returncode == 0
         assert help_text.stdout
+
+
+def test_each_console_script_is_a_function():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert {*scripts} == {"ncflow", "ncflow-figures", "ncflow-measure", "ncflow-status", "ncflow-theory"}
+    for place in scripts.values():
+        module, _, function = place.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_another_hydra_application_is_not_slowed_by_the_plugin(tmp_path):

@@ -21,9 +21,9 @@ from torch.utils.data import (
 
 from ncflow.checks import ArgumentError, error_line
 from ncflow.data.batches import Batches, shard
+from ncflow.data.splits import few_of_each
 from ncflow.measuring.features import random_states_kept
 from ncflow.measuring.ranks import gathered, ranks
-from ncflow.seeding import generator
 
 
 class Order(NamedTuple):
@@ -272,11 +272,6 @@ def at_most(loader: SequentialLoader, own_labels: Tensor, limit: int) -> Sequent
     labels = torch.empty(count, dtype=torch.long)
     for rank, own in enumerate(everywhere):
         labels[rank :: len(everywhere)] = own
-    mixed = torch.randperm(count, generator=generator(0, "limit"))
-    order = labels[mixed].argsort(stable=True)
-    classes = labels[mixed][order]
-    rank_in_class = torch.arange(count) - torch.searchsorted(classes, classes)
-    chosen = mixed[order[rank_in_class < limit]].sort().values
-    samples = [loader.order.samples[index] for index in chosen.tolist()]
+    samples = [loader.order.samples[index] for index in few_of_each(labels, limit).tolist()]
     said = f"at most {limit} samples of each class, drawn once, are measured: {len(samples)} of {count}"
     return _of(loader, Order(samples, said=said), loader.batch_sampler.size, loader.origin)

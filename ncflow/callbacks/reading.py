@@ -37,12 +37,27 @@ class AsTrained:
 
     def __iter__(self) -> Iterator[Any]:
         strategy, module = self.trainer.strategy, self.trainer.lightning_module
-        before_all = _random_states()
-        for batch in self.loader:
+        for batch in Noted(self.loader, self.split):
             converted = strategy.precision_plugin.convert_input(batch)
             before = module._on_before_batch_transfer(converted, dataloader_idx=self.index)
             yield strategy.batch_to_device(before, dataloader_idx=self.index)
-        if isinstance(self.loader, SequentialLoader) and _random_states() != before_all:
+
+
+class Noted:
+    """Batches of a loader; one line says if a DataLoader, or the model that is called on them, draws random numbers.
+
+    Args:
+        loader: The loader.
+        split: Its name.
+    """
+
+    def __init__(self, loader: Iterable[Any], split: str) -> None:
+        self.loader, self.split = loader, split
+
+    def __iter__(self) -> Iterator[Any]:
+        before = _random_states()
+        yield from self.loader
+        if isinstance(self.loader, SequentialLoader) and _random_states() != before:
             note(
                 f"{self.split}: random numbers were drawn to measure it, by augmentation or by the model: its samples "
                 "are measured as they came; give clean ones as loaders="

@@ -17,6 +17,7 @@ _NOT_IDENTITY = (
     "runs_dir",
     "figures",
     "logger",
+    "checkpoint",
     "measure.batch_size",
     "trainer.accelerator",
     "trainer.devices",
@@ -82,9 +83,9 @@ def _file_digest(path: Any) -> str:
 def run_id(cfg: DictConfig) -> str:
     """Eight hex digits that are equal exactly for configs with equal numbers.
 
-    Left out are paths, logger, device, threads and launcher, and every option that is null, so that a new option
-    whose default is null keeps old runs. ``data.path`` counts by the file's content, not by its place, and a class of
-    ncflow by the path under which it was first published (:data:`MOVED`).
+    Left out are paths, logger, kept checkpoints, device, threads and launcher, and every option that is null, so that a
+    new option whose default is null keeps old runs. ``data.path`` counts by the file's content, not by its place, and a
+    class of ncflow by the path under which it was first published (:data:`MOVED`).
     """
     flat = {key: _canonical(value) for key, value in flat_config(cfg).items() if value is not None}
     kept = {

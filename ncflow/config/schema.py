@@ -62,6 +62,13 @@ class Measure:
 
 
 @dataclass
+class Checkpoint:
+    """Which checkpoints a run keeps beside its last one."""
+
+    keep_every_n_epochs: OptionalCount = None
+
+
+@dataclass
 class RunConfig:
     """Typed root of ``conf/train.yaml``. The groups are checked against the signature of their ``_target_``."""
 
@@ -71,6 +78,7 @@ class RunConfig:
     weight_decay: Annotated[float, Rule("a number of at least 0", ge=0, allow_inf_nan=False)] = MISSING
     weight_decay_scope: Annotated[str, Rule("one of 'all', 'last_layer'", Literal["all", "last_layer"])] = MISSING
     measure: Measure = field(default_factory=Measure)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
     figures: list[str] | None = None
     runs_dir: str = MISSING
     data: Any = MISSING

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ncflow.config.build import check_types
 from ncflow.config.identity import LARGEST_WHOLE, flat_config
-from ncflow.config.schema import LOGGERS, ConfigError, Measure, Named, RunConfig, checked_runs_dir
+from ncflow.config.schema import LOGGERS, Checkpoint, ConfigError, Measure, Named, RunConfig, checked_runs_dir
 
 _NAMED_GROUPS = ("data", "model", "loss", "optimizer", "scheduler")
 
@@ -49,6 +49,7 @@ def check_fields(cfg: DictConfig) -> None:
     options: Any = OmegaConf.to_container(cfg, resolve=True)
     check_types("", RunConfig, {name: value for name, value in options.items() if not isinstance(value, dict)})
     check_types("measure", Measure, options["measure"])
+    check_types("checkpoint", Checkpoint, options.get("checkpoint", {}))
     first_steps = cfg.measure.first_steps
     if first_steps is not None and not cfg.measure.margins:
         raise ConfigError(f"measure.first_steps must be null without measure.margins=true, found {first_steps}")

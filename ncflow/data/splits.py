@@ -1,11 +1,13 @@
 """Cutting a data set that comes without a test split."""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
+from torch import Tensor
 
 from ncflow.checks import ArgumentError, require
-from ncflow.seeding import derive_seed
+from ncflow.seeding import derive_seed, generator
 
 
 def stratified(labels: NDArray[np.int64], test_fraction: float, seed: int) -> tuple[list[int], list[int]]:
@@ -31,3 +33,18 @@ def stratified(labels: NDArray[np.int64], test_fraction: float, seed: int) -> tu
         rule = f"such that a stratified split exists ({error})"
         raise ArgumentError(f"test_fraction must be {rule}, found {test_fraction}") from error
     return sorted(train.tolist()), sorted(test.tolist())
+
+
+def few_of_each(labels: Tensor, limit: int) -> Tensor:
+    """Indices, in their order, of at most so many samples of each class, drawn once and for all by a seed of its own.
+
+    Args:
+        labels: Shape (N,), integers.
+        limit: The number, >= 1.
+    """
+    count = len(labels)
+    mixed = torch.randperm(count, generator=generator(0, "limit"))
+    order = labels[mixed].argsort(stable=True)
+    classes = labels[mixed][order]
+    rank_in_class = torch.arange(count) - torch.searchsorted(classes, classes)
+    return mixed[order[rank_in_class < limit]].sort().values

@@ -30,7 +30,17 @@ _NOT_A_PANEL = (
 )
 # Names, which a user's own config may also give as a number or a list; all else that is asked for is numbers.
 _NAMES = ("model.norm", "model.name", "data.name", "loss.name")
-_NOT_PREFIXES = ("train/", "test/", "version/", "sha256/", "trainer.", "logger.", "measure.")
+_NOT_PREFIXES = (
+    "train/",
+    "test/",
+    "version/",
+    "sha256/",
+    "trainer.",
+    "logger.",
+    "measure.",
+    "checkpoint.",
+    "remeasured.",
+)
 SPREAD = "spread"
 """min intra - max inter, the D of the conjectures."""
 

@@ -123,6 +123,38 @@ class Adapters:
 USUAL = Adapters()
 
 
+def next_token(batch: Any) -> tuple[Any, Tensor]:
+    """Inputs and labels of a batch of tokens for a language model, the label of a token being the next one: ``batch=``.
+
+    The last token has none, and neither has one whose next is padding: their label is -100, which is ignored.
+
+    Args:
+        batch: Tokens (B, T), alone or as the one part of a tuple; or a dict with ``input_ids``, which is the input with
+            what is beside it: an ``attention_mask`` is 0 where there is padding, and ``labels`` are the tokens, -100
+            where they should not be predicted.
+
+    Raises:
+        ArgumentError: If it is none of these.
+    """
+    single = isinstance(batch, tuple | list) and len(batch) == 1
+    inputs = batch[0] if single else batch
+    tokens, known, mask = inputs, None, None
+    if isinstance(inputs, Mapping):
+        tokens, known, mask = (inputs.get(name) for name in ("input_ids", "labels", "attention_mask"))
+        inputs = {name: value for name, value in inputs.items() if name != "labels"}
+    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
+        shape = f" of shape {tuple(tokens.shape)} in {tokens.dtype}" if isinstance(tokens, Tensor) else ""
+        raise ArgumentError(
+            "batch must be integer tokens (B, T), or a dict with input_ids, where labels are the next token, found "
+            f"{type(batch).__name__}{shape}"
+        )
+    labels = torch.full_like(tokens, _IGNORED, dtype=torch.long)
+    labels[:, :-1] = (tokens if known is None else known)[:, 1:]
+    if mask is not None:
+        labels[:, :-1][mask[:, 1:] == 0] = _IGNORED
+    return inputs, labels
+
+
 def moved(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     """Tensors, also in tuples, lists and dicts, on a device and, if they are floating, in a type; None leaves that.
 

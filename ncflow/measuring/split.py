@@ -1,6 +1,6 @@
 """Measure a model on a split: the collapse of its layers, and what its outputs and weights say beside it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import nan
 from typing import Any
 
@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ncflow.checks import require
 from ncflow.measuring.adapters import USUAL, Adapters
-from ncflow.measuring.features import LAST, extract, frozen, resolve_layers
+from ncflow.measuring.classes import Every, Frequent, label_counts
+from ncflow.measuring.features import LAST, FeatureBatch, extract, frozen, resolve_layers
 from ncflow.measuring.groups import Groups, LayerGroups, check_groups
 from ncflow.measuring.heads import Head, as_linear, find_head, has_adapter
 from ncflow.measuring.layers import LayerMetrics
@@ -33,6 +35,7 @@ def measure_split(
     max_cached_bytes: int | None = 2**31,
     adapters: Adapters = USUAL,
     loss_is_found: bool = False,
+    min_count: int | None = None,
     groups: Groups | Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
     """Measures by layer and name, the model frozen; under distributed training every rank has to call it.
@@ -52,6 +55,10 @@ def measure_split(
         max_cached_bytes: Bytes of features kept for each layer, on each rank; beyond, the loader is read twice.
         adapters: How to read a batch and what the network returns.
         loss_is_found: As ``is_found`` of :class:`ncflow.measuring.losses.SplitLoss`.
+        min_count: Leave out the classes with fewer samples, for which labels alone are read once before; None for none.
+            The measures are then those of the K that remain and of their rows of W, and margins and NC4 choose among
+            these; loss and accuracy are the model's own among all classes, and the gaps to an optimum are NaN.
+            ``classes_left_out`` and ``samples_left_out`` say how many there were.
         groups: Names of more measures to make, of :data:`ncflow.metrics.groups.GROUPS`; or one object for the splits of
             a measurement, which are then given in their order, the one that probes are trained on first.
 
@@ -62,38 +69,50 @@ def measure_split(
     names = resolve_layers(network, layers)
     name, module = find_head(network, classifier)
     groups = groups if isinstance(groups, Groups) else Groups(groups)
+    together = min_count is None or not groups.keeps_sums  # groups read all rows of W
+    require(together, "groups", "left out where classes are", groups.names)
     check_groups(groups.names, groups.ood is not None, network, names, classifier)
     # To the end: what is asked for its weights while it trains, spectral normalisation say, may change by being asked.
     with frozen(network):
+        classes = Every() if min_count is None else Frequent.of(label_counts(network, loader, adapters), min_count)
         own_groups = LayerGroups(groups, network, name, self_pairs)
         metrics = LayerMetrics(delta, self_pairs, max_cached_bytes, own_groups)
         outputs = Outputs(loss, next(network.parameters()).device, is_found=loss_is_found)
         head: LinearHead | None = None
-        for batch in extract(network, loader, names, classifier, adapters):
+
+        def batches(layers: Sequence[str]) -> Iterator[FeatureBatch]:
+            own = map(classes.samples, extract(network, loader, layers, classifier, adapters))
+            return (batch for batch in own if len(batch.labels) > 0)
+
+        for batch in batches(names):
             if LAST in names and head is None:
-                head = as_linear(name, module, batch.features[LAST].shape[1])
-            metrics.update(batch, head)
+                head = classes.head(as_linear(name, module, batch.features[LAST].shape[1]))
+            metrics.update(classes.renumbered(batch), head)
             outputs.update(batch.logits, batch.labels)
         for layer, dim in metrics.join(next(network.parameters()).device).items():
-            head = as_linear(name, module, dim) if layer == LAST else head
+            head = classes.head(as_linear(name, module, dim)) if layer == LAST else head
             metrics.add(layer, dim, head)
         unfit = metrics.unfit()
         own_groups.read_ood(metrics.found, head, classifier, adapters)
         if groups.keeps_sums:
             metrics.begin_groups(unfit)
         if unfit:
-            for batch in extract(network, loader, unfit, classifier, adapters):
-                metrics.update(batch, head, unfit)
+            for batch in batches(unfit):
+                metrics.update(classes.renumbered(batch), head, unfit)
             metrics.check_passes(unfit)
         found = metrics.found
         values = {layer: metric.compute() for layer, metric in found.items()}
         if groups.keeps_sums:
             for layer, metric in found.items():
                 values[layer] |= own_groups.measures(layer, metric)
+        outputs.signs = outputs.signs if min_count is None else None
         means = found[LAST].centred_means() if LAST in found and outputs.signs is not None else None
         counts = found[LAST].class_counts() if LAST in found else None
         decay = nan if isinstance(head, Head) and not head.is_parameter else weight_decay
-        return conclude(network, head, values, means, counts, outputs, norm, decay, delta)
+        if min_count is not None:  # the theory is of all classes
+            outputs.of_cross_entropy, decay = False, nan
+        measured = conclude(network, head, values, means, counts, outputs, norm, decay, delta)
+        return {layer: {**own, **classes.said()} for layer, own in measured.items()}
 
 
 def conclude(

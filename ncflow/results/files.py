@@ -19,12 +19,18 @@ CLASSES = "classes.csv"  # values by class at each measurement, if they were ask
 PAIRS = "pairs.csv"  # values by pair of classes likewise
 SNAPSHOTS = "snapshots"  # features of some samples at each measurement, if they were asked for
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+KEPT = "checkpoints/epoch=*.ckpt"  # weights alone, after that many epochs, if they were asked for
 LOG = "ncflow.log"
 LOCK = ".lock"
 DIGEST = "sha256/"  # in result.json, before the name of a table: the digest of what the run wrote
 TEMPORARY = ".tmp"
 
 _LOOKS_AT_TEMPORARY, _SECONDS_BETWEEN_LOOKS = 10, 0.05
+
+
+def kept_checkpoint(folder: Path, epoch: int) -> Path:
+    """The file of a run's weights after so many epochs."""
+    return folder / KEPT.replace("*", f"{epoch:03d}")
 
 
 def write_atomically(path: Path, content: str | bytes | memoryview) -> None:

@@ -18,6 +18,7 @@ from ncflow.results.files import (
     DIGEST,
     HISTORY,
     JOB,
+    KEPT,
     LOCK,
     LOG,
     MARGINS,
@@ -33,6 +34,7 @@ from ncflow.results.files import (
 )
 from ncflow.results.report import FINAL, Report, Status, as_word
 
+_KEPT = "checkpoint.keep_every_n_epochs"
 _RUN_NAME = re.compile("-([0-9a-f]{8})$")
 
 
@@ -78,7 +80,7 @@ class RunFolder:
         owners = [found.get("run_id") for name in (RESULT, RUN, JOB) if (found := read_json(self.path / name))]
         others = [owner for owner in owners if isinstance(owner, str) and owner != self.run_id]
         if others:
-            return f"{self.path} holds another run ({others[0]}), choose another hydra.run.dir"
+            return f"{self.path} holds another run ({others[0]}), choose another hydra.run.dir (or --out)"
         if self.run_id in owners or self.path.name.endswith(f"-{self.run_id}"):
             return None
         foreign = sorted(entry.name for entry in self.path.iterdir() if not _is_nothing(entry))
@@ -90,8 +92,8 @@ class RunFolder:
     def twin(self, candidates: Iterable[Path]) -> tuple[Path, dict[str, Any]] | None:
         """Another folder that has this run, finished and whole, and its result; None if there is none.
 
-        A run is what changes its numbers, and so experiments may share it. One that was logged in another way is no
-        twin: it may lack what this one is to leave.
+        A run is what changes its numbers, and so experiments may share it. One that was logged in another way, or kept
+        other checkpoints, is no twin: it may lack what this one is to leave.
 
         Args:
             candidates: Folders of runs.
@@ -100,10 +102,15 @@ class RunFolder:
             with suppress(OSError):  # somebody else's
                 found = RunFolder(other, self.described)
                 result = None if other.resolve() == self.path.resolve() else found.finished()
-                alike = result is not None and result.get("logger.name") == self.described.get("logger.name")
-                if result is not None and alike and found.damage(result) is None and found._is_readable():
+                if result is None or not self._leaves_as_much(result):
+                    continue
+                if found.damage(result) is None and found._is_readable():
                     return other, result
         return None
+
+    def _leaves_as_much(self, result: Mapping[str, Any]) -> bool:
+        logger, kept = (self.described.get(name) for name in ("logger.name", _KEPT))
+        return result.get("logger.name") == logger and kept in (None, result.get(_KEPT))
 
     def _is_readable(self) -> bool:
         return all(os.access(path, os.R_OK) for path in _left(self.path))
@@ -188,9 +195,9 @@ class RunFolder:
 
 def _left(folder: Path) -> list[Path]:
     """The files that a run left beside its result, the checkpoint last."""
-    tables, snapshots = (HISTORY, MARGINS, CLASSES, PAIRS, LOG), (folder / SNAPSHOTS).glob("*.npz")
-    left = [*(folder / name for name in tables), *sorted(snapshots), folder / CHECKPOINT]
-    return [path for path in left if path.is_file()]
+    tables = [folder / name for name in (HISTORY, MARGINS, CLASSES, PAIRS, LOG)]
+    found = [*sorted((folder / SNAPSHOTS).glob("*.npz")), *sorted(folder.glob(KEPT))]
+    return [path for path in [*tables, *found, folder / CHECKPOINT] if path.is_file()]
 
 
 def _digest_of(path: Path) -> str | None:

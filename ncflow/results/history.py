@@ -73,6 +73,8 @@ MEASURES = (
     "quasi_spread",
     "quasi_residual_means",
     "quasi_residual_norms",
+    "classes_left_out",
+    "samples_left_out",
 )
 COLUMNS = ("epoch", "split", "layer", *MEASURES)
 

@@ -31,12 +31,13 @@ def settled(folder: RunFolder) -> Report | None:
     return None if result is None else Report(Status.SKIPPED, path)
 
 
-def enter(folder: RunFolder, cfg: DictConfig, held: ExitStack) -> Report | None:
+def enter(folder: RunFolder, cfg: DictConfig | None, held: ExitStack) -> Report | None:
     """Look, take the lock, and write whose the folder is; a report where the run is not to be trained.
 
     Args:
         folder: The run's folder.
-        cfg: The run's config without Hydra's own; that one is taken from ``HydraConfig``, if it is known.
+        cfg: The run's config without Hydra's own; that one is taken from ``HydraConfig``, if it is known. None where
+            there is none, as the model was trained elsewhere.
         held: Keeps the lock.
 
     Raises:
@@ -53,7 +54,8 @@ def enter(folder: RunFolder, cfg: DictConfig, held: ExitStack) -> Report | None:
     report = settled(folder)  # it may have ended between the look and the lock
     if report is None:
         folder.begin()
-        _leave_config(folder.path / HYDRA, cfg)
+        if cfg is not None:
+            _leave_config(folder.path / HYDRA, cfg)
     return report
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from lightning import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ncflow.callbacks import NeuralCollapseCallback
 from ncflow.callbacks.divergence import StopOnDivergence
+from ncflow.callbacks.kept import KeepCheckpoints
 from ncflow.callbacks.margins import LogMargins
 from ncflow.callbacks.resume import SaveForResume
 from ncflow.callbacks.schedule import Scheduled
@@ -98,7 +99,7 @@ def fit(
         saved = None
     divergence, save = StopOnDivergence(), SaveForResume(path, cfg.measure.every_n_epochs)
     # The checkpoint comes after what is measured: it says that the epoch's rows and files are there.
-    own: list[Callback] = [divergence, *measuring, save, *callbacks]
+    own: list[Callback] = [divergence, *measuring, *_kept(cfg, folder.path), save, *callbacks]
     trainer = train(cfg, folder.path, classifier, data, own, loggers, [folder.run_id], saved, folder.described["name"])
     trainer.strategy.barrier("end")  # before the first process says that the run is done, the others are
     if not divergence.diverged and trainer.current_epoch < cfg.epochs:
@@ -122,6 +123,11 @@ def _asked_for(cfg: DictConfig, folder: Path) -> list[Scheduled]:
     if measure.snapshot_samples is not None:
         found.append(SnapshotFeatures(folder, measure.every_n_epochs, measure.snapshot_samples, measure.batch_size))
     return found
+
+
+def _kept(cfg: DictConfig, folder: Path) -> list[Callback]:
+    every_n_epochs = OmegaConf.select(cfg, "checkpoint.keep_every_n_epochs")
+    return [] if every_n_epochs is None else [KeepCheckpoints(folder, every_n_epochs)]
 
 
 def _go_back(tables: dict[tuple[str, str], History], saved: dict[str, Any], name: str) -> bool:

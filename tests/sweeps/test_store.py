@@ -8,6 +8,7 @@ import pytest
 from ncflow.config.identity import describe, without_hydra
 from ncflow.figures.tables import once
 from ncflow.results import History, RunFolder, Status, load_history, load_runs, stored, write_json
+from ncflow.results.files import kept_checkpoint
 from ncflow.training import entry
 from tests.conftest import TINY, run_folder
 
@@ -96,6 +97,19 @@ def test_what_is_taken_over_is_whole(two, tmp_path):
     assert second.finished() == first.finished() | {"experiment": "paper/b"}
     assert load_history(second.path)["loss"].tolist() == [1.0]
     assert take_over(first, cfg, stored(tmp_path)) is not None, "either may be the other's twin"
+
+
+def test_one_that_kept_checkpoints_leaves_them_and_one_that_did_not_is_no_twin_of_one_that_should(two, tmp_path):
+    cfg, first, second = two
+    name = "checkpoint.keep_every_n_epochs"
+    second.described[name] = 2
+    assert take_over(second, cfg, stored(tmp_path)) is None
+    write_json(first.path / "result.json", {**first.finished(), name: 2})
+    kept = kept_checkpoint(first.path, 4)
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_bytes(b"weights")
+    assert take_over(second, cfg, stored(tmp_path)) is not None
+    assert kept_checkpoint(second.path, 4).read_bytes() == b"weights"
 
 
 @pytest.mark.parametrize("flaw", ["table", "result", "logger", "other run"])

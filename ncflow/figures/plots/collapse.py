@@ -201,16 +201,17 @@ def trajectories(history: pd.DataFrame, shown: Sequence[tuple[str, Sequence[str]
         width = 1.8 if len(folders) == 1 else 0.9
         for folder in folders:
             rows = history[history["folder"] == folder].sort_values("epoch")
+            mark = "o" if len(rows) == 1 else ""  # which is no line
             for measure, (colour, style) in curves.items():
-                axis.plot(rows["epoch"], rows[measure], color=COLOURS[colour], ls=style, lw=width)
-            loss_axis.plot(rows["epoch"], rows["loss"], color=LOSS_COLOUR, ls=":", lw=width)
+                axis.plot(rows["epoch"], rows[measure], color=COLOURS[colour], ls=style, lw=width, marker=mark)
+            loss_axis.plot(rows["epoch"], rows["loss"], color=LOSS_COLOUR, ls=":", lw=width, marker=mark)
         own = history[history["folder"].isin(folders)]
         limits = draw_inter_limits(axis, limits_of(own, "inter_max", prefix=""))
         low = min([-0.45, *(limit - 0.1 for limit in limits)])
         if (own[[*curves]] < low).any(axis=None):
             low = -1.1  # no cosine is out of sight
         axis.set(xlabel=LABELS["epoch"], ylabel="cosine", title=title, ylim=(low, 1.05))
-        loss_axis.set(yscale="log", ylabel=LABELS["loss"])
+        loss_axis.set(yscale="log" if (own["loss"] > 0).any() else "linear", ylabel=LABELS["loss"])
         loss_axis.grid(False)
         loss_axis.spines["right"].set_visible(True)
     entries = [

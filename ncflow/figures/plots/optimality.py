@@ -120,6 +120,6 @@ def _bounds(intra: Axes, inter: Axes, runs: pd.DataFrame) -> bool:
 def has_theory(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with decay whose gap to the theory's optimum was measured, and what inter is there."""
     column = "train/regularized_loss_gap"
-    if column not in runs:
+    if column not in runs or "weight_decay" not in runs:
         return runs.iloc[:0]
     return runs[runs[column].notna() & (runs["weight_decay"] > 0) & limits_of(runs, "inter_max").notna()]

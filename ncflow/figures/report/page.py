@@ -32,7 +32,7 @@ MEASURES = (
 # Neither configuration nor a measure. Where runs lie is left out: a page that is handed on names no one's folders.
 _NOT_CONFIG = (
     *("seed", "run_id", "name", "runs_dir", "figures"),
-    *("folder", "status", "error", "seconds", "steps_per_second"),
+    *("folder", "status", "error", "seconds", "steps_per_second", "checkpoint.keep_every_n_epochs"),
 )
 _VERSION = "version/"
 _SIGNS = {

@@ -155,13 +155,11 @@ def _module(
 def _finish(cell: Cell, status: str, seconds: float, cells: int) -> None:
     """Write what a cell of a group leaves: its weights and how it ended, and last its result."""
     assert cell.folder is not None
-    # Copies, as a view would be saved with the weights of all cells.
-    state = {f"network.{name}": value.clone() for name, value in cell.network.state_dict().items()}
     device = next(cell.network.parameters()).device
     record = hardware(device, cells) | ({} if cell.history is None else cell.history.digest())
     ended: dict[str, Any] = {"status": str(status), "rows": cell.rows, "seconds": seconds, "record": record}
     kept = {**ended, "history": None if cell.history is None else cell.history.mark}
-    weights = {"state_dict": state, "epoch": cell.cfg.epochs, "global_step": cell.steps, OUTCOME: kept}
+    weights = {"state_dict": cell.weights(), "epoch": cell.cfg.epochs, "global_step": cell.steps, OUTCOME: kept}
     write_checkpoint(cell.folder.path / CHECKPOINT, weights, [cell.run_id])
     end(cell.folder, cell.loggers, steps=cell.steps, **ended)
     cell.status = status

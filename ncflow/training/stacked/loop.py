@@ -1,13 +1,13 @@
 """Train a group of cells as one model; each leaves the folder that it would leave alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ncflow.callbacks.schedule import Clock, Scheduled, begin_table, keep
@@ -18,6 +18,8 @@ from ncflow.measuring.features import LAST
 from ncflow.measuring.groups import Groups
 from ncflow.measuring.split import measure_split, rows_of
 from ncflow.results import History, RunFolder, Status
+from ncflow.results.files import kept_checkpoint
+from ncflow.training.checkpoints import write_checkpoint
 from ncflow.training.stacked.measure import CellsMeasurer
 from ncflow.training.stacked.modules import StackedNetwork, cell_losses
 from ncflow.training.stacked.optimizer import CellOptimizer
@@ -142,6 +144,10 @@ class Cell:
         """Its identity."""
         return "" if self.folder is None else self.folder.run_id
 
+    def weights(self) -> dict[str, Tensor]:
+        """Its weights, as the checkpoint of a run has them: copies, as a view would be saved with those of all."""
+        return {f"network.{name}": value.clone() for name, value in self.network.state_dict().items()}
+
     def fail(self, error: BaseException) -> None:
         """Leave it out from now on; the others go on."""
         self.status, self.error = Status.FAILED, one_line(error)
@@ -185,6 +191,7 @@ class MeasureCells(Scheduled):
         going = {cell: ok for cell, ok in zip(self.cells, finite, strict=True) if cell.is_going}
         ended = [cell for cell, ok in going.items() if not ok or epoch == trainer.max_epochs]
         self._measure(trainer, pl_module, list(going) if self._is_due(trainer) else ended, epoch)
+        self._keep_weights(going, epoch)
         for cell in ended:
             if cell.is_going:
                 with losing(cell):
@@ -197,8 +204,18 @@ class MeasureCells(Scheduled):
         """Nothing: each cell was measured at its own end."""
 
     def measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
-        """Measure all cells that are not at their end."""
+        """Measure all cells that are not at their end, before training."""
         self._measure(trainer, pl_module, self._going(), epoch)
+        self._keep_weights(self._going(), epoch)
+
+    def _keep_weights(self, cells: Iterable[Cell], epoch: int) -> None:
+        """As :class:`ncflow.callbacks.kept.KeepCheckpoints` keeps those of a run."""
+        for cell in cells:
+            every_n_epochs = OmegaConf.select(cell.cfg, "checkpoint.keep_every_n_epochs")
+            if cell.folder is not None and every_n_epochs is not None and epoch % every_n_epochs == 0:
+                with losing(cell):
+                    path = kept_checkpoint(cell.folder.path, epoch)
+                    write_checkpoint(path, {"state_dict": cell.weights(), "epoch": epoch}, [cell.run_id])
 
     def _begin(self, trainer: Trainer, starts: bool) -> None:
         for cell in self._going():

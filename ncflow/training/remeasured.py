@@ -1,0 +1,203 @@
+"""Measure the kept checkpoints of our own runs again: a new measure, or other layers, need no training."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch import nn
+
+from ncflow.checks import ArgumentError, error_line, require
+from ncflow.config.identity import describe, run_id
+from ncflow.config.schema import register
+from ncflow.data.base import InMemoryData
+from ncflow.measuring.groups import Groups
+from ncflow.measuring.named import file_digest
+from ncflow.measuring.split import measure_split, rows_of
+from ncflow.models import Classifier
+from ncflow.results import CHECKPOINT, HISTORY, RUN, RunFolder, load_history, read_json, run_folders
+from ncflow.results.files import KEPT
+from ncflow.results.report import Report
+from ncflow.training.afterwards import Rows, run_hash, write_run
+from ncflow.training.assembly import measured_groups, measured_layers, prepare
+from ncflow.training.checkpoints import read_checkpoint
+from ncflow.training.entry import HYDRA
+from ncflow.training.trainer import set_up_process
+
+log = logging.getLogger(__name__)
+
+# Beyond, a checkpoint does not give the numbers that the run measured as it was trained, by rounding or not.
+_ALIKE = 1e-3
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A run of ours and the states of it that were kept.
+
+    Attributes:
+        folder: The run's folder.
+        cfg: Its config.
+        identity: Its id.
+        files: Of each epoch.
+    """
+
+    folder: Path
+    cfg: DictConfig
+    identity: str
+    files: dict[int, Path]
+
+
+def kept_runs(*folders: Path) -> Iterator[Kept | ArgumentError]:
+    """The runs below some folders that were trained here; of one that cannot be measured again why.
+
+    Raises:
+        FileNotFoundError: If a folder does not exist.
+        ArgumentError: If there is no run.
+    """
+    found = [folder for folder in run_folders(*folders) if _was_trained(read_json(folder / RUN) or {})]
+    require(len(found) > 0, "MODEL", "a folder with runs of ncflow", ", ".join(map(str, folders)))
+    for folder in found:
+        try:
+            yield _kept(folder)
+        except ArgumentError as error:
+            yield error
+        except Exception as error:  # whatever a config that somebody changed leads to
+            why = error_line(error, named=True)
+            yield ArgumentError(f"MODEL must be a run of ncflow whose config can be read ({why}), found {folder}")
+
+
+def _was_trained(described: Mapping[str, Any]) -> bool:
+    """Whether a run is no measurement of what was trained before, or elsewhere."""
+    return "remeasured.run_id" not in described and described.get("figures") != ["measured"]
+
+
+def _kept(folder: Path) -> Kept:
+    path = folder / HYDRA / "config.yaml"
+    require(path.is_file(), "MODEL", "a run of ncflow with its config", f"{folder} without {HYDRA}/config.yaml")
+    register()
+    cfg = OmegaConf.load(path)
+    require(isinstance(cfg, DictConfig), "MODEL", "a run of ncflow with a config of options", str(path))
+    assert isinstance(cfg, DictConfig)
+    own = (read_json(folder / RUN) or {}).get("run_id")
+    if own != run_id(cfg):
+        raise ArgumentError(
+            f"{folder} must be the run of its config, found {own} for {run_id(cfg)}: has data.path changed?"
+        )
+    files = {int(file.stem.rpartition("=")[2]): file for file in folder.glob(KEPT) if file.stem[6:].isdecimal()}
+    result = RunFolder(folder, {"run_id": own}).finished()
+    last = None if result is None else _last_epoch(folder, cfg)
+    if last is not None:
+        files = {epoch: file for epoch, file in files.items() if epoch < last} | {last: folder / CHECKPOINT}
+    require(len(files) > 0, "MODEL", "a run with kept checkpoints, or finished", folder)
+    return Kept(folder, cfg, str(own), dict(sorted(files.items())))
+
+
+def _last_epoch(folder: Path, cfg: DictConfig) -> int | None:
+    rows = _own_rows(folder)
+    if not (folder / CHECKPOINT).is_file():
+        return None
+    return int(max(row["epoch"] for row in rows)) if rows else int(cfg.epochs)
+
+
+def remeasure(
+    kept: Kept, out: Path, layers: str | Sequence[str] | None, groups: Sequence[str] | None, device: torch.device
+) -> Report:
+    """Measure the kept states of a run into a run's folder of their own: its history, with the config of the run.
+
+    Args:
+        kept: The run.
+        out: Folder of the run's folder.
+        layers: As for :func:`ncflow.measuring.features.resolve_layers`; None for the run's own.
+        groups: Of measures, as for :func:`ncflow.measuring.split.measure_split`; None for the run's own.
+        device: Where the model is.
+
+    Raises:
+        ConfigError: If data or model cannot be built any more.
+    """
+    cfg = kept.cfg
+    with open_dict(cfg):
+        cfg.trainer.devices = cfg.trainer.num_nodes = 1
+        cfg.measure.layers = cfg.measure.layers if layers is None else layers
+        cfg.measure.groups = cfg.measure.groups if groups is None else list(groups)
+        if "ood" not in measured_groups(cfg):
+            cfg.measure.ood = None
+    flat = describe(cfg, str((read_json(kept.folder / RUN) or {}).get("experiment", kept.folder.parent.name)))
+    digests = {str(epoch): file_digest(file) for epoch, file in kept.files.items()}
+    identity = run_hash([kept.identity, digests, measured_layers(cfg), measured_groups(cfg)])
+    described = {**flat, "run_id": identity, "remeasured.run_id": kept.identity}
+    folder = RunFolder(out / str(flat["experiment"]) / f"{flat['name']}-{identity}", described)
+    built: list[tuple[InMemoryData, Classifier]] = []
+
+    def rows_at(index: int) -> Rows:
+        if not built:
+            set_up_process(cfg)
+            built.append(_built(cfg, device))
+        epoch = list(kept.files)[index]
+        rows = _rows(cfg, *built[0], kept, epoch)
+        _compare(rows, _own_rows(kept.folder))
+        return rows
+
+    notes = [f"checkpoints of {kept.folder.absolute()}"]
+    return write_run(folder, len(kept.files), rows_at, notes, device, measured_groups(cfg))
+
+
+def _built(cfg: DictConfig, device: torch.device) -> tuple[InMemoryData, Classifier]:
+    data, classifier = prepare(cfg)
+    if cfg.trainer.channels_last:
+        classifier.to(memory_format=torch.channels_last)
+    if cfg.trainer.precision == "64-true":
+        classifier.double()
+    return data, classifier.to(device)
+
+
+def _rows(cfg: DictConfig, data: InMemoryData, classifier: Classifier, kept: Kept, epoch: int) -> Rows:
+    """As :class:`ncflow.callbacks.NeuralCollapseCallback` measured while the run was trained."""
+    saved = read_checkpoint(kept.files[epoch], [kept.identity])
+    require(saved is not None, "MODEL", "a run whose checkpoints stay", kept.files[epoch])
+    assert saved is not None
+    classifier.load_state_dict(saved["state_dict"])
+    network: nn.Module = classifier.network
+    rows: Rows = []
+    groups = Groups(measured_groups(cfg), data.ood_dataloader(cfg.measure.batch_size))
+    for split, loader in data.measure_dataloaders(cfg.measure.batch_size).items():
+        measured = measure_split(
+            network,
+            loader,
+            measured_layers(cfg),
+            loss=classifier.loss,
+            weight_decay=cfg.weight_decay,
+            delta=cfg.measure.delta,
+            self_pairs=cfg.measure.self_pairs,
+            groups=groups,
+        )
+        rows += rows_of(epoch, split, measured)
+    return rows
+
+
+def _own_rows(folder: Path) -> list[dict[str, Any]]:
+    if not (folder / HISTORY).is_file():
+        return []
+    return [{str(key): value for key, value in row.items()} for row in load_history(folder).to_dict("records")]
+
+
+def _compare(rows: Rows, own: Sequence[dict[str, Any]]) -> None:
+    """Say if a checkpoint does not give what the run measured at that epoch."""
+    keys = ("epoch", "split", "layer")
+    known = {tuple(row[key] for key in keys): row for row in own}
+    for row in rows:
+        before = known.get(tuple(row[key] for key in keys), {})
+        for name in ("loss", "feature_rms_norm", "nc1"):
+            if name not in row or name not in before:
+                continue
+            one, other = float(row[name]), float(before[name])
+            if abs(one - other) > _ALIKE * max(abs(one), abs(other)):
+                log.warning(
+                    "epoch %s: %s is %g of the checkpoint and %g in the run's own history",
+                    row["epoch"],
+                    name,
+                    one,
+                    other,
+                )
