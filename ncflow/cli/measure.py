@@ -158,7 +158,7 @@ def _allow(parsed: argparse.Namespace, allowed: set[str], otherwise: str) -> Non
 
 
 def _foreign(parsed: argparse.Namespace, out: Path) -> Report:
-    from ncflow.measuring import models, sources
+    from ncflow.measuring.foreign import models, sources
     from ncflow.training.afterwards import measure_foreign
 
     require(parsed.data is not None, "data", "given", None)
@@ -184,8 +184,8 @@ def _foreign(parsed: argparse.Namespace, out: Path) -> Report:
 
 
 def _extracted(parsed: argparse.Namespace, out: Path) -> Report:
-    from ncflow.measuring.extracted import read_extracted
-    from ncflow.measuring.named import file_digest
+    from ncflow.measuring.foreign.extracted import read_extracted
+    from ncflow.measuring.foreign.named import file_digest
     from ncflow.training.afterwards import measure_extracted
 
     arrays = ("features", "labels", "weight", "bias")
@@ -205,7 +205,7 @@ def _extracted(parsed: argparse.Namespace, out: Path) -> Report:
 
 def _options(parsed: argparse.Namespace) -> "Options":
     from ncflow.measuring.adapters import Adapters, next_token
-    from ncflow.measuring.named import code_digest, named
+    from ncflow.measuring.foreign.named import code_digest, named
     from ncflow.training.afterwards import Options
 
     require(not (parsed.next_token and parsed.batch), "batch", "left out with --next-token", parsed.batch)

@@ -19,14 +19,14 @@ from ncflow.callbacks.loaders import SequentialLoader, at_most, given
 from ncflow.callbacks.reading import Noted
 from ncflow.checks import ArgumentError, error_line, require
 from ncflow.measuring.adapters import USUAL, Adapters
-from ncflow.measuring.extracted import Extracted, without_other_weights
 from ncflow.measuring.features import LAST, random_states_kept, resolve_layers
+from ncflow.measuring.foreign.extracted import Extracted, without_other_weights
+from ncflow.measuring.foreign.models import Foreign
+from ncflow.measuring.foreign.named import classes_digest
+from ncflow.measuring.foreign.scripted import WAY_OUT, Scripted
+from ncflow.measuring.foreign.sources import Source
 from ncflow.measuring.groups import Groups, check_groups
 from ncflow.measuring.heads import find_head
-from ncflow.measuring.models import Foreign
-from ncflow.measuring.named import classes_digest
-from ncflow.measuring.scripted import WAY_OUT, Scripted
-from ncflow.measuring.sources import Source
 from ncflow.measuring.split import measure_split, rows_of
 from ncflow.results import HISTORY, MEASURES, History, RunFolder, Status, columns_with, final_measures
 from ncflow.results.report import Report

@@ -14,8 +14,8 @@ from ncflow.checks import ArgumentError, error_line, require
 from ncflow.config.identity import describe, run_id
 from ncflow.config.schema import register
 from ncflow.data.base import InMemoryData
+from ncflow.measuring.foreign.named import file_digest
 from ncflow.measuring.groups import Groups
-from ncflow.measuring.named import file_digest
 from ncflow.measuring.split import measure_split, rows_of
 from ncflow.models import Classifier
 from ncflow.results import CHECKPOINT, HISTORY, RUN, RunFolder, load_history, read_json, run_folders

@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader
 
 from ncflow.checks import ArgumentError
 from ncflow.cli.measure import main
-from ncflow.measuring import libraries, models, notes, sources
+from ncflow.measuring import notes
 from ncflow.measuring.adapters import Adapters, next_token
-from ncflow.measuring.extracted import Extracted
+from ncflow.measuring.foreign import libraries, models, sources
+from ncflow.measuring.foreign.extracted import Extracted
 from ncflow.measuring.groups import Groups
 from ncflow.measuring.split import measure_split
 from ncflow.results import load_history, load_runs

@@ -13,8 +13,8 @@ from ncflow.checks import ArgumentError, error_line, require
 from ncflow.data.arrays import Arrays
 from ncflow.data.batches import Batches
 from ncflow.data.splits import few_of_each
-from ncflow.measuring.libraries import installed
-from ncflow.measuring.named import called, code_digest, file_digest, files_digest, is_name, named
+from ncflow.measuring.foreign.libraries import installed
+from ncflow.measuring.foreign.named import called, code_digest, file_digest, files_digest, is_name, named
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 

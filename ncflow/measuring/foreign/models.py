@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from ncflow.checks import ArgumentError, require
-from ncflow.measuring.libraries import LIBRARIES, as_module, of_hub, of_library
-from ncflow.measuring.named import called, code_digest, file_digest, files_digest, is_name, named
-from ncflow.measuring.scripted import Scripted
-from ncflow.measuring.weights import Weights, is_script, load_into, load_script, read_weights
+from ncflow.measuring.foreign.libraries import LIBRARIES, as_module, of_hub, of_library
+from ncflow.measuring.foreign.named import called, code_digest, file_digest, files_digest, is_name, named
+from ncflow.measuring.foreign.scripted import Scripted
+from ncflow.measuring.foreign.weights import Weights, is_script, load_into, load_script, read_weights
 
 _EPOCH = re.compile(r"epoch[=_-]?(\d+)", re.IGNORECASE)
 
@@ -31,8 +31,8 @@ class Asked:
         constructor: ``module:function`` that builds the model of a file of weights, or the class of a
             LightningModule, which is built with the hyperparameters that its checkpoint has.
         weights: Files of weights, where the model is a name.
-        entry: As for :func:`ncflow.measuring.weights.read_weights`.
-        prefix: As for :func:`ncflow.measuring.weights.load_into`.
+        entry: As for :func:`ncflow.measuring.foreign.weights.read_weights`.
+        prefix: As for :func:`ncflow.measuring.foreign.weights.load_into`.
         num_classes: C, of a model of torchvision or timm; None for its own.
         classifier: Name of the classifier, of a TorchScript file.
         epochs: Finished epochs of each state, in the order in which they are given; None for what the files say.
