@@ -28,7 +28,7 @@ class FirstSums:
         sums: Of the features by class, (..., C, d).
         counts: Samples by class, (..., C).
         squares: Sum of |h|^2, (...).
-        nonfinite: Samples with a feature that is not finite, (...).
+        nonfinite: Samples with a feature that is not finite, or with |h| above 1e154, whose square is not, (...).
         directions: Sum of h/|h| by class, (..., C, d).
         directed: Number of samples by class whose feature is not 0, which has no direction, (..., C).
     """
