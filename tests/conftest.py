@@ -28,6 +28,12 @@ def pytest_xdist_auto_num_workers(config):
     return len(os.sched_getaffinity(0)) + bool(shutil.which("sbatch"))
 
 
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, those on SLURM before all: a long one at the end keeps one core idle."""
+    long = [f"test_{name}.py" for name in ("slurm", "runs", "distributed", "points", "damage", "stacked")]
+    items.sort(key=lambda item: long.index(item.path.name) if item.path.name in long else len(long))
+
+
 @pytest.fixture
 def config():
     """Compose the config from overrides, as the command line does, without running anything."""
