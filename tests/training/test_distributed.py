@@ -45,6 +45,7 @@ LIMITS = {"all kept": None, "no more than a rank's first batch kept": 16 * 6 * 8
 
 
 def worker(rank, case, folder):
+    torch.set_num_threads(1)
     own = shares(case)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=len(own))
     found = {}
@@ -84,7 +85,7 @@ def measured(rank, own, limit):
 @pytest.mark.parametrize("case", SHARES)
 def test_metric_on_ranks_equals_one_process(case, tmp_path):
     own = shares(case)
-    mp.spawn(worker, (case, str(tmp_path)), nprocs=len(own))
+    mp.start_processes(worker, (case, str(tmp_path)), nprocs=len(own), start_method="fork")  # imports nothing anew
     H, y, W = data()
     expected = {name: value.item() for name, value in neural_collapse(H, y, 4, W).items()}
     for rank, share in enumerate(own):
