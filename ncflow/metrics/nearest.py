@@ -52,7 +52,8 @@ class NearestMean:
 
     def _nearest(self, residuals: Tensor, own: Tensor) -> Tensor:
         z = (residuals + self._means.centred.index_select(0, own)) * self._unit
-        scores = torch.addmm(self._half_squares, z.float(), self._centred, alpha=-1)
+        with torch.autocast(z.device.type, enabled=False):
+            scores = torch.addmm(self._half_squares, z.float(), self._centred, alpha=-1)
         best, nearest = scores.min(1)
         second = scores.scatter_(1, nearest[:, None], torch.inf).amin(1)
         length = torch.linalg.vector_norm(z, dim=1)
@@ -69,4 +70,6 @@ class NearestMean:
         longest = self._centred.abs().amax(1).argmax()
         probe = self._centred.new_zeros(self._rows, len(self._centred))
         probe[:, longest] = 1 + 2.0**-20
-        return not torch.equal(probe @ self._centred, probe[:, longest, None] * self._centred[longest])
+        with torch.autocast(probe.device.type, enabled=False):
+            found = probe @ self._centred
+        return not torch.equal(found, probe[:, longest, None] * self._centred[longest])

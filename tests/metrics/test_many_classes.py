@@ -85,7 +85,7 @@ def brute_force(H, means):
 
 
 @pytest.mark.parametrize("spread", [0.01, 1.0, 100.0])
-@pytest.mark.parametrize("shorten", ["highest", "medium"])
+@pytest.mark.parametrize("shorten", ["highest", "medium", "autocast"])
 def test_nearest_mean_is_exact_where_float32_is_not(spread, shorten):
     """Half of the class means have a twin at 1e-9: in float32 the two are one."""
     H, y, _ = data(2000, 64, 6, spread, dtype=torch.float64)
@@ -98,8 +98,9 @@ def test_nearest_mean_is_exact_where_float32_is_not(spread, shorten):
     residuals = 1e-9 * torch.randn(len(H), 6, dtype=torch.float64)
     before = torch.get_float32_matmul_precision()
     try:
-        torch.set_float32_matmul_precision(shorten)
-        found = NearestMean(means)(residuals, own)
+        torch.set_float32_matmul_precision("medium" if shorten == "medium" else "highest")
+        with torch.autocast("cpu", torch.bfloat16, enabled=shorten == "autocast"):
+            found = NearestMean(means)(residuals, own)
     finally:
         torch.set_float32_matmul_precision(before)
     # r + mu_c - mu_k in this order: nothing of 1e-9 is lost.
