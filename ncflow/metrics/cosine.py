@@ -28,11 +28,20 @@ def cosine_measures(
         suffix: Of ``intra`` and ``inter`` in the names.
     """
     n = directed.double()
-    means = directions / torch.where(n > 0, n, torch.nan)[:, None]
-    squares = means.square().sum(1)
-    intra = squares if self_pairs else (n * squares - 1) / torch.where(n > 1, n - 1, torch.nan)
-    defined = means[n > 0]
+    means = mean_directions(directions, n)
+    intra, defined = intra_cosines(means, n, self_pairs), means[n > 0]
     return {
         **summarize(f"intra{suffix}", intra[n > (0 if self_pairs else 1)], "min", delta),
         **summarize_pairs(f"inter{suffix}", len(defined), products(defined), 1 - delta),
     }
+
+
+def mean_directions(directions: Tensor, directed: Tensor) -> Tensor:
+    """u_c, (C, d), of such sums and numbers; NaN for a class without a direction."""
+    return directions / torch.where(directed > 0, directed, torch.nan)[:, None]
+
+
+def intra_cosines(means: Tensor, directed: Tensor, self_pairs: bool) -> Tensor:
+    """Intra of each class, (C,), of u_c and such numbers; NaN where it is undefined."""
+    squares = means.square().sum(1)
+    return squares if self_pairs else (directed * squares - 1) / torch.where(directed > 1, directed - 1, torch.nan)

@@ -20,11 +20,9 @@ def duality_measures(weight: Tensor, around: Geometry) -> dict[str, Tensor]:
     """
     W = weight.double()
     M = around.centred
-    rows = (W - W.mean(0))[around.present]
+    cosines, defined = row_cosines((W - W.mean(0))[around.present], M)
     W = W[around.present]
-    lengths = torch.linalg.vector_norm(rows, dim=1) * torch.linalg.vector_norm(M, dim=1)
-    cosines = ((rows * M).sum(1) / lengths)[lengths != 0]
-    summary = summarize("nc3_cosine", cosines, "min", 0.5)
+    summary = summarize("nc3_cosine", cosines[defined], "min", 0.5)
     summary.pop("nc3_cosine_quantile")
     scaled = W / torch.linalg.matrix_norm(W) - M / torch.linalg.matrix_norm(M)
     return {
@@ -32,3 +30,9 @@ def duality_measures(weight: Tensor, around: Geometry) -> dict[str, Tensor]:
         "nc3_distance": torch.linalg.matrix_norm(scaled),
         "nc3_etf_error": distance_to_simplex(W, M),
     }
+
+
+def row_cosines(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine of each row of L with that of R, (K, d), and whether both have a direction, (K,) each; NaN where not."""
+    lengths = torch.linalg.vector_norm(left, dim=1) * torch.linalg.vector_norm(right, dim=1)
+    return (left * right).sum(1) / lengths, lengths != 0

@@ -1,9 +1,9 @@
 """UNC3: whether all classes are aligned with their classifiers equally well."""
 
-import torch
 from torch import Tensor
 
 from ncflow.metrics.class_means import Geometry
+from ncflow.metrics.duality import row_cosines
 from ncflow.metrics.groups.group import Group
 from ncflow.metrics.groups.moments import Moments
 
@@ -20,10 +20,8 @@ def dual_uniformity_measures(weight: Tensor, means: Geometry) -> dict[str, Tenso
         weight: Classifier W, (C, d).
         means: Class means.
     """
-    rows, M = weight.double()[means.present], means.centred
-    lengths = torch.linalg.vector_norm(rows, dim=1) * torch.linalg.vector_norm(M, dim=1)
-    cosines = ((rows * M).sum(1) / lengths)[lengths != 0]
-    return Moments().add(cosines).measures("unc3")
+    cosines, defined = row_cosines(weight.double()[means.present], means.centred)
+    return Moments().add(cosines[defined]).measures("unc3")
 
 
 class DualUniformity(Group):

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from ncflow.metrics.class_means import Geometry
+from ncflow.metrics.cosine import intra_cosines, mean_directions
+from ncflow.metrics.duality import row_cosines
 from ncflow.metrics.scatter import SecondSums
 
 MOST_CLASSES = 100
@@ -27,20 +29,17 @@ def class_values(
         |h - mu_c|^2; ``mean_norm``, |mu_c - mu_G|; with a classifier ``nc3_cosine``, of which ``nc3_cosine_min`` is the
         least, and ``accuracy``.
     """
-    present = means.present
-    n = second.directed[present]
-    squares = (second.directions[present] / torch.where(n > 0, n, torch.nan)[:, None]).square().sum(1)
-    norms = torch.linalg.vector_norm(means.centred, dim=1)
+    present, n = means.present, second.directed
     values = {
         "class": means.names,
         "count": means.counts[present].long(),
-        "intra": squares if self_pairs else (n * squares - 1) / torch.where(n > 1, n - 1, torch.nan),
+        "intra": intra_cosines(mean_directions(second.directions, n), n, self_pairs)[present],
         "variance": second.squares[present] / means.counts[present],
-        "mean_norm": norms,
+        "mean_norm": torch.linalg.vector_norm(means.centred, dim=1),
     }
     if weight is not None:
         rows = (weight.double() - weight.double().mean(0))[present]
-        values["nc3_cosine"] = (rows * means.centred).sum(1) / (torch.linalg.vector_norm(rows, dim=1) * norms)
+        values["nc3_cosine"], _ = row_cosines(rows, means.centred)
     if correct is not None:
         values["accuracy"] = correct[present] / means.counts[present]
     return values
@@ -55,8 +54,7 @@ def pair_values(means: Geometry, second: SecondSums) -> dict[str, Tensor]:
     """
     present = means.present
     rows, columns = torch.triu_indices(means.num_present, means.num_present, offset=1, device=means.names.device)
-    n = second.directed[present]
-    units = second.directions[present] / torch.where(n > 0, n, torch.nan)[:, None]
+    units = mean_directions(second.directions, second.directed)[present]
     variances = second.squares[present] / means.counts[present]
     squares = means.distances(slice(None))[rows, columns]
     return {
