@@ -10,16 +10,15 @@ import torch.nn.functional as F
 from lightning import LightningModule, Trainer
 from torch import Tensor
 
-from ncflow.callbacks.loaders import SequentialLoader, at_most, given
+from ncflow.callbacks.loaders import SequentialLoader, at_most, given, labels_of
 from ncflow.callbacks.reading import AsTrained, averaging, check_strategy
 from ncflow.callbacks.schedule import Scheduled, keep, network_of
 from ncflow.checks import ArgumentError, require
 from ncflow.measuring.adapters import Adapters
-from ncflow.measuring.features import LAST, random_states_kept, resolve_layers
-from ncflow.measuring.groups import Groups, check_groups, check_names
-from ncflow.measuring.heads import find_head
+from ncflow.measuring.features import LAST
+from ncflow.measuring.groups import Groups, check_names, measured_order
 from ncflow.measuring.notes import note
-from ncflow.measuring.split import measure_split, rows_of
+from ncflow.measuring.split import check_network, measure_split, rows_of
 from ncflow.results import (
     CLASS_COLUMNS,
     EVERY_COLUMN,
@@ -136,13 +135,9 @@ class NeuralCollapseCallback(Scheduled):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fail before training if a layer is missing or weights are spread over ranks; say which ones are read."""
-        network = network_of(pl_module)
         check_strategy(trainer)
-        layers = resolve_layers(network, self.layers)
-        find_head(network, self.classifier)
-        check_groups(self.groups, self._ood(trainer) is not None, network, layers, self.classifier)
-        if self.norm is not None:
-            require(self.norm in dict(network.named_modules()), "norm", "the name of a layer", self.norm)
+        has_ood = self._ood(trainer) is not None
+        check_network(network_of(pl_module), self.layers, self.classifier, self.norm, self.groups, has_ood)
         averages = averaging(trainer)
         if averages is not None:
             note(f"measured are the weights that are trained, not their average, which {averages} has")
@@ -165,10 +160,8 @@ class NeuralCollapseCallback(Scheduled):
     def measure(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         """Measure every split and layer now, log the values and add them to the history."""
         splits = self.splits(trainer)
-        rule = "without 'probe' where no split is named 'train'"
-        require("probe" not in self.groups or "train" in splits, "groups", rule, list(splits))
         groups, by_split, writes = self._groups(trainer), dict[str, list[dict[str, Any]]](), trainer.is_global_zero
-        for split in sorted(splits, key=lambda name: name != "train"):  # which probes are trained on
+        for split in measured_order(self.groups, splits):
             measured = self._measure_split(pl_module, self._limited(pl_module, splits[split]), groups)
             by_split[split] = rows_of(epoch, split, measured)
             for table, values in ((self.classes, groups.classes), (self.pairs, groups.pairs)):
@@ -205,9 +198,7 @@ class NeuralCollapseCallback(Scheduled):
         drawn = self._drawn.get(loader.split)
         if drawn is None or drawn.origin is not source.origin:
             network = network_of(pl_module)
-            with random_states_kept():
-                labels = [self.adapters.read(network, batch).labels.flatten().cpu().long() for batch in loader]
-            drawn = at_most(source, torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long), self.limit)
+            drawn = at_most(source, labels_of(network, loader, self.adapters), self.limit)
             self._drawn[loader.split] = drawn
             note(f"{loader.split}: {drawn.order.said}")
         return AsTrained(drawn, loader.trainer, loader.split, loader.index)

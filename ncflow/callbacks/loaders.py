@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -22,6 +22,7 @@ from torch.utils.data import (
 from ncflow.checks import ArgumentError, error_line
 from ncflow.data.batches import Batches, shard
 from ncflow.data.splits import few_of_each
+from ncflow.measuring.adapters import Adapters
 from ncflow.measuring.features import random_states_kept
 from ncflow.measuring.ranks import gathered, ranks
 
@@ -255,6 +256,13 @@ def _fingerprint(batch: Any) -> str:
     if isinstance(batch, dict):
         return str({name: _fingerprint(part) for name, part in batch.items()})
     return str([_fingerprint(part) for part in batch]) if isinstance(batch, tuple | list) else ""
+
+
+def labels_of(network: nn.Module, batches: Iterable[Any], adapters: Adapters) -> Tensor:
+    """Labels of all samples, (n,), in their order; the network is not called, and random states stay."""
+    with random_states_kept():
+        labels = [adapters.read(network, batch).labels.flatten().cpu().long() for batch in batches]
+    return torch.cat([torch.zeros(0, dtype=torch.long), *labels])
 
 
 def at_most(loader: SequentialLoader, own_labels: Tensor, limit: int) -> SequentialLoader:

@@ -185,7 +185,7 @@ def _foreign(parsed: argparse.Namespace, out: Path) -> Report:
 
 def _extracted(parsed: argparse.Namespace, out: Path) -> Report:
     from ncflow.measuring.foreign.extracted import read_extracted
-    from ncflow.measuring.foreign.named import file_digest
+    from ncflow.results.files import file_digest
     from ncflow.training.afterwards import measure_extracted
 
     arrays = ("features", "labels", "weight", "bias")

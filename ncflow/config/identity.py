@@ -11,6 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ncflow.results.files import file_digest
+
 LARGEST_WHOLE = 2**53  # identities and result files hold numbers as float64, which knows no larger ones apart
 # What changes where or how fast a run is computed, or where it is written, but not its numbers.
 _NOT_IDENTITY = (
@@ -74,10 +76,7 @@ def _canonical(value: Any) -> Any:
 
 def _file_digest(path: Any) -> str:
     file = Path(str(path)).expanduser()
-    if not file.is_file():
-        return "missing"
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return file_digest(file) if file.is_file() else "missing"
 
 
 def run_id(cfg: DictConfig) -> str:

@@ -23,6 +23,8 @@ from ncflow.metrics.head import LinearHead
 from ncflow.metrics.margins import predictions
 from ncflow.metrics.scatter import SecondSums
 
+_TRAIN = "train"
+
 
 class Groups:
     """What is measured beside the usual, on the splits of one measurement in their order.
@@ -207,6 +209,18 @@ def check_groups(
     if "weight_alignment" in names:
         check_chain(network)
         find_head(network, classifier)
+
+
+def measured_order(names: Sequence[str], splits: Iterable[str]) -> list[str]:
+    """Splits in the order in which groups measure them: the one that probes are trained on is the first.
+
+    Raises:
+        ArgumentError: If there is a probe and no such split.
+    """
+    order = sorted(splits, key=lambda split: split != _TRAIN)
+    rule = f"without 'probe' where no split is named {_TRAIN!r}"
+    require("probe" not in names or _TRAIN in order, "groups", rule, order)
+    return order
 
 
 def _rows(values: dict[str, Tensor]) -> list[dict[str, Any]]:

@@ -115,6 +115,26 @@ def measure_split(
         return {layer: {**own, **classes.said()} for layer, own in measured.items()}
 
 
+def check_network(
+    network: nn.Module,
+    layers: str | Sequence[str],
+    classifier: str | None,
+    norm: str | None,
+    groups: Sequence[str] = (),
+    has_ood: bool = False,
+) -> None:
+    """Refuse what cannot be measured of a network, before any work; each is as for :func:`measure_split`.
+
+    Raises:
+        ArgumentError: Naming the argument, the rule and the value found.
+    """
+    names = resolve_layers(network, layers)
+    find_head(network, classifier)
+    check_groups(groups, has_ood, network, names, classifier)
+    known = dict(network.named_modules())
+    require(norm is None or norm in known, "norm", "the name of a layer", norm)
+
+
 def conclude(
     network: nn.Module,
     head: LinearHead | None,

@@ -1,9 +1,11 @@
 """File names of a run, atomic writes, and reads that no damaged file can stop."""
 
+import hashlib
 import json
 import math
 import os
 import time
+import zipfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +28,24 @@ DIGEST = "sha256/"  # in result.json, before the name of a table: the digest of 
 TEMPORARY = ".tmp"
 
 _LOOKS_AT_TEMPORARY, _SECONDS_BETWEEN_LOOKS = 10, 0.05
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_archive(file: Path | BinaryIO) -> None:
+    """Refuse an archive with a wrong bit: PyTorch writes checksums of its parts, and reads without looking at them.
+
+    Raises:
+        ValueError: Naming the part.
+    """
+    with zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} in it is damaged")
 
 
 def kept_checkpoint(folder: Path, epoch: int) -> Path:

@@ -1,6 +1,5 @@
 """The folder of a run: whose it is, whether the run is finished, and what is written when it begins and ends."""
 
-import hashlib
 import logging
 import os
 import re
@@ -27,6 +26,7 @@ from ncflow.results.files import (
     RUN,
     SNAPSHOTS,
     TEMPORARY,
+    file_digest,
     read_json,
     refuse_irregular,
     write_atomically,
@@ -201,7 +201,7 @@ def _left(folder: Path) -> list[Path]:
 
 
 def _digest_of(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return file_digest(path) if path.is_file() else None
 
 
 def is_final(result: Mapping[str, Any]) -> bool:

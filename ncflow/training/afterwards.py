@@ -15,19 +15,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from ncflow.callbacks.loaders import SequentialLoader, at_most, given
+from ncflow.callbacks.loaders import SequentialLoader, at_most, given, labels_of
 from ncflow.callbacks.reading import Noted
 from ncflow.checks import ArgumentError, error_line, require
 from ncflow.measuring.adapters import USUAL, Adapters
-from ncflow.measuring.features import LAST, random_states_kept, resolve_layers
+from ncflow.measuring.features import LAST
 from ncflow.measuring.foreign.extracted import Extracted, without_other_weights
 from ncflow.measuring.foreign.models import Foreign
 from ncflow.measuring.foreign.named import classes_digest
 from ncflow.measuring.foreign.scripted import WAY_OUT, Scripted
 from ncflow.measuring.foreign.sources import Source
-from ncflow.measuring.groups import Groups, check_groups
+from ncflow.measuring.groups import Groups, measured_order
 from ncflow.measuring.heads import find_head
-from ncflow.measuring.split import measure_split, rows_of
+from ncflow.measuring.split import check_network, measure_split, rows_of
 from ncflow.results import HISTORY, MEASURES, History, RunFolder, Status, columns_with, final_measures
 from ncflow.results.report import Report
 from ncflow.training.entry import enter, settled
@@ -94,13 +94,9 @@ def measure_foreign(
     report = settled(folder)
     if report is not None:
         return report
-    layers = resolve_layers(first[0], layers_of(first[0], options))
-    find_head(first[0], _classifier(first[0], options))
-    check_groups(options.groups, ood is not None, first[0], layers, _classifier(first[0], options))
-    rule = "without 'probe' where no split is named 'train'"
-    require("probe" not in options.groups or "train" in source.splits, "groups", rule, [*source.splits])
-    known = dict(first[0].named_modules())
-    require(options.norm is None or options.norm in known, "norm", "the name of a layer", options.norm)
+    asked = (layers_of(first[0], options), _classifier(first[0], options), options.norm)
+    check_network(first[0], *asked, options.groups, ood is not None)
+    order = measured_order(options.groups, source.splits)
 
     def rows_at(index: int) -> Rows:
         checkpoint = model.checkpoints[index]
@@ -109,9 +105,8 @@ def measure_foreign(
         found: Rows = []
         others = None if ood is None else given(next(iter(ood.splits.values())))
         groups = Groups(options.groups, others)
-        for split in sorted(source.splits, key=lambda name: name != "train"):  # which probes are trained on
-            loader = source.splits[split]
-            batches = Noted(_limited(network, given(loader), source, options), split)
+        for split in order:
+            batches = Noted(_limited(network, given(source.splits[split]), source, options), split)
             measured = _measured(network, batches, options, groups)
             found += rows_of(checkpoint.epoch, split, measured)
         return found
@@ -282,9 +277,7 @@ def _limited(network: nn.Module, loader: Iterable[Any], source: Source, options:
         raise ArgumentError(
             f"limit must be left out where data is no DataLoader with a map-style data set, found {options.limit}"
         )
-    with random_states_kept():
-        labels = [options.adapters.read(network, batch).labels.flatten().cpu().long() for batch in loader]
-    drawn = at_most(loader, torch.cat(labels), options.limit)
+    drawn = at_most(loader, labels_of(network, loader, options.adapters), options.limit)
     log.info(drawn.order.said)
     return drawn
 

@@ -1,7 +1,6 @@
 """Checkpoints: written whole or not at all, of one run, and never read with a wrong bit in them."""
 
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from ncflow.checks import error_line
 from ncflow.config.schema import ConfigError
 from ncflow.results import write_atomically
+from ncflow.results.files import check_archive
 
 RUNS = "ncflow/run_ids"
 """Key in a checkpoint: ids of the runs whose state it has."""
@@ -36,8 +36,7 @@ def write_checkpoint(path: Path, checkpoint: Mapping[str, Any], run_ids: Sequenc
 def read_checkpoint(path: Path, run_ids: Sequence[str]) -> dict[str, Any] | None:
     """A checkpoint that has the state of some runs, on the CPU; None if there is none.
 
-    It is read without running code in it. PyTorch writes a checksum of each of its parts, and reads without looking at
-    them; here a part that does not have its own is refused.
+    It is read without running code in it, and refused if a part of it does not have its checksum.
 
     Args:
         path: The file.
@@ -52,10 +51,7 @@ def read_checkpoint(path: Path, run_ids: Sequence[str]) -> dict[str, Any] | None
         if not path.is_file():
             raise ValueError("it is no file")
         content = path.read_bytes()
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"{damaged} in it is damaged")
+        check_archive(io.BytesIO(content))
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         owners = checkpoint.get(RUNS)
     except Exception as error:

@@ -14,12 +14,11 @@ from ncflow.checks import ArgumentError, error_line, require
 from ncflow.config.identity import describe, run_id
 from ncflow.config.schema import register
 from ncflow.data.base import InMemoryData
-from ncflow.measuring.foreign.named import file_digest
 from ncflow.measuring.groups import Groups
 from ncflow.measuring.split import measure_split, rows_of
 from ncflow.models import Classifier
 from ncflow.results import CHECKPOINT, HISTORY, RUN, RunFolder, load_history, read_json, run_folders
-from ncflow.results.files import KEPT
+from ncflow.results.files import KEPT, file_digest
 from ncflow.results.report import Report
 from ncflow.training.afterwards import Rows, run_hash, write_run
 from ncflow.training.assembly import measured_groups, measured_layers, prepare

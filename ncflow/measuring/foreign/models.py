@@ -14,9 +14,10 @@ from torch import nn
 
 from ncflow.checks import ArgumentError, require
 from ncflow.measuring.foreign.libraries import LIBRARIES, as_module, of_hub, of_library
-from ncflow.measuring.foreign.named import called, code_digest, file_digest, files_digest, is_name, named
+from ncflow.measuring.foreign.named import called, code_digest, files_digest, is_name, named
 from ncflow.measuring.foreign.scripted import Scripted
 from ncflow.measuring.foreign.weights import Weights, is_script, load_into, load_script, read_weights
+from ncflow.results.files import file_digest
 
 _EPOCH = re.compile(r"epoch[=_-]?(\d+)", re.IGNORECASE)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ncflow.checks import ArgumentError, error_line, require
+from ncflow.results.files import file_digest
 
 # Whose classes mean the same in each of their versions.
 _KNOWN = {"torch", "torchvision", "timm", "transformers", "lightning", "ncflow"}
@@ -74,12 +75,6 @@ def classes_digest(objects: Iterable[Any]) -> str:
     kinds = {type(one) for one in objects}
     own = {code_digest(kind) for kind in kinds if kind.__module__.partition(".")[0] not in _KNOWN}
     return hashlib.sha256("".join(sorted(own)).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_digest(folder: Path, files: Iterable[Path]) -> str:

@@ -14,7 +14,8 @@ from ncflow.data.arrays import Arrays
 from ncflow.data.batches import Batches
 from ncflow.data.splits import few_of_each
 from ncflow.measuring.foreign.libraries import installed
-from ncflow.measuring.foreign.named import called, code_digest, file_digest, files_digest, is_name, named
+from ncflow.measuring.foreign.named import called, code_digest, files_digest, is_name, named
+from ncflow.results.files import file_digest
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
