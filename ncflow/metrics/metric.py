@@ -72,7 +72,8 @@ class NeuralCollapse(SummingMetric):
     is_differentiable = False
     higher_is_better = None
     keeps_sums = False
-    """Whether ``means`` and ``second_sums``, of which the measures are, stay after :meth:`compute`, over all ranks."""
+    """Whether ``means`` and ``second_sums``, of which the measures are, stay after :meth:`compute`, over all ranks; the
+    former are there between the two passes as well."""
     means: Geometry | None
     second_sums: SecondSums | None
     features: list[Tensor]
@@ -229,9 +230,8 @@ class NeuralCollapse(SummingMetric):
         with self.all_ranks():
             if self._around is not None or not self.is_so_anywhere(len(self.dropped) > 0):
                 return False
-            means = self._geometry(self._first())
-        self._around = Around.of(means)
-        self.means = means if self.keeps_sums else None
+            self.means = self._geometry(self._first())
+        self._around = Around.of(self.means)
         self._drop()
         return True
 
@@ -256,12 +256,12 @@ class NeuralCollapse(SummingMetric):
         waiting = self.is_so_anywhere(self._around is None and len(self.dropped) > 0)
         found = f"features beyond max_cached_bytes = {self.max_cached_bytes}"
         require(not waiting, "update", "called for all data once more after second_pass()", found)
-        first = self._first()
-        means = self._geometry(first)
-        own = self.batches("margins")
+        first, own = self._first(), self.batches("margins")
         if self._around is not None:
-            second = SecondSums(**self._states(SecondSums, _SECOND))
+            assert self.means is not None
+            means, second = self.means, SecondSums(**self._states(SecondSums, _SECOND))
         else:
+            means = self._geometry(first)
             second, computed = self._over_cache(Around.of(means))
             own = [*own, *computed]
         second = SecondSums(*(self.total(part) for part in second.parts()))

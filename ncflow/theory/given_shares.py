@@ -19,11 +19,11 @@ and 20 % below that of ``centred``. A BN with an offset that decays as its gamma
 It is found by L-BFGS over factors W, H and certified by Fenchel's dual: for columns q_c of probabilities and
 G = (Q - I) diag(s), sum_c p_c entropy(q_c) is a lower bound if the spectral norm of G (of G P unless the form is
 ``free``) is at most lambda, and for ``bias`` G s = 0. No number is given out without such a bound within
-:data:`TOLERANCE`. The gradient of F has the form of G; repaired to be feasible, it gives a bound that is off by the
-square of its error.
+1e-10 nats (:mod:`ncflow.theory.peeled_descent`). The gradient of F has the form of G; repaired to be feasible, it gives
+a bound that is off by the square of its error.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import exp, inf, isfinite, log, nan, sqrt
@@ -33,17 +33,12 @@ import numpy as np
 
 from ncflow.checks import require
 from ncflow.theory.layer_peeled import optimal_norm_product
+from ncflow.theory.peeled_descent import ZERO, certified, nuclear_norm
 from ncflow.theory.peeled_dual import Floats, Form, Problem, problem_of
 
 FORMS: tuple[Form, ...] = get_args(Form)
 
-TOLERANCE = 1e-10
-"""Largest distance, in nats, between a least loss that is given out and a proven lower bound of it."""
-
-_STEPS = 20_000  # at most, of L-BFGS
 _NOTHING = 1e-16  # nats: rounding, beside a loss of order 1
-# Shares of the largest: singular values that are 0, and class means that are at the centre.
-_ZERO = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +50,7 @@ class Optimum:
         regularized_loss: Least value of CE + lambda/2 (alpha^2 + |W|_F^2), nats.
         loss: CE there, nats.
         norm_product: alpha beta there, alpha^2 = sum_c p_c |h_c|^2 and beta = |W|_F/sqrt(C); alpha = |W|_F.
-        duality_gap: ``regularized_loss`` minus its proven lower bound, at most :data:`TOLERANCE` (and rounding).
+        duality_gap: ``regularized_loss`` minus its proven lower bound, at most 1e-10 (and rounding).
         classifier: W, (C, C); up to a rotation of the feature space, as is H.
         class_means: h_c as rows, (C, C).
         bias: Of the classifier, (C,); 0 but in the form ``bias``.
@@ -81,7 +76,7 @@ class Optimum:
         if not np.isfinite(self.classifier).all():
             return nan
         values = np.linalg.svd(self.classifier, compute_uv=False)
-        return int((values > sqrt(_ZERO) * values[0]).sum())  # those of W are the roots of those of W H
+        return int((values > sqrt(ZERO) * values[0]).sum())  # those of W are the roots of those of W H
 
     @cached_property
     def cosines(self) -> Floats:
@@ -123,7 +118,7 @@ class Optimum:
 
     def _cosines_of(self, means: Floats) -> Floats:
         norms = np.linalg.norm(means, axis=1)
-        nothing = norms <= _ZERO * np.linalg.norm(self.class_means, axis=1).max()
+        nothing = norms <= ZERO * np.linalg.norm(self.class_means, axis=1).max()
         directions = means / np.where(nothing, nan, norms)[:, None]
         return directions @ directions.T
 
@@ -146,7 +141,7 @@ def optimum(shares: Sequence[float], weight_decay: float, form: Form = "free") -
 
     Raises:
         ArgumentError: If a class has no share, or another argument breaks its rule.
-        RuntimeError: If no solution was certified to :data:`TOLERANCE`; seen for several equal shares of 2e-4 and less
+        RuntimeError: If no solution was certified to 1e-10 nats; seen for several equal shares of 2e-4 and less
             at lambda = sqrt p_c, where their class means just merge.
 
     Example:
@@ -171,7 +166,7 @@ def least_loss(shares: Sequence[float], alpha: float, beta: float, form: Form = 
 
     Raises:
         ArgumentError: If an argument breaks its rule.
-        RuntimeError: If no solution was certified to :data:`TOLERANCE`.
+        RuntimeError: If no solution was certified to 1e-10 nats.
 
     Example:
         >>> round(least_loss((1, 1, 1, 1), 0.0, 1.0), 6)  # log 4: no features, uniform predictions
@@ -211,11 +206,11 @@ def _optimum(shares: tuple[float, ...], decay: float, form: Form) -> Optimum:
     norm = sqrt(problem.C) * max(optimal_norm_product(problem.C, decay), 0.1)
 
     def gap(X: Floats, b: Floats) -> tuple[float, float]:
-        total = exp(problem.slope(X, b)[0]) + decay * _nuclear(X)
+        total = exp(problem.slope(X, b)[0]) + decay * nuclear_norm(X)
         return total, total - problem.lower_bound(X, b, decay)
 
     # Polished whatever the gap: that of the loss is of the square of the cosines' error.
-    X, b = _certified(problem, norm, lambda x: problem.penalised(x, decay), problem.product, gap, least_steps=2)
+    X, b = certified(problem, norm, lambda x: problem.penalised(x, decay), problem.product, gap, least_steps=2)
     return _described(problem, X, b, decay)
 
 
@@ -229,83 +224,15 @@ def _least_loss(shares: tuple[float, ...], norm: float, form: Form) -> float:
 
     def product(x: Floats) -> tuple[Floats, Floats]:
         X, b = problem.product(x)
-        return X * (norm / _nuclear(X)), b
+        return X * (norm / nuclear_norm(X)), b
 
     def gap(X: Floats, b: Floats) -> tuple[float, float]:
         log_loss, Y, _ = problem.slope(X, b)
         multiplier = -float((Y * X).sum()) / norm  # lambda: that of the penalty with the same solution
         return exp(log_loss), exp(log_loss) - max(problem.lower_bound(X, b, multiplier) - multiplier * norm, 0.0)
 
-    X, b = _certified(problem, norm, lambda x: problem.on_sphere(x, norm), product, gap)
+    X, b = certified(problem, norm, lambda x: problem.on_sphere(x, norm), product, gap)
     return exp(problem.slope(X, b)[0])
-
-
-Objective = Callable[[Floats], tuple[float, Floats]]
-
-
-def _certified(
-    problem: Problem,
-    norm: float,
-    objective: Objective,
-    product: Callable[[Floats], tuple[Floats, Floats]],
-    gap: Callable[[Floats, Floats], tuple[float, float]],
-    least_steps: int = 1,
-) -> tuple[Floats, Floats]:
-    """X and b at the least value of an objective of the factors.
-
-    Args:
-        problem: Shares and form.
-        norm: About the nuclear norm of the solution.
-        objective: Value and gradient.
-        product: From the factors to X and b.
-        gap: From X and b to the loss and its distance to a lower bound.
-        least_steps: Of the descent and its polish.
-
-    Raises:
-        RuntimeError: If the distance stays above :data:`TOLERANCE`.
-    """
-    x, best = problem.start(norm), (inf, *problem.nothing())
-    again = (_descend_far, _polish, _polish)
-    for taken, step in enumerate((_descend, _polish, *again, *again), 1):
-        if taken == 6:
-            # At lambda = sqrt p_c of equal classes singular values just vanish, and what has to find them 0 is slow.
-            x = problem.split(_trimmed(best[1], 100 * _ZERO), best[2])
-        x = step(objective, x)
-        X, b = product(x)
-        for candidate in (X, _trimmed(X)):
-            value, distance = gap(candidate, b)
-            if taken >= least_steps:  # the trimmed one also if it is no worse
-                best = min((distance, candidate, b), best, key=lambda found: max(found[0], TOLERANCE * value / 100))
-        if best[0] <= TOLERANCE * min(1.0, value):
-            break
-    if not best[0] <= TOLERANCE:
-        raise RuntimeError(f"the optimum for {problem.C} classes was not certified (duality gap {best[0]:g})")
-    return best[1:]
-
-
-def _descend(objective: Objective, x: Floats, slope: float = 1e-7) -> Floats:
-    from scipy.optimize import minimize  # here, as the closed forms do without
-
-    options = {"maxcor": 20, "maxiter": _STEPS, "maxfun": 2 * _STEPS, "ftol": 0, "gtol": slope}
-    found: Floats = minimize(objective, x, jac=True, method="L-BFGS-B", options=options).x
-    return found
-
-
-def _descend_far(objective: Objective, x: Floats) -> Floats:
-    return _descend(objective, x, 1e-11)
-
-
-def _polish(objective: Objective, x: Floats) -> Floats:
-    """A root of the gradient nearby: beyond what differences of the loss, which are rounded, can tell L-BFGS."""
-    from scipy.optimize import root
-
-    options = {"fatol": 1e-14, "maxiter": 6, "jac_options": {"inner_maxiter": 100}}
-    try:
-        with np.errstate(all="ignore"):
-            found: Floats = root(lambda y: objective(y)[1], x, method="krylov", options=options).x.reshape(x.shape)
-    except (ValueError, OverflowError):  # not a finite number on its way
-        return x
-    return found if np.isfinite(found).all() else x
 
 
 def _unreached(problem: Problem) -> Optimum:
@@ -328,15 +255,3 @@ def _described(problem: Problem, X: Floats, b: Floats, decay: float) -> Optimum:
     total = loss + decay * nuclear
     gap = total - problem.lower_bound(X, b, decay)
     return Optimum(problem.shares, total, loss, nuclear / sqrt(C), gap, classifier, means, offset)
-
-
-def _trimmed(X: Floats, least: float = _ZERO) -> Floats:
-    """X without singular values that are next to 0: where they should be 0, they converge slowly."""
-    left, values, right = np.linalg.svd(X, full_matrices=False)
-    if values[-1] > least * values[0]:
-        return X
-    return (left * np.where(values > least * values[0], values, 0)) @ right
-
-
-def _nuclear(matrix: Floats) -> float:
-    return float(np.linalg.svd(matrix, compute_uv=False).sum())

@@ -1,12 +1,7 @@
 """Measure a model that was trained elsewhere, afterwards, into a run folder like any other."""
 
-import hashlib
-import json
 import logging
-import time
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
@@ -17,25 +12,23 @@ from torch import nn
 
 from ncflow.callbacks.loaders import SequentialLoader, at_most, given, labels_of
 from ncflow.callbacks.reading import Noted
-from ncflow.checks import ArgumentError, error_line, require
+from ncflow.checks import ArgumentError
 from ncflow.measuring.adapters import USUAL, Adapters
 from ncflow.measuring.features import LAST
 from ncflow.measuring.foreign.extracted import Extracted, without_other_weights
 from ncflow.measuring.foreign.models import Foreign
 from ncflow.measuring.foreign.named import classes_digest
-from ncflow.measuring.foreign.scripted import WAY_OUT, Scripted
+from ncflow.measuring.foreign.parts import layers_of
+from ncflow.measuring.foreign.scripted import Scripted
 from ncflow.measuring.foreign.sources import Source
 from ncflow.measuring.groups import Groups, measured_order
-from ncflow.measuring.heads import find_head
 from ncflow.measuring.split import check_network, measure_split, rows_of
-from ncflow.results import HISTORY, MEASURES, History, RunFolder, Status, columns_with, final_measures
+from ncflow.results import RunFolder
 from ncflow.results.report import Report
-from ncflow.training.entry import enter, settled
-from ncflow.training.outcome import hardware, versions
+from ncflow.training.entry import settled
+from ncflow.training.states import Rows, run_hash, write_run
 
 log = logging.getLogger(__name__)
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -94,8 +87,8 @@ def measure_foreign(
     report = settled(folder)
     if report is not None:
         return report
-    asked = (layers_of(first[0], options), _classifier(first[0], options), options.norm)
-    check_network(first[0], *asked, options.groups, ood is not None)
+    layers, classifier = _layers_and_classifier(first[0], options)
+    check_network(first[0], layers, classifier, options.norm, options.groups, ood is not None)
     order = measured_order(options.groups, source.splits)
 
     def rows_at(index: int) -> Rows:
@@ -146,79 +139,15 @@ def measure_extracted(
     return write_run(folder, 1, rows_at, notes, torch.device("cpu"))
 
 
-def run_hash(identity: Any) -> str:
-    """Eight hex digits that are equal exactly for what gives equal numbers, as plain values say it.
-
-    A version of ncflow with more measures measures anew.
-    """
-    return hashlib.sha256(json.dumps([identity, MEASURES], sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
-def write_run(
-    folder: RunFolder,
-    states: int,
-    rows_at: Callable[[int], Rows],
-    notes: Iterable[str],
-    device: torch.device,
-    groups: Sequence[str] = (),
-) -> Report:
-    """Fill a run's folder with what is measured; what is finished is left as it is.
-
-    Args:
-        folder: The folder.
-        states: How many there are.
-        rows_at: Measures one, by its place.
-        notes: For the run's log.
-        device: On which is measured.
-        groups: Of measures, whose columns the history has beside the usual.
-
-    Raises:
-        OSError: If the folder cannot be made.
-    """
-    with ExitStack() as held:
-        report = enter(folder, None, held)
-        if report is not None:
-            return report
-        with folder.logged():
-            for note in notes:
-                log.info(note)
-            try:
-                return _written(folder, states, rows_at, device, groups)
-            except Exception as error:  # whatever a model or data of others may raise
-                log.debug("%s", traceback.format_exc())
-                line = error_line(error, named=not isinstance(error, ArgumentError))
-                folder.fail(line)
-                return Report(Status.FAILED, str(folder.path), line)
-
-
-def _written(
-    folder: RunFolder, states: int, rows_at: Callable[[int], Rows], device: torch.device, groups: Sequence[str]
-) -> Report:
-    history, began = History(folder.path / HISTORY, columns_with(groups), owned=True), time.monotonic()
-    history.start()
-    rows: Rows = []
-    for index in range(states):
-        rows = rows_at(index)
-        for row in rows:
-            rule = "of at least 2 classes with a sample"
-            require(row["classes_present"] >= 2, "data", rule, f"{row['classes_present']:g} in {row['split']!r}")
-        history.append(rows)
-    seconds = {"seconds": round(time.monotonic() - began, 3)}
-    record = {key: value for key, value in hardware(device).items() if key != "version/trained_with"}
-    result = {**folder.described, "status": str(Status.DONE), **final_measures(rows), **seconds, **versions(), **record}
-    result |= history.digest()
-    folder.finish(result)
-    return Report(Status.DONE, str(folder.path), values=result)
-
-
 def _measured(
     network: nn.Module, loader: Iterable[Any], options: Options, groups: Groups
 ) -> dict[str, dict[str, float]]:
+    layers, classifier = _layers_and_classifier(network, options)
     measured = measure_split(
         network,
         loader,
-        layers_of(network, options),
-        classifier=_classifier(network, options),
+        layers,
+        classifier=classifier,
         norm=options.norm,
         weight_decay=nan if options.weight_decay is None else options.weight_decay,
         delta=options.delta,
@@ -230,43 +159,10 @@ def _measured(
     return without_other_weights(measured) if isinstance(network, Scripted) else measured
 
 
-def _classifier(network: nn.Module, options: Options) -> str | None:
-    """Its name; a script was told when it was loaded."""
-    return None if isinstance(network, Scripted) else options.classifier
-
-
-def layers_of(network: nn.Module, options: Options) -> str | Sequence[str]:
-    """The layers to measure; of a network that lists none, ``all`` are its parts with weights before the classifier.
-
-    A part that holds all the others, a backbone say, is not meant, but its parts are.
-    """
-    if isinstance(network, Scripted) and options.layers != LAST:
-        raise ArgumentError(f"layers must be 'last' of a TorchScript file, found {options.layers!r}; {WAY_OUT}")
-    if options.layers != "all" or getattr(network, "layer_names", None):
-        return options.layers
-    head, _ = find_head(network, _classifier(network, options))
-    parts = _parts(network, "", head)
-    while len(parts) == 1:
-        ((name, part),) = parts.items()
-        inside = _parts(part, f"{name}.", head)
-        if not inside:
-            break
-        parts = inside
-    require(
-        bool(parts), "layers", "'last' or names of layers, as this model shows no parts before its classifier", "all"
-    )
-    return [*parts, LAST]
-
-
-def _parts(module: nn.Module, place: str, head: str) -> dict[str, nn.Module]:
-    """What has weights directly below a module and does not hold the classifier, by name; of a list its items."""
-    found: dict[str, nn.Module] = {}
-    for name, part in module.named_children():
-        whole = f"{place}{name}"
-        if f"{head}.".startswith(f"{whole}.") or not any(True for _ in part.parameters()):
-            continue
-        found |= _parts(part, f"{whole}.", head) if isinstance(part, nn.ModuleList | nn.ModuleDict) else {whole: part}
-    return found
+def _layers_and_classifier(network: nn.Module, options: Options) -> tuple[str | Sequence[str], str | None]:
+    """Those to measure, and its name; a script was told that when it was loaded."""
+    classifier = None if isinstance(network, Scripted) else options.classifier
+    return layers_of(network, options.layers, classifier), classifier
 
 
 def _limited(network: nn.Module, loader: Iterable[Any], source: Source, options: Options) -> Iterable[Any]:

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from ncflow.data.base import InMemoryData
 from ncflow.data.batches import batch_bounds
 from ncflow.data.memory import free_memory, in_words
 from ncflow.measuring.features import resolve_layers
-from ncflow.measuring.groups import check_groups
+from ncflow.measuring.groups import Groups, check_groups
+from ncflow.measuring.split import measure_split
 from ncflow.models import Classifier
 from ncflow.results import HISTORY, History, RunFolder, columns_with
 from ncflow.runtime import processes
@@ -253,9 +255,31 @@ def measured_layers(cfg: DictConfig) -> Any:
     return OmegaConf.to_container(layers) if OmegaConf.is_config(layers) else layers
 
 
+def measured(
+    cfg: DictConfig, network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], loader: Iterable[Any], groups: Groups
+) -> dict[str, dict[str, float]]:
+    """Measures of a split as the config asks for them, by layer and name, where no trainer is at work."""
+    return measure_split(
+        network,
+        loader,
+        measured_layers(cfg),
+        loss=loss,
+        weight_decay=cfg.weight_decay,
+        delta=cfg.measure.delta,
+        self_pairs=cfg.measure.self_pairs,
+        groups=groups,
+    )
+
+
 def measured_groups(cfg: DictConfig) -> list[str]:
     """The field ``measure.groups``, none where it is null."""
     return list(cfg.measure.groups or ())
+
+
+def kept_every(cfg: DictConfig) -> int | None:
+    """The field ``checkpoint.keep_every_n_epochs``; null in a config that was written before there was one."""
+    every_n_epochs: int | None = OmegaConf.select(cfg, "checkpoint.keep_every_n_epochs")
+    return every_n_epochs
 
 
 def _optimizer(cfg: DictConfig, groups: list[dict[str, Any]]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ncflow.callbacks import NeuralCollapseCallback
 from ncflow.callbacks.divergence import StopOnDivergence
@@ -33,7 +33,7 @@ from ncflow.results import (
 from ncflow.results.report import Report
 from ncflow.runtime import processes
 from ncflow.seeding import derive_seed
-from ncflow.training.assembly import history_of, make_loggers, measured_groups, measured_layers, prepare
+from ncflow.training.assembly import history_of, kept_every, make_loggers, measured_groups, measured_layers, prepare
 from ncflow.training.checkpoints import OUTCOME, read_checkpoint
 from ncflow.training.outcome import end, ended_with, hardware
 from ncflow.training.trainer import set_up_process, train
@@ -126,7 +126,7 @@ def _asked_for(cfg: DictConfig, folder: Path) -> list[Scheduled]:
 
 
 def _kept(cfg: DictConfig, folder: Path) -> list[Callback]:
-    every_n_epochs = OmegaConf.select(cfg, "checkpoint.keep_every_n_epochs")
+    every_n_epochs = kept_every(cfg)
     return [] if every_n_epochs is None else [KeepCheckpoints(folder, every_n_epochs)]
 
 

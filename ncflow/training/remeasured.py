@@ -8,22 +8,21 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import nn
 
 from ncflow.checks import ArgumentError, error_line, require
 from ncflow.config.identity import describe, run_id
 from ncflow.config.schema import register
 from ncflow.data.base import InMemoryData
 from ncflow.measuring.groups import Groups
-from ncflow.measuring.split import measure_split, rows_of
+from ncflow.measuring.split import rows_of
 from ncflow.models import Classifier
 from ncflow.results import CHECKPOINT, HISTORY, RUN, RunFolder, load_history, read_json, run_folders
 from ncflow.results.files import KEPT, file_digest
 from ncflow.results.report import Report
-from ncflow.training.afterwards import Rows, run_hash, write_run
-from ncflow.training.assembly import measured_groups, measured_layers, prepare
+from ncflow.training.assembly import measured, measured_groups, measured_layers, prepare
 from ncflow.training.checkpoints import read_checkpoint
 from ncflow.training.entry import HYDRA
+from ncflow.training.states import Rows, run_hash, write_run
 from ncflow.training.trainer import set_up_process
 
 log = logging.getLogger(__name__)
@@ -158,21 +157,10 @@ def _rows(cfg: DictConfig, data: InMemoryData, classifier: Classifier, kept: Kep
     require(saved is not None, "MODEL", "a run whose checkpoints stay", kept.files[epoch])
     assert saved is not None
     classifier.load_state_dict(saved["state_dict"])
-    network: nn.Module = classifier.network
     rows: Rows = []
     groups = Groups(measured_groups(cfg), data.ood_dataloader(cfg.measure.batch_size))
     for split, loader in data.measure_dataloaders(cfg.measure.batch_size).items():
-        measured = measure_split(
-            network,
-            loader,
-            measured_layers(cfg),
-            loss=classifier.loss,
-            weight_decay=cfg.weight_decay,
-            delta=cfg.measure.delta,
-            self_pairs=cfg.measure.self_pairs,
-            groups=groups,
-        )
-        rows += rows_of(epoch, split, measured)
+        rows += rows_of(epoch, split, measured(cfg, classifier.network, classifier.loss, loader, groups))
     return rows
 
 

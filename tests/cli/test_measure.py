@@ -24,6 +24,7 @@ from ncflow.measuring import notes
 from ncflow.measuring.adapters import Adapters, next_token
 from ncflow.measuring.foreign import libraries, models, sources
 from ncflow.measuring.foreign.extracted import Extracted
+from ncflow.measuring.foreign.parts import layers_of
 from ncflow.measuring.groups import Groups
 from ncflow.measuring.split import measure_split
 from ncflow.results import load_history, load_runs
@@ -205,7 +206,7 @@ def test_all_layers_of_a_stranger_are_its_parts_with_weights():
     assert [row["layer"] for row in rows] == ["body.0", "body.2", "last"]
     network = strangers.decoder()
     network.list = nn.ModuleList([nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)])
-    names = afterwards.layers_of(network, afterwards.Options(layers="all", classifier="head"))
+    names = layers_of(network, "all", "head")
     assert names == ["token", "place", "block", "norm", "list.0", "list.2", "last"]
 
 

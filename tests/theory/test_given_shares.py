@@ -9,8 +9,9 @@ from scipy.optimize import minimize, minimize_scalar
 
 from ncflow.checks import ArgumentError
 from ncflow.cli.theory import main
-from ncflow.theory.given_shares import FORMS, TOLERANCE, least_loss, optimum
+from ncflow.theory.given_shares import FORMS, least_loss, optimum
 from ncflow.theory.layer_peeled import minimum_loss, minimum_regularized_loss
+from ncflow.theory.peeled_descent import TOLERANCE
 
 TEACHER = (0.09, 0.72, 0.13, 0.05)
 CASES = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ncflow.callbacks.schedule import Clock, Scheduled, begin_table, keep
@@ -16,9 +16,10 @@ from ncflow.config.explain import one_line
 from ncflow.data.base import InMemoryData
 from ncflow.measuring.features import LAST
 from ncflow.measuring.groups import Groups
-from ncflow.measuring.split import measure_split, rows_of
+from ncflow.measuring.split import rows_of
 from ncflow.results import History, RunFolder, Status
 from ncflow.results.files import kept_checkpoint
+from ncflow.training.assembly import kept_every, measured, measured_groups
 from ncflow.training.checkpoints import write_checkpoint
 from ncflow.training.stacked.measure import CellsMeasurer
 from ncflow.training.stacked.modules import StackedNetwork, cell_losses
@@ -211,7 +212,7 @@ class MeasureCells(Scheduled):
     def _keep_weights(self, cells: Iterable[Cell], epoch: int) -> None:
         """As :class:`ncflow.callbacks.kept.KeepCheckpoints` keeps those of a run."""
         for cell in cells:
-            every_n_epochs = OmegaConf.select(cell.cfg, "checkpoint.keep_every_n_epochs")
+            every_n_epochs = kept_every(cell.cfg)
             if cell.folder is not None and every_n_epochs is not None and epoch % every_n_epochs == 0:
                 with losing(cell):
                     path = kept_checkpoint(cell.folder.path, epoch)
@@ -230,24 +231,11 @@ class MeasureCells(Scheduled):
         together = self._together(trainer, pl_module) if len(cells) > 1 else {}
         for cell in cells:
             measure = cell.cfg.measure
-            cell.rows, groups = [], Groups(list(measure.groups or ()))
+            cell.rows, groups = [], Groups(measured_groups(cell.cfg))
             for split, loader in cell.data.measure_dataloaders(measure.batch_size).items():
                 own = together[split][self.cells.index(cell)] if split in together else None
-                measured = (
-                    {LAST: own}
-                    if own is not None
-                    else measure_split(
-                        cell.network,
-                        loader,
-                        self.layers,
-                        loss=self.loss,
-                        weight_decay=cell.cfg.weight_decay,
-                        delta=measure.delta,
-                        self_pairs=measure.self_pairs,
-                        groups=groups,
-                    )
-                )
-                cell.rows += rows_of(epoch, split, measured)
+                found = measured(cell.cfg, cell.network, self.loss, loader, groups) if own is None else {LAST: own}
+                cell.rows += rows_of(epoch, split, found)
             with losing(cell):
                 keep(cell.rows, cell.loggers, cell.history, epoch, trainer.global_step)
 
