@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: list[str]) -> list[Path]:
     """Do what was asked for; return the files written."""
     from ncflow.figures.papers.as_json import as_json
+    from ncflow.figures.papers.as_words import in_words
     from ncflow.figures.papers.claims import judge
     from ncflow.figures.report.page import write_report
 
@@ -67,7 +68,7 @@ def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: l
     page = [out / VERDICTS, *([out / "report.html"] if parsed.html else [])]
     written, pictures = draw(runs, history, out, parsed.figure, parsed.format or ["png"], kinds, failed, page)
     found = judge(runs, history, failed)
-    print("\n".join(str(verdict) for verdict in found))
+    print("\n".join(map(in_words, found)))
     if found:
         listed = json.dumps([as_json(verdict) for verdict in found], indent=1)
         write_own(out / VERDICTS, f"{listed}\n".encode())

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import pearsonr
 
+from ncflow.figures.papers.as_words import numbers
 from ncflow.figures.papers.cbmm_117 import claims as memo
 from ncflow.figures.papers.cbmm_117.seed_spread import pseudo_values
 from ncflow.figures.papers.verdict import Answer
@@ -46,7 +47,7 @@ def test_true_false_none_and_too_few(claim):
     assert claim(*plant(0, seeds=25)).answer == Answer.NO_EFFECT
     few = claim(*plant(4, seeds=1))
     assert few.answer == Answer.NOT_ENOUGH
-    assert f"needs {few.needs}" in few.numbers
+    assert f"needs {few.needs}" in numbers(few)
     nothing = claim(pd.DataFrame(), NO_HISTORY)
     assert nothing.answer == Answer.NOT_ENOUGH
     assert not nothing.settings
@@ -96,7 +97,7 @@ def test_runs_that_do_not_interpolate_are_left_out_and_counted():
     runs.loc[stray, ["train/rho", "train/interpolated"]] = [1e6, 0.0]
     verdict = memo.decay_frees_rho_of_its_start(runs, history)
     assert verdict.answer == Answer.SUPPORTED
-    assert f"{stray.sum()} of {len(runs)} runs do not interpolate, left out" in verdict.numbers[0]
+    assert f"{stray.sum()} of {len(runs)} runs do not interpolate, left out" in numbers(verdict)[0]
 
 
 def test_one_seed_that_did_not_collapse_is_not_made_up_for():

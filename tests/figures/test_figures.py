@@ -16,6 +16,7 @@ from PIL import Image
 
 from ncflow.cli.figures import main, render
 from ncflow.figures import style
+from ncflow.figures.papers.as_words import numbers
 from ncflow.figures.papers.claims import judge
 from ncflow.figures.papers.figures import FIGURES, drawings
 from ncflow.figures.papers.pan_cao.figures import published
@@ -386,7 +387,7 @@ def test_html_report_holds_every_figure_and_verdict(tmp_path, capsys):
     assert page.count("data:image/svg+xml;base64,") == 3
     for verdict in judge(load_runs(tmp_path), load_history(tmp_path)):
         assert verdict.claim in html.unescape(page)
-        for line in verdict.numbers:
+        for line in numbers(verdict):
             assert line in html.unescape(page)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from ncflow.checks import ArgumentError
 from ncflow.figures import style
+from ncflow.figures.papers.as_words import numbers
 from ncflow.figures.papers.figures import drawings
 from ncflow.figures.papers.pan_thesis.claims import (
     CLAIMS,
@@ -71,7 +72,7 @@ def test_a_fall_with_decay_breaks_the_first_conjecture(tmp_path):
     runs, history = sweep(tmp_path, slope=-0.3)
     verdict = collapse_improves_with_decay(runs, history)
     assert verdict.answer == Answer.CONTRADICTED
-    assert f"log lambda, 0.0001 to 0.001 {0.3 / np.log(10):+.3f}" in verdict.numbers[0]
+    assert f"log lambda, 0.0001 to 0.001 {0.3 / np.log(10):+.3f}" in numbers(verdict)[0]
 
 
 def test_a_small_fall_on_the_way_is_within_epsilon(tmp_path):
@@ -93,8 +94,8 @@ def test_steps_down_from_layer_to_layer_break_the_second_conjecture(tmp_path):
     runs, history = sweep(tmp_path, step=-0.1)
     verdict = collapse_sharpens_with_depth(runs, history)
     assert verdict.answer == Answer.CONTRADICTED
-    assert "worst of 13: rise of D from the first layer to the last -0.400 [-0.400, -0.400]" in verdict.numbers[0]
-    against = next(line for line in verdict.numbers if line.startswith("against: "))
+    assert "worst of 13: rise of D from the first layer to the last -0.400 [-0.400, -0.400]" in numbers(verdict)[0]
+    against = next(line for line in numbers(verdict) if line.startswith("against: "))
     assert "fall of D, layers.0 to layers.1 at weight decay 0.0001: all 2 seeds above 0.05" in against
     assert against.endswith("and 9 more")
 
@@ -115,8 +116,8 @@ def test_what_the_conjectures_are_not_about_is_shown_and_not_counted(tmp_path, c
     for claim in claims + [collapse_improves_with_decay] * ("data.name" in changed):
         verdict = claim(runs, history)
         assert verdict.answer == Answer.NOT_ENOUGH
-        assert verdict.numbers[0].startswith("not counted, contradicted: ")
-        assert "the text says it of" in verdict.numbers[0]
+        assert numbers(verdict)[0].startswith("not counted, contradicted: ")
+        assert "the text says it of" in numbers(verdict)[0]
     every_bn = collapse_improves_with_decay(runs.assign(**{"data.name": "conic_hull"}), history)
     assert every_bn.answer == Answer.CONTRADICTED
 
@@ -143,7 +144,7 @@ def test_a_growing_effective_depth_breaks_the_third(tmp_path):
     runs, history = sweep(tmp_path, depth_falls=False)
     verdict = effective_depth_falls_with_decay(runs, history)
     assert verdict.answer == Answer.CONTRADICTED
-    assert "rise of the effective depth in layers, 0.0001 to 0.001 +1.000" in verdict.numbers[0]
+    assert "rise of the effective depth in layers, 0.0001 to 0.001 +1.000" in numbers(verdict)[0]
 
 
 def test_runs_that_do_not_interpolate_are_left_out_and_counted(tmp_path):
@@ -152,7 +153,7 @@ def test_runs_that_do_not_interpolate_are_left_out_and_counted(tmp_path):
     for claim in (collapse_improves_with_decay, effective_depth_falls_with_decay, collapse_sharpens_with_depth):
         verdict = claim(runs, history)
         assert verdict.answer == Answer.SUPPORTED
-        assert "2 of 6 runs do not interpolate, left out" in verdict.numbers[0]
+        assert "2 of 6 runs do not interpolate, left out" in numbers(verdict)[0]
 
 
 def test_conjectures_are_about_bn_before_the_classifier(tmp_path):

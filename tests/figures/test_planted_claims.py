@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
+from ncflow.figures.papers.as_words import numbers
 from ncflow.figures.papers.claims import CLAIMS
 from ncflow.figures.papers.pan_cao import over_training, thousand_classes
 from ncflow.figures.papers.verdict import Answer
@@ -46,7 +47,7 @@ def test_planted(claim, kind):
     plant, answer = KINDS[kind]
     verdict = claim(*plant(PLANTERS[claim]))
     assert verdict.answer == answer
-    lines = verdict.numbers
+    lines = numbers(verdict)
     assert any(line.startswith("against: ") for line in lines) == (answer in (Answer.CONTRADICTED, Answer.NO_EFFECT))
     assert any(line.startswith("needs experiment=") for line in lines) == (answer == Answer.NOT_ENOUGH)
     if kind == "contaminated":
@@ -79,13 +80,13 @@ def test_early_inter_is_of_real_data_and_of_the_first_quarter():
     runs, history = rises_early(5, **CLEAR)
     synthetic = claim(runs.assign(**{"data.name": "conic_hull"}), history)
     assert synthetic.answer == Answer.NOT_ENOUGH
-    assert synthetic.numbers[0].startswith("not counted, supported: ")
+    assert numbers(synthetic)[0].startswith("not counted, supported: ")
     late = history.assign(inter_max=np.where(history["epoch"] <= 25, 0.0, 0.9))
     assert claim(runs, late).answer == Answer.NO_EFFECT
     assert claim(runs, history.assign(loss=1.0)).answer == Answer.NO_EFFECT
     unfit = claim(runs.assign(**{"train/interpolated": 0.0}), history)
     assert unfit.answer == Answer.SUPPORTED
-    assert f"{len(runs)} of {len(runs)} runs do not interpolate" in unfit.numbers[0]
+    assert f"{len(runs)} of {len(runs)} runs do not interpolate" in numbers(unfit)[0]
 
 
 def test_following_the_loss_is_scipys_spearman():

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from ncflow.figures.papers.as_json import as_json
+from ncflow.figures.papers.as_words import in_words, numbers
 from ncflow.figures.papers.cbmm_117 import claims as memo
 from ncflow.figures.papers.claims import CLAIMS, judge
 from ncflow.figures.papers.one_sided import LEVEL, rejected
@@ -124,8 +125,8 @@ def test_seeds_that_would_decide():
     seeds = undecided.seeds_to_decide
     assert 5 < seeds < 100
     recipe = f"about {seeds} seeds would decide it, if they are like these: model=mlp 'seed=range({seeds})'"
-    assert recipe in str(undecided)
-    assert "more than 1000 seeds like these" in str(verdict(0.021, 0.019, 0.0200001))
+    assert recipe in in_words(undecided)
+    assert "more than 1000 seeds like these" in in_words(verdict(0.021, 0.019, 0.0200001))
     mean, deviation = np.mean([0.05, 0.0, 0.045]), np.std([0.05, 0.0, 0.045], ddof=1)
     decided = [verdict(*rng.normal(mean, deviation, seeds)).answer != Answer.UNDECIDED for _ in range(400)]
     assert 0.72 < np.mean(decided) < 0.88
@@ -137,7 +138,7 @@ def test_seeds_that_would_decide():
 def test_a_verdict_says_all_for_people_and_machines():
     parts = (setting(effect(*YES)), Setting("two", (effect(*NO),), 4, "1 left out", True), Setting("three", (), 0))
     verdict = Verdict("p/1", "It is so", "A, section 1", Quantifier.ALL, parts, "seed=0,1", "none", {"of others": 3})
-    text = str(verdict)
+    text = in_words(verdict)
     assert text.splitlines()[0] == "       SUPPORTED  It is so (in all settings)"
     assert "not counted, contradicted: two" in text
     assert "x +0.110 [+0.093, +0.127] (matters from 0.02); 3 seeds, 10 runs" in text
@@ -159,7 +160,7 @@ def test_a_verdict_says_which_seeds_make_the_difference():
     there = Effect("there", 0.02, {0: 0.01, 4: 0.5, 6: 0.4}, absent=True)
     parts = (setting(effect(*YES)), Setting("two", (low, effect(*YES), there), 4), Setting("three", (wide,), 4))
     verdict = Verdict("p/1", "It is so", "A", Quantifier.ALL, (*parts, setting(effect(*NO), excepted=True)), "")
-    lines = [line for line in verdict.numbers if line.startswith("against: ")]
+    lines = [line for line in numbers(verdict) if line.startswith("against: ")]
     assert lines == [
         "against: two: there: seeds 4, 6 of 3 above 0.02; low: seeds 5, 7 of 4 below 0.02",
         "against: three: wide: none by itself, the interval is too wide",

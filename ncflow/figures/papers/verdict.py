@@ -15,7 +15,6 @@ which needs no correction); it is contradicted if one of them is, for which thei
 "all" is such a test again, and "most" and "some" count the settings that Holm's procedure leaves.
 """
 
-import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,8 +26,8 @@ import pandas as pd
 
 from ncflow.figures.papers.one_sided import LEVEL, SURE, Estimate, rejected
 
-_MOST_SHOWN = 4
-_MOST_SEEDS = 1000
+MOST_SEEDS = 1000
+"""Beyond, it is not said how many would decide a claim."""
 SEEDS = "seed=0,1,2,3,4"
 """The override that most claims need at least."""
 COSINE = 0.02
@@ -107,16 +106,6 @@ class Effect:
         values = self.blocks.items()
         return tuple(seed for seed, x in values if (x >= self.smallest if self.absent else x <= self.smallest))
 
-    def __str__(self) -> str:
-        if not self.is_testable:
-            return f"{self.quantity}: {len(self.blocks)} seed{'s' * (len(self.blocks) != 1)}, two are needed"
-        low, high = self.estimate.interval
-        at_most = "at most " if self.absent else ""
-        return (
-            f"{self.quantity} {self.estimate.mean:+.3f} [{low:+.3f}, {high:+.3f}] "
-            f"(matters from {at_most}{self.smallest:g})"
-        )
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -164,14 +153,8 @@ class Setting:
         return min(1.0, len(parts) * min(parts)) if parts else 1.0
 
     @property
-    def words(self) -> str:
-        """Its effects; of many, the one that is furthest from what is claimed."""
-        if len(self.effects) <= _MOST_SHOWN or not self.is_testable:
-            return "; ".join(map(str, self.effects[:_MOST_SHOWN])) or "too few runs"
-        return f"worst of {len(self.effects)}: {self._worst_first[0]}"
-
-    @property
-    def _worst_first(self) -> list[Effect]:
+    def worst_first(self) -> list[Effect]:
+        """Its effects, that which is furthest from what is claimed before all others."""
         return sorted(self.effects, key=lambda effect: -effect.p_supported)
 
     @property
@@ -179,7 +162,7 @@ class Setting:
         """What keeps it from being supported, the worst first: effects, each with the seeds on the wrong side."""
         if not self.is_testable:
             return ()
-        return tuple((effect, effect.against) for effect in self._worst_first if effect.p_supported >= LEVEL)
+        return tuple((effect, effect.against) for effect in self.worst_first if effect.p_supported >= LEVEL)
 
     @property
     def answer(self) -> Answer:
@@ -266,54 +249,8 @@ class Verdict:
             ]
             return judge_settings(settings, self.quantifier, SURE) != Answer.UNDECIDED
 
-        seeds = bisect_left(range(_MOST_SEEDS + 1), True, lo=2, key=is_decided)
-        return seeds if seeds <= _MOST_SEEDS else None
-
-    @property
-    def _deciding_recipe(self) -> str:
-        """Of an undecided one, the runs that would decide it, in words."""
-        seeds = self.seeds_to_decide
-        if seeds is None:
-            return f"more than {_MOST_SEEDS} seeds like these would be needed to decide it"
-        recipe = re.sub(r"seed=[\d,]+", f"'seed=range({seeds})'", self.needs)
-        return f"about {seeds} seeds would decide it, if they are like these: {recipe}"
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """A line for each setting, the worst news first; then what makes the difference, is needed or was left out."""
-        order = [Answer.CONTRADICTED, Answer.NO_EFFECT, Answer.UNDECIDED, Answer.NOT_ENOUGH, Answer.SUPPORTED]
-        lines = []
-        for setting in sorted(self.settings, key=lambda setting: (setting.excepted, order.index(setting.answer))):
-            told = f"not counted, {setting.answer}" if setting.excepted else setting.answer
-            note = f"; {setting.note}" if setting.note else ""
-            lines.append(f"{told}: {setting.name}: {setting.words}; {setting.seeds} seeds, {setting.runs} runs{note}")
-        lines += [f"against: {setting.name}: {_who(setting)}" for setting in self.against]
-        if self.answer == Answer.NOT_ENOUGH:
-            lines.append(f"needs {self.needs}")
-        if self.answer == Answer.UNDECIDED:
-            lines.append(self._deciding_recipe)
-        if self.left_out:
-            lines.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in self.left_out.items()))
-        return tuple(lines)
-
-    def __str__(self) -> str:
-        lines = [f"{self.answer.upper():>16}  {self.claim} ({self.quantifier})"]
-        return "\n".join([*lines, *(f"{'':18}{line}" for line in self.numbers)])
-
-
-def _who(setting: Setting) -> str:
-    """Of a setting that is not supported: which parts and seeds make the difference, in words."""
-    parts = []
-    for effect, seeds in setting.against[:_MOST_SHOWN]:
-        count, some = len(effect.blocks), f"seed{'s' * (len(seeds) > 1)} {', '.join(f'{seed:g}' for seed in seeds)} of"
-        those = f"all {count} seeds" if len(seeds) == count else f"{some} {count}"
-        side = "above" if effect.absent else "below"
-        parts.append(
-            f"{effect.quantity}: "
-            + (f"{those} {side} {effect.smallest:g}" if seeds else "none by itself, the interval is too wide")
-        )
-    more = len(setting.against) - len(parts)
-    return "; ".join([*parts, *([f"and {more} more"] if more else [])])
+        seeds = bisect_left(range(MOST_SEEDS + 1), True, lo=2, key=is_decided)
+        return seeds if seeds <= MOST_SEEDS else None
 
 
 Claim = Callable[[pd.DataFrame, pd.DataFrame], Verdict]

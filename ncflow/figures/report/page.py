@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
+from ncflow.figures.papers.as_words import numbers
 from ncflow.figures.papers.verdict import Answer, Verdict
 from ncflow.figures.tables import is_number
 from ncflow.results import write_atomically
@@ -110,6 +111,7 @@ def write_report(
         title=title,
         statuses=Counter(runs["status"]).most_common(),
         verdicts=verdicts,
+        numbers=numbers,
         signs=_SIGNS,
         figures=figures,
         columns=columns,

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from ncflow.figures.papers.as_words import numbers
 from ncflow.figures.papers.verdict import Verdict
 from ncflow.figures.report.page import MEASURES, Picture
 from ncflow.figures.tables import panel_keys
@@ -99,7 +100,7 @@ def table_of_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 def table_of_verdicts(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Claim, answer and numbers of each verdict."""
-    rows = [(verdict.claim, verdict.answer, "\n".join(verdict.numbers)) for verdict in verdicts]
+    rows = [(verdict.claim, verdict.answer, "\n".join(numbers(verdict))) for verdict in verdicts]
     return pd.DataFrame(rows, columns=["claim", "answer", "numbers"], dtype=object)
 
 

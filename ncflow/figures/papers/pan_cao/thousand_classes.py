@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from ncflow.figures.papers.as_words import effects
 from ncflow.figures.papers.selection import FITS, INTER, INTRA, belonging, settings, slope_effect
 from ncflow.figures.papers.verdict import SEEDS, Effect, Quantifier, Setting, Verdict
 from ncflow.figures.tables import trained_gamma
@@ -45,7 +46,7 @@ def _setting(family: str, title: str, part: pd.DataFrame, *measures: str) -> Set
     note = f"{int((part[FITS] != 1).sum())} of {len(part)} runs do not interpolate"
     if set(_QUANTILE.values()) <= set(part.columns):
         beside = Setting(title, tuple(_rise(part, measure, _QUANTILE, family) for measure in measures), len(part))
-        note = f"{note}; by the quantiles of the figure {beside.answer}: {beside.words}"
+        note = f"{note}; by the quantiles of the figure {beside.answer}: {effects(beside)}"
     return Setting(title, tuple(_rise(part, measure, _WORST, family) for measure in measures), len(part), note)
 
 
