@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hydra_plugins.ncflow_slurm import _requeue_by, _RequeuedError
 from omegaconf import OmegaConf
 
 from ncflow.config.schema import ConfigError
@@ -190,26 +191,50 @@ def test_a_stopped_job_goes_on_to_the_same_numbers(stop, local, tmp_path):
         assert "stopped by SIGUSR2" in logs
 
 
+SLOW = """
+import os, time
+from ncflow.models import MLP
+
+class Slow(MLP):
+    def forward(self, inputs):
+        if self.training:
+            time.sleep(float(os.environ.get("NAP", 0)))
+        return super().forward(inputs)
+"""
+
+
 @on_slurm
-def test_a_time_out_goes_on_to_the_same_numbers(tmp_path):
+def test_a_time_out_goes_on_to_the_same_numbers(ncflow, tmp_path):
     """Two minutes a job, the signal 85 s before their end: a run of a minute takes several jobs.
 
     What is left is for a busy machine to import everything in before the signal comes.
     """
-    options = ["epochs=2000", *LONG[1:], "measure.every_n_epochs=100"]
-    here = start(tmp_path, *options, "runs_dir=here")
-    there = start(
-        tmp_path,
-        *SLURM,
-        *options,
-        "runs_dir=slurm",
-        "hydra.launcher.timeout_min=2",
-        "hydra.launcher.signal_delay_s=85",
-    )
-    assert here.wait(400) == 0, here.stderr.read()
+    (tmp_path / "slow.py").write_text(SLOW)
+    options = [*TINY, "epochs=30", "model._target_=slow.Slow", "batch_size=300"]
+    here = ncflow(*options, "runs_dir=here", env={"PYTHONPATH": str(tmp_path)})
+    assert here.returncode == 0, here.stderr
+    times = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=85"]
+    env = {"PYTHONPATH": str(tmp_path), "NAP": "2"}
+    there = start(tmp_path, *SLURM, *options, *times, "runs_dir=slurm", env=env)
     assert there.wait(500) == 0, there.stderr.read()
     assert_same_runs(tmp_path / "here", tmp_path / "slurm")
     assert "this job is timed-out" in job_logs(tmp_path)
+
+
+def test_what_ends_a_requeued_job_does_not_end_the_asking(tmp_path):
+    """SLURM sends SIGTERM to all of a job, and so to the `scontrol requeue` that waits for its answer in it."""
+    asking = tmp_path / "scontrol"
+    asking.write_text("#!/bin/bash\nkill -TERM $$\n")
+    asking.chmod(0o700)
+
+    def requeue(number, frame):
+        subprocess.check_call([asking])
+        sys.exit(-1)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(_RequeuedError):
+        _requeue_by(requeue)(signal.SIGUSR2, None)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def cancel(tmp_path):

@@ -24,10 +24,14 @@ class _RequeuedError(BaseException):
 
 def _requeue_by(handler: Any) -> Any:
     def requeue(number: int, frame: Any) -> None:
+        # SLURM ends what a requeued job runs, which is also the `scontrol` that asked for it: it has to inherit this.
+        before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
         try:
             handler(number, frame)
         except SystemExit as stop:
             raise _RequeuedError(stop.code) from None
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     return requeue
 
