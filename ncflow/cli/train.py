@@ -33,6 +33,7 @@ register()  # also in the processes of a sweep, which import this module for its
 _FULL_ERROR = "NCFLOW_FULL_ERROR"
 _prepared: dict[str, Any] = {}  # what the check of a single run built, by its id: data can be large
 _MAIN_PROCESS = "NCFLOW_MAIN_PROCESS"
+_single: list[Report] = []  # of a single run, which Hydra returns to nobody
 
 
 class _SettledError(BaseException):
@@ -163,9 +164,11 @@ def task(cfg: DictConfig) -> Report:
         report = run_task(cfg)
     finally:
         processes.end_if_orphaned()
+    single = HydraConfig.get().mode == RunMode.RUN
+    if single:  # a sweep sums up its own
+        _single.append(report)
     if processes.rank() > 0:
         return report
-    single = HydraConfig.get().mode == RunMode.RUN
     # What failed is listed at the end; the workers of a sweep with a live line must not write across it.
     hidden = (single and bool(report.error)) or (is_worker() and sys.stderr.isatty())
     say(report, hidden)
@@ -189,16 +192,10 @@ def main() -> None:
     os.environ[_MAIN_PROCESS] = str(os.getpid())
     os.environ[_FULL_ERROR] = os.environ.get("HYDRA_FULL_ERROR", "")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands its errors to us instead of printing many lines
-    reports: list[Report] = []
-
-    def collect(cfg: DictConfig) -> Report:
-        report = task(cfg)
-        if HydraConfig.get().mode == RunMode.RUN:  # a sweep sums up its own
-            reports.append(report)
-        return report
-
+    reports = _single
+    reports.clear()
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(collect)()
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(task)()
     except _SettledError as settled:
         if settled.report.status == Status.SKIPPED:
             print(line_of(settled.report))

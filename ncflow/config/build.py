@@ -116,6 +116,9 @@ def _one_line(group: str, error: Exception) -> str:
     return f"{group}.{text}" if isinstance(error, ArgumentError) else f"{group}: {text}"
 
 
+_found_right: set[tuple[Callable[..., Any], str, str]] = set()  # the cells of a sweep differ in little
+
+
 def check_types(group: str, target: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """Check options of a group against the type hints of what takes them.
 
@@ -127,22 +130,28 @@ def check_types(group: str, target: Callable[..., Any], options: Mapping[str, An
     Raises:
         ConfigError: Naming the option, the rule and the value found.
     """
+    written = {name: json.dumps(value, default=repr) for name, value in options.items()}
+    new = [name for name, text in written.items() if (target, name, text) not in _found_right]
+    if not new:
+        return
     from pydantic import ConfigDict, TypeAdapter, ValidationError
     from pydantic.errors import PydanticUserError
 
     hints = {name: p.annotation for name, p in _parameters(target).items() if p.annotation is not p.empty}
-    for name, value in options.items():
+    for name in new:
+        value = options[name]
         if name not in hints:
             continue
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(hints[name], config=ConfigDict(arbitrary_types_allowed=True))
             # The JSON mode is strict about numbers, flags and strings, and takes a list for a tuple.
-            adapter.validate_json(json.dumps(value), strict=True)
+            adapter.validate_json(written[name], strict=True)
         except ValidationError as error:
             rule = _rule(hints[name], error.errors()[0])
             raise ConfigError(f"{group}.{name}".lstrip(".") + f" must be {rule}, found {value!r}") from error
         except PydanticUserError:
             continue
+    _found_right.update((target, name, text) for name, text in written.items())
 
 
 def _rule(hint: Any, broken: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ Nothing heavy is imported here: a finished run is recognised without loading PyT
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,33 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
+def plain_config(cfg: DictConfig) -> dict[str, Any]:
+    """The run's config without Hydra's own, resolved; what is missing is ``???``."""
+    known, plain = _resolved
+    if known is cfg:
+        return plain
+    keys = [str(key) for key in cfg if key != "hydra"]
+    parts = {key: "???" if OmegaConf.is_missing(cfg, key) else cfg[key] for key in keys}
+    return {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in parts.items()}
+
+
 def flat_config(cfg: DictConfig) -> dict[str, Any]:
-    """The run's config without Hydra's own, resolved, under dotted names."""
-    container = OmegaConf.to_container(without_hydra(cfg), resolve=True)
-    assert isinstance(container, dict)
-    return dict(flatten({str(key): value for key, value in container.items()}))
+    """:func:`plain_config` under dotted names."""
+    return dict(flatten(plain_config(cfg)))
+
+
+_resolved: tuple[DictConfig | None, dict[str, Any]] = None, {}
+
+
+@contextmanager
+def resolved_once(cfg: DictConfig) -> Iterator[None]:
+    """In it, this config stays as it is, and is resolved only once."""
+    global _resolved
+    _resolved = cfg, plain_config(cfg)
+    try:
+        yield
+    finally:
+        _resolved = None, {}
 
 
 def _canonical(value: Any) -> Any:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ncflow.config.build import check_types
-from ncflow.config.identity import LARGEST_WHOLE, flat_config
+from ncflow.config.identity import LARGEST_WHOLE, flatten, plain_config
 from ncflow.config.schema import LOGGERS, Checkpoint, ConfigError, Measure, Named, RunConfig, checked_runs_dir
 
 _NAMED_GROUPS = ("data", "model", "loss", "optimizer", "scheduler")
@@ -37,23 +37,27 @@ def check_hydra(cfg: DictConfig) -> None:
 def check_fields(cfg: DictConfig) -> None:
     """Check the ranges of the run fields, and that every option is a value that a run can have.
 
+    Args:
+        cfg: The config; Hydra's own part of it is passed over.
+
     Raises:
         ConfigError: Naming the field, the rule and the value found.
     """
-    unknown = [str(key) for key in cfg if key not in RunConfig.__dataclass_fields__]
+    options = plain_config(cfg)
+    unknown = [key for key in options if key not in RunConfig.__dataclass_fields__]
     if unknown:
         raise ConfigError(f"{unknown[0]} is not an option of this config, found {cfg[unknown[0]]!r}")
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    flat = dict(flatten(options))
+    missing = sorted(name for name, value in flat.items() if value == "???")
     if missing:
         raise ConfigError(f"{missing[0]} must be given, for example {missing[0]}=...")
-    options: Any = OmegaConf.to_container(cfg, resolve=True)
     check_types("", RunConfig, {name: value for name, value in options.items() if not isinstance(value, dict)})
     check_types("measure", Measure, options["measure"])
     check_types("checkpoint", Checkpoint, options.get("checkpoint", {}))
     first_steps = cfg.measure.first_steps
     if first_steps is not None and not cfg.measure.margins:
         raise ConfigError(f"measure.first_steps must be null without measure.margins=true, found {first_steps}")
-    for name, value in flat_config(cfg).items():
+    for name, value in flat.items():
         _check_value(name, value)
     checked_runs_dir(cfg)
     for group in _NAMED_GROUPS:

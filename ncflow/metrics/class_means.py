@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ncflow.metrics.rows import Membership, cast_rows, chunks
+from ncflow.metrics.rows import Membership, cast_rows, chunks, where
 
 EPSILON = torch.finfo(torch.float64).eps
 # Closer to its centre than this many ulps of the centre, or than there are samples, a feature or a mean is at it: what
@@ -168,14 +168,15 @@ def geometry(first: FirstSums, center: str) -> Geometry:
     """
     present = first.counts > 0
     means = first.sums / first.counts.clamp(min=1)[:, None]
-    mean_of_means = means[present].mean(0)
+    of_present = where(present, means)
+    mean_of_means = of_present.mean(0)
     centers = {
         "samples": first.sums.sum(0) / first.counts.sum(),
         "classes": mean_of_means,
         "none": torch.zeros_like(mean_of_means),
     }
-    centred = means[present] - mean_of_means
-    rounding = rounding_of(first.counts) * torch.linalg.vector_norm(means[present], dim=1).amax()
+    centred = of_present - mean_of_means
+    rounding = rounding_of(first.counts) * torch.linalg.vector_norm(of_present, dim=1).amax()
     centred[torch.linalg.vector_norm(centred, dim=1) <= rounding] = 0
     return Geometry(first.counts, present, means, mean_of_means, centers[center], centred)
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ncflow.metrics.pairs import products, summarize_pairs
+from ncflow.metrics.rows import where
 from ncflow.metrics.summary import summarize
 
 
@@ -29,7 +30,7 @@ def cosine_measures(
     """
     n = directed.double()
     means = mean_directions(directions, n)
-    intra, defined = intra_cosines(means, n, self_pairs), means[n > 0]
+    intra, defined = intra_cosines(means, n, self_pairs), where(n > 0, means)
     return {
         **summarize(f"intra{suffix}", intra[n > (0 if self_pairs else 1)], "min", delta),
         **summarize_pairs(f"inter{suffix}", len(defined), products(defined), 1 - delta),

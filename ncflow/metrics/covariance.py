@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ncflow.metrics.class_means import Geometry
-from ncflow.metrics.pairs import mean_over_pairs, products
+from ncflow.metrics.pairs import mean_over_pairs
+from ncflow.metrics.rows import where
 from ncflow.metrics.scatter import SecondSums
 from ncflow.metrics.summary import distance_to_simplex
 
@@ -74,6 +75,11 @@ def _equinorm(norms: Tensor) -> Tensor:
 def _equiangular(rows: Tensor, size: int) -> Tensor:
     """Rows that are 0 have no angle and are left out."""
     norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    units = (rows / norms)[(norms != 0).flatten()]
-    cosines = products(units)
-    return mean_over_pairs(len(units), lambda some, others: cosines(some, others).add_(1 / max(size - 1, 1)).abs_())
+    defined = norms.flatten() != 0
+    rows, norms = where(defined, rows), where(defined, norms)
+
+    def deviations(some: slice, others: slice) -> Tensor:
+        cosines = (rows[some] / norms[some]) @ (rows[others] / norms[others]).T
+        return cosines.add_(1 / max(size - 1, 1)).abs_()
+
+    return mean_over_pairs(len(rows), deviations)

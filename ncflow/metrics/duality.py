@@ -4,7 +4,10 @@ import torch
 from torch import Tensor
 
 from ncflow.metrics.class_means import Geometry
+from ncflow.metrics.rows import where
 from ncflow.metrics.summary import distance_to_simplex, summarize
+
+_ROWS = 4096
 
 
 def duality_measures(weight: Tensor, around: Geometry) -> dict[str, Tensor]:
@@ -18,16 +21,19 @@ def duality_measures(weight: Tensor, around: Geometry) -> dict[str, Tensor]:
         weight: Classifier W, (C, d).
         around: Class means.
     """
-    W = weight.double()
-    M = around.centred
-    cosines, defined = row_cosines((W - W.mean(0))[around.present], M)
-    W = W[around.present]
-    summary = summarize("nc3_cosine", cosines[defined], "min", 0.5)
+    W, M = where(around.present, weight).double(), around.centred
+    mean = weight.double().mean(0)
+    lengths = torch.linalg.matrix_norm(W), torch.linalg.matrix_norm(M)
+    parts, squares = [], M.new_zeros(())
+    for left, right in zip(W.split(_ROWS), M.split(_ROWS), strict=True):  # many classes would take much memory
+        cosines, defined = row_cosines(left - mean, right)
+        parts.append(cosines[defined])
+        squares = squares + torch.linalg.matrix_norm(left / lengths[0] - right / lengths[1]).square()
+    summary = summarize("nc3_cosine", torch.cat(parts), "min", 0.5)
     summary.pop("nc3_cosine_quantile")
-    scaled = W / torch.linalg.matrix_norm(W) - M / torch.linalg.matrix_norm(M)
     return {
         **summary,
-        "nc3_distance": torch.linalg.matrix_norm(scaled),
+        "nc3_distance": squares.sqrt(),
         "nc3_etf_error": distance_to_simplex(W, M),
     }
 

@@ -299,8 +299,8 @@ class NeuralCollapse(SummingMetric):
         return second, computed
 
     def _states(self, kind: type, prefix: str = "") -> dict[str, Tensor]:
-        """The sums of a pass as they are here."""
-        return {part.name: getattr(self, prefix + part.name) for part in fields(kind)}
+        """The sums of a pass as they are here, to be added to."""
+        return {part.name: self.own(prefix + part.name) for part in fields(kind)}
 
     def _first(self) -> FirstSums:
         return FirstSums(**{name: self.total(value) for name, value in self._states(FirstSums).items()})

@@ -34,6 +34,11 @@ def rows_of(table: Tensor, index: Tensor) -> Tensor:
     return table.gather(-2, index[..., None].expand(*index.shape, table.shape[-1]))
 
 
+def where(mask: Tensor, rows: Tensor) -> Tensor:
+    """The rows (K, ...) of a mask (K,); the very tensor where it has all, as many rows take much memory."""
+    return rows if bool(mask.all()) else rows[mask]
+
+
 class Membership:
     """Which class each row of a chunk belongs to: adds table rows to feature rows, and sums feature rows by class.
 

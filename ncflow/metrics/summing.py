@@ -36,8 +36,12 @@ class SummingMetric(Metric):
 
     def add_sum(self, name: str, like: Tensor) -> None:
         """Add a sum of the shape and type of a tensor; :meth:`reset` makes it 0."""
-        # As one zero that is repeated: the default of a large state would take as much memory as the state.
-        self.add_state(name, default=torch.zeros((), dtype=like.dtype).expand(like.shape), dist_reduce_fx="sum")
+        # As one zero that is repeated, also as the state until :meth:`own`: that of many classes takes much memory. The
+        # default that add_state would make of it is whole.
+        zeros = torch.zeros((), dtype=like.dtype).expand(like.shape)
+        self.add_state(name, default=torch.zeros((), dtype=like.dtype), dist_reduce_fx="sum")
+        self._defaults[name] = zeros
+        setattr(self, name, zeros.clone() if zeros.numel() == 1 else zeros)
 
     def add_list(self, name: str, empty: Tensor) -> None:
         """Add a list of tensors.
@@ -54,9 +58,20 @@ class SummingMetric(Metric):
         state = getattr(self, name)
         return [state] if isinstance(state, Tensor) else list(state)
 
+    def own(self, name: str) -> Tensor:
+        """A sum as it is here, to be added to."""
+        value: Tensor = getattr(self, name)
+        if value.numel() > 1 and 0 in value.stride():
+            value = value.contiguous()
+            setattr(self, name, value)
+        return value
+
     def reset(self) -> None:
         """Forget all samples."""
         super().reset()
+        for name, default in self._defaults.items():
+            if isinstance(default, Tensor) and default.numel() > 1 and 0 in default.stride():
+                setattr(self, name, default.to(getattr(self, name).device))
         # torchmetrics lets metrics of a collection share what has equal states; these are never. In digits, as numbers
         # are equal to it that differ by 1e-5 of themselves.
         number = next(_NUMBERS)

@@ -149,23 +149,25 @@ class RunFolder:
         """Whether the run was begun."""
         return read_json(self.path / RUN) is not None
 
-    def ended(self, since: float, killed: bool) -> Report | None:
-        """What became of the run if its process is gone without a word; None if it is to be tried again.
+    def ended(self, since: float) -> Report | None:
+        """What became of the run, of whose process nothing is known; None if it neither finished nor failed.
 
         Args:
             since: When it was begun at the earliest: a failure from before does not count.
-            killed: Whether the run was by itself when its process ended, so that there is no doubt whose it was.
         """
         path, result, started = str(self.path), self.finished(), read_json(self.path / RUN) or {}
         if result is not None:
             return Report(str(result["status"]), path, values=result)
         if started.get("status") == Status.FAILED and (self.path / RUN).stat().st_mtime >= since:
             return Report(Status.FAILED, path, str(started.get("error")))
-        if killed:
-            line = "its process was killed, as the system does when memory runs out"
-            self.fail(line)
-            return Report(Status.FAILED, path, line)
         return None
+
+    def killed(self) -> Report:
+        """Say of the run that its process is gone without a word."""
+        line = "its process was killed, as the system does when memory runs out"
+        if self.has_begun():
+            self.fail(line)
+        return Report(Status.FAILED, str(self.path), line)
 
     def note(self, text: str) -> None:
         """Add text to the run's log, if that can be written."""

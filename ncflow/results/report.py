@@ -53,6 +53,7 @@ class Report:
         values: Its result if it has one, else what it began or was submitted with.
         progress: How far training is, of a run that was looked at for that.
         job: Its latest SLURM job.
+        turn: After how many others of that job it is its turn.
         log: The log of that job; of a failed run its own log if it has one.
         reason: Why its job waits, a state of its job that needs attention, or what became of its job.
     """
@@ -63,6 +64,7 @@ class Report:
     values: Mapping[str, Any] = field(default_factory=dict)
     progress: Mapping[str, Any] = field(default_factory=dict)
     job: str | None = None
+    turn: int = 0
     log: str | None = None
     reason: str | None = None
 
@@ -138,6 +140,11 @@ def as_word(value: Any) -> str | None:
 def as_job(value: Any) -> str | None:
     """A value that is the id of a SLURM job, else None."""
     return str(value) if _count(value) is not None else as_word(value)
+
+
+def as_turn(value: Any) -> int:
+    """A value that is a number of runs, else 0."""
+    return _count(value) or 0
 
 
 def _number(value: Any) -> float | None:

@@ -42,10 +42,14 @@ def wanted(trainer: Any) -> int:
     return devices * nodes if isinstance(devices, int) and isinstance(nodes, int) else 1
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def most_devices() -> int:
     """Processes of one run that this machine may start itself: one a core, as each has a thread of its own at least."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(2, cores)
+    return max(2, cores())
 
 
 def too_many(devices: int) -> str:

@@ -1,23 +1,31 @@
-"""What the SLURM launcher in ``plugin`` does around submitit: check the request, find and follow the jobs."""
+"""What the SLURM launcher in ``plugin`` does: check the request, submit packs of runs, find and follow the jobs."""
 
+import io
 import re
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from omegaconf import DictConfig
 
+from ncflow.checks import error_line
 from ncflow.config.build import check_types
+from ncflow.config.compose import folder_of
 from ncflow.config.identity import describe, experiment_name
 from ncflow.config.schema import ConfigError, Rule
 from ncflow.results import FINAL, JOB, Status, status_of, write_json
 from ncflow.results.report import Report
+from ncflow.sweeps.local import PackOption, check_pack
+from ncflow.sweeps.packs import Pack, Task, plan_packs
 from ncflow.sweeps.squeue import QueueError, ask_squeue, is_alive
 from ncflow.sweeps.status import read_state
+from ncflow.training.stacked.launcher import Device, share_of
 
 _SECONDS_BETWEEN_QUESTIONS = 5.0
 # submitit takes a signal in the last ten minutes of a job for its time-out, also when it is a preemption.
@@ -32,9 +40,15 @@ class SlurmOptions:
 
     Args:
         wait: Whether the sweep waits for the end of its jobs.
+        pack: ``stacked`` to train alike runs as one, a group a job; a number of runs for a job; None for one.
+        pack_at_once: Of a number of runs, how many are at work at a time, each in a process.
+        gpu_mem_gb: Memory of the GPU that a job will have, for the size of groups; None to ask in the job.
+        max_group: Most cells that are trained as one.
+        may_differ: Options, or groups of them, in which the cells of a group may differ.
         tasks_per_node: Processes of a run on each node.
+        cpus_per_task: Cores of a process.
         timeout_min: Minutes of a job.
-        array_parallelism: Runs at a time.
+        array_parallelism: Jobs at a time.
         signal_delay_s: Seconds before the end of its time in which a run saves and is requeued.
         max_num_timeout: How often that may happen.
         modules: Environment modules to load in each job.
@@ -45,6 +59,11 @@ class SlurmOptions:
     """
 
     wait: bool
+    pack: PackOption
+    pack_at_once: _Positive
+    gpu_mem_gb: Annotated[float, Rule(gt=0)] | None
+    max_group: _Positive
+    may_differ: list[str]
     account: str | None
     partition: str | None
     qos: str | None
@@ -79,6 +98,9 @@ def check(options: Mapping[str, Any], runs: Sequence[DictConfig]) -> None:
         ConfigError: Naming the option, the rule and the value found.
     """
     check_types("hydra.launcher", SlurmOptions, options)
+    check_pack(options["pack"])
+    if options["pack_at_once"] > 1 and not isinstance(options["pack"], int):
+        _refuse("pack_at_once", f"1 where pack is {options['pack'] or 'null'}", options["pack_at_once"])
     minutes, delay = options["timeout_min"], options["signal_delay_s"]
     if delay >= 60 * minutes:
         _refuse("signal_delay_s", f"less than the time of the job, {60 * minutes} s", delay)
@@ -86,6 +108,8 @@ def check(options: Mapping[str, Any], runs: Sequence[DictConfig]) -> None:
         reason = "a preemption would count as a time-out"
         _refuse("max_num_timeout", f"at least 1 where timeout_min is at most {_SUBMITIT_LAST_MINUTES} ({reason})", 0)
     for cfg in runs:
+        if options["pack"] is not None and options["nodes"] * options["tasks_per_node"] > 1:
+            _refuse("pack", "null for runs of several processes", options["pack"])
         for name, own in (("nodes", "num_nodes"), ("tasks_per_node", "devices")):
             if options[name] != cfg.trainer[own]:
                 _refuse(name, f"trainer.{own} = {cfg.trainer[own]!r} of every run", options[name])
@@ -100,10 +124,99 @@ def _refuse(name: str, rule: str, value: Any) -> None:
     raise ConfigError(f"hydra.launcher.{name} must be {rule}, found {value!r}")
 
 
-def note_job(folder: Path, cfg: DictConfig, job: Any) -> None:
-    """Leave word in a run's folder that it was submitted, for ``ncflow-status`` and the next submission."""
+def run(configs: Sequence[DictConfig], options: Mapping[str, Any], task: Task) -> list[Report]:
+    """Submit what is not in the queue, and say what became of each run: of its jobs' end, if it is waited for.
+
+    Args:
+        configs: Of the runs, with Hydra's own part.
+        options: As :class:`SlurmOptions` has them.
+        task: Hydra's task function.
+
+    Raises:
+        ConfigError: If the request is refused, here or by SLURM.
+    """
+    options = dict(options)
+    check(options, configs)
+    if options["gpus_per_node"] is None and configs[0].trainer.accelerator == "gpu":
+        options["gpus_per_node"] = configs[0].trainer.devices
+    folders = [folder_of(cfg) for cfg in configs]
+    queued = submitted_already(folders)
+    new = [cfg for cfg, folder in zip(configs, folders, strict=True) if folder not in queued]
+    submitted: dict[Path, Any] = {}
+    if new:
+        packs, text = plan_packs(new, options["pack"], options, device_of(options))
+        if text:
+            print(text, flush=True)
+        for pack, job in zip(packs, _submit(new, packs, options, task), strict=True):
+            for turn, index in enumerate(pack.cells):
+                folder = folder_of(new[index])
+                note_job(folder, new[index], job, 0 if pack.is_stacked else turn // options["pack_at_once"])
+                submitted[folder] = job
+    reports = {folder: Report(Status.ELSEWHERE, str(folder)) for folder in queued}
+    print(submitted_in_words(submitted, len(queued), folders[0].parent), flush=True)
+    if options["wait"]:
+        wait(submitted)
+        reports |= {folder: outcome(folder, job) for folder, job in submitted.items()}
+    else:
+        reports |= {folder: Report(Status.SUBMITTED, str(folder)) for folder in submitted}
+    return [reports[folder] for folder in folders]
+
+
+def device_of(options: Mapping[str, Any]) -> Device:
+    """What a job will have, for the plan of groups; memory that is not known has no limit."""
+    is_gpu = bool(options["gpus_per_node"])
+    gigabytes = options["gpu_mem_gb"] if is_gpu else options["mem_gb"]
+    return Device(is_gpu, sys.maxsize if gigabytes is None else share_of(gigabytes * 2**30))
+
+
+# Of submitit's options, those that are not SLURM's alone; and ours, which it does not know.
+_COMMON = ["timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "name"]
+_COMMON += ["stderr_to_stdout"]
+_OURS = ["wait", "pack", "pack_at_once", "gpu_mem_gb", "max_group", "may_differ", "modules", "submitit_folder"]
+_OURS += ["max_num_timeout"]
+
+
+def _submit(
+    configs: Sequence[DictConfig], packs: Sequence[Pack], options: Mapping[str, Any], task: Task
+) -> Sequence[Any]:
+    """A job for each pack."""
+    try:
+        import submitit
+    except ImportError:
+        raise ConfigError("hydra/launcher=slurm needs submitit: pip install 'ncflow[slurm]'") from None
+    from ncflow.sweeps.job import PackJob
+
+    requests = {name: value for name, value in options.items() if name not in _OURS}
+    requests["setup"] = [f"module load {module}" for module in options["modules"]] + options["setup"]
+    requests["cpus_per_task"] *= options["pack_at_once"]
+    executor = submitit.AutoExecutor(
+        options["submitit_folder"], cluster="slurm", slurm_max_num_timeout=options["max_num_timeout"]
+    )
+    executor.update_parameters(
+        **{name if name in _COMMON else f"slurm_{name}": value for name, value in requests.items()},
+        # A process of a run that ends alone ends the run.
+        slurm_srun_args=["--kill-on-bad-exit=1"],
+    )
+    jobs = [PackJob([configs[index] for index in pack.cells], pack.is_stacked, task, options) for pack in packs]
+    try:
+        with redirect_stderr(io.StringIO()):  # what sbatch says is in the error
+            submitted: Sequence[Any] = executor.submit_array(jobs)
+            return submitted
+    except submitit.core.utils.FailedJobError as error:
+        raise ConfigError(f"SLURM refuses the jobs: {error_line(error)}") from error
+
+
+def note_job(folder: Path, cfg: DictConfig, job: Any, turn: int) -> None:
+    """Leave word in a run's folder that it was submitted, for ``ncflow-status`` and the next submission.
+
+    Args:
+        folder: The run's folder.
+        cfg: Its config, with Hydra's own part.
+        job: Of submitit.
+        turn: After how many others of the job it is its turn.
+    """
     description = describe(cfg, experiment_name(cfg))
-    write_json(folder / JOB, {**description, "job": job.job_id, "log": str(job.paths.stdout)})
+    write_json(folder / JOB, {**description, "job": job.job_id, "turn": turn, "log": str(job.paths.stdout)})
 
 
 def submitted_already(folders: Iterable[Path]) -> set[Path]:
@@ -146,11 +259,15 @@ def _results(job: Any) -> list[Path]:
 
 
 def outcome(folder: Path, job: Any) -> Report:
-    """What became of a run whose job has ended; a task that failed, or ended without a word, makes it a failed one."""
+    """What became of a run whose job has ended.
+
+    A task of several that failed, or ended without a word, makes it a failed one.
+    """
     run = status_of(folder)
     errors = [job.task(number).exception() for number, path in enumerate(_results(job)) if path.exists()]
     failed = [_last_error(str(error)) for error in errors if error is not None]
-    if (run.status in FINAL and not failed and len(errors) == job.num_tasks) or run.status == Status.FAILED:
+    is_whole = job.num_tasks == 1 or (not failed and len(errors) == job.num_tasks)
+    if (run.status in FINAL and is_whole) or run.status == Status.FAILED:
         return run
     line = failed[0] if failed else "it was cancelled, killed or ran out of time or memory"
     return Report(
@@ -164,9 +281,11 @@ def _last_error(text: str) -> str:
     return found[-1] if found else "a task failed"
 
 
-def submitted_in_words(jobs: Sequence[Any], queued: int, folder: Path) -> str:
-    """One line about what was submitted."""
-    ids = sorted({job.job_id.split("_")[0] for job in jobs})
-    parts = [f"submitted {len(jobs)} runs as SLURM job {', '.join(ids)}"] if jobs else []
+def submitted_in_words(submitted: Mapping[Path, Any], queued: int, folder: Path) -> str:
+    """One line about what was submitted: jobs by the folders of their runs."""
+    jobs = {job.job_id for job in submitted.values()}
+    arrays = sorted({job.split("_")[0] for job in jobs})
+    packed = f" in {len(jobs)} pack{'s' * (len(jobs) > 1)}" if len(jobs) < len(submitted) else ""
+    parts = [f"submitted {len(submitted)} runs{packed} as SLURM job {', '.join(arrays)}"] if submitted else []
     parts += [f"{queued} are in the queue already"] if queued else []
     return f"{', '.join(parts)}; ncflow-status {folder} shows how they are"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ncflow.results import JOB, LOG, PROGRESS, RESULT, RUN, Status, read_json, run_folders, status_of, why_no_file
-from ncflow.results.report import Report, as_job, as_word
+from ncflow.results.report import Report, as_job, as_turn, as_word
 from ncflow.sweeps.squeue import WAITING_STATES, WORKING_STATES, Job, QueueError, ask_squeue
 
 _UNFINISHED = (Status.FAILED, Status.RUNNING, Status.PENDING, Status.INTERRUPTED, Status.UNREADABLE)
@@ -40,7 +40,8 @@ def read_state(folder: Path) -> Report:
     job_log = as_word(submitted.get("log"))
     own_log = run.status == Status.FAILED and (has_own_log or job_log is None)
     log = str(folder / LOG) if own_log else job_log
-    return replace(run, progress=progress, job=as_job(submitted.get("job")), log=log)
+    job, turn = as_job(submitted.get("job")), as_turn(submitted.get("turn"))
+    return replace(run, progress=progress, job=job, turn=turn, log=log)
 
 
 def _unreadable(folder: Path, why: str) -> Report:
@@ -52,7 +53,8 @@ def merge(run: Report, jobs: Mapping[str, Job]) -> Report:
 
     A result and a lock that is seen are beyond doubt. Else a waiting job makes the run pending, also one that failed
     and was submitted again; a job at work makes it running, as a lock that is held on another node is not seen
-    everywhere; and without a job nothing more will happen to it.
+    everywhere, unless others of the job come first and it was not begun; and without a job nothing more will happen to
+    it.
 
     Args:
         run: The files' view.
@@ -66,6 +68,8 @@ def merge(run: Report, jobs: Mapping[str, Job]) -> Report:
     if run.status == Status.FAILED:
         return run
     if job is not None and job.state in WORKING_STATES:
+        if run.status == Status.PENDING and run.turn > 0:
+            return replace(run, reason="others of its job come first")
         return replace(run, status=Status.RUNNING, reason=None if job.state == "RUNNING" else job.state)
     end = "" if job is None else f" ({job.state})"
     reason = f"job {run.job} is gone: the same ncflow command submits it again{end}"

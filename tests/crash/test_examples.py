@@ -212,8 +212,7 @@ def test_ctrl_c_is_one_line(moment, launcher, start, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # to all of them, as a terminal does
     out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (130, "ncflow: interrupted; the same command goes on\n"), out
-    if "hydra/launcher=local" not in launcher:  # joblib kills its workers, which may be in the middle of a file
-        assert not list(tmp_path.rglob("*.tmp"))
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("file", ["checkpoints/last.ckpt", "run.json", "progress.json", "result.json"])

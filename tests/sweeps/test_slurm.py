@@ -8,15 +8,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from hydra_plugins.ncflow_slurm import _requeue_by, _RequeuedError
 from omegaconf import OmegaConf
 
 from ncflow.config.schema import ConfigError
 from ncflow.results import load_runs, status_of
+from ncflow.sweeps.job import RequeuedError, requeue_by
 from ncflow.sweeps.slurm import check
 from tests.conftest import TINY, environment, run_folder
 
@@ -178,7 +179,7 @@ def requeue(job):
 
 
 @on_slurm
-@pytest.mark.parametrize("stop", [preempt, send_usr2, requeue])
+@pytest.mark.parametrize("stop", [preempt, requeue])
 def test_a_stopped_job_goes_on_to_the_same_numbers(stop, local, tmp_path):
     process = start(tmp_path, *SLURM, *LONG)
     wait_for(lambda: rows(tmp_path) >= 6, "some epochs")
@@ -232,8 +233,8 @@ def test_what_ends_a_requeued_job_does_not_end_the_asking(tmp_path):
         sys.exit(-1)
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(_RequeuedError):
-        _requeue_by(requeue)(signal.SIGUSR2, None)
+    with pytest.raises(RequeuedError):
+        requeue_by(requeue)(signal.SIGUSR2, None)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -312,6 +313,89 @@ def test_a_failing_run_makes_its_job_fail_and_the_others_go_on(how, line, ncflow
         assert end_of(job["job"]) == ("FAILED" if job["model.how"] == how else "COMPLETED")
 
 
+# --- packs --------------------------------------------------------------------------------------------------------
+
+FOUR = [*LONG[1:], "epochs=80", "seed=0,1", "model.norm=none,last"]  # two groups of two
+
+
+def jobs_of(root):
+    """How many runs each job has, by its id."""
+    jobs = [json.loads(file.read_text())["job"] for file in root.rglob("job.json")]
+    return sorted(Counter(jobs).values())
+
+
+@pytest.fixture(scope="module")
+def packable(tmp_path_factory):
+    """Four runs, made here without a stop: one by one, and two as one."""
+    tmp_path = tmp_path_factory.mktemp("packable")
+    for launcher in ("basic", "stacked"):
+        process = start(tmp_path, "-m", f"hydra/launcher={launcher}", *FOUR, f"runs_dir={launcher}")
+        assert process.wait(300) == 0, process.stderr.read()
+    return tmp_path
+
+
+@on_slurm
+@pytest.mark.parametrize(
+    ("packing", "stop", "sizes", "here"),
+    [
+        (["pack=stacked"], preempt, [2, 2], "stacked"),
+        (["pack=3"], send_usr2, [1, 3], "basic"),
+        (["pack=4", "pack_at_once=2", "cpus_per_task=1"], preempt, [4], "basic"),
+    ],
+)
+def test_stopped_packs_give_what_a_local_sweep_gives(packing, stop, sizes, here, packable, tmp_path):
+    process = start(tmp_path, *SLURM, *FOUR, *(f"hydra.launcher.{option}" for option in packing))
+    wait_for(lambda: rows(tmp_path) >= 6, "some epochs")
+    assert jobs_of(tmp_path) == sizes
+    stop(min(json.loads(file.read_text())["job"] for file in tmp_path.rglob("job.json")))
+    assert process.wait(400) == 0, process.stderr.read()
+    said = process.stdout.read()
+    packs = "4 runs in 2 packs" if len(sizes) == 2 else "4 runs in 1 pack"
+    assert f"submitted {packs} as SLURM job" in said
+    assert said.splitlines()[-1] == "4 runs: 4 done"
+    assert_same_runs(packable / here, tmp_path)
+    logs = job_logs(tmp_path)
+    assert logs.count("Starting with JobEnvironment") > len(sizes), logs
+    assert "stopped by SIGUSR2" in logs
+
+
+@on_slurm
+def test_a_failing_run_stops_no_other_of_its_pack(ncflow, tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING)
+    model = ["model._target_=breaking.Breaking", "+model.how=nothing,raises,fine"]
+    done = ncflow(*SLURM, *TINY, *model, "hydra.launcher.pack=3", env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 1
+    assert load_runs(tmp_path).set_index("model.how")["status"].to_dict() == {
+        "nothing": "done",
+        "raises": "failed",
+        "fine": "done",
+    }
+    assert "RuntimeError: no luck" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    (job,) = {json.loads(file.read_text())["job"] for file in tmp_path.rglob("job.json")}
+    assert end_of(job) == "FAILED"
+
+
+@on_slurm
+def test_what_is_left_of_killed_packs_is_packed_anew(ncflow, tmp_path):
+    """Two packs of two on one core: the first is killed at its second run."""
+    options = [*FOUR, "hydra.launcher.pack=2"]
+    process = start(tmp_path, *SLURM, *options)
+    wait_for(lambda: any(tmp_path.rglob("result.json")), "a result")
+    seen = [sys.executable, "-c", "from ncflow.cli.status import main; main()", "runs", "--json"]
+    shown = subprocess.run(seen, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    assert {"done", "running"} <= {run["status"] for run in json.loads(shown.stdout)}
+    job = job_of_sweep(tmp_path)
+    subprocess.run(["scancel", job], check=True)
+    assert process.wait(120) == 1
+    done = len(list(tmp_path.rglob("result.json")))
+    assert 1 <= done < 4
+    again = ncflow(*SLURM, *options)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[0] == f"4 runs: {done} finished already, {4 - done} to do"
+    assert load_runs(tmp_path)["status"].tolist() == ["done"] * 4
+
+
 # --- several processes a run --------------------------------------------------------------------------------------
 
 DDP = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.precision=64-true", "model.norm=none", "batch_size=50"]
@@ -373,6 +457,17 @@ def test_a_task_that_ends_alone_is_no_success(ncflow, tmp_path):
         (["hydra.launcher.cpus_per_task=0"], "cpus_per_task must be at least 1, found 0"),
         (["hydra.launcher.wait=maybe"], "wait must be true or false, found 'maybe'"),
         (["hydra.launcher.modules=cuda"], "modules must be list[str], found 'cuda'"),
+        (["hydra.launcher.pack=0"], "pack must be null, stacked or a number of runs of at least 1, found 0"),
+        (["hydra.launcher.pack_at_once=2"], "pack_at_once must be 1 where pack is null, found 2"),
+        (
+            ["hydra.launcher.pack=stacked", "hydra.launcher.pack_at_once=2"],
+            "pack_at_once must be 1 where pack is stacked, found 2",
+        ),
+        (["hydra.launcher.gpu_mem_gb=-1"], "gpu_mem_gb must be greater than 0, found -1"),
+        (
+            ["hydra.launcher.pack=2", "trainer=ddp", "trainer.devices=2"],
+            "pack must be null for runs of several processes, found 2",
+        ),
     ],
 )
 def test_a_request_that_does_not_fit_the_runs_is_refused(overrides, line, config):

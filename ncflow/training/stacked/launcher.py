@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -49,6 +49,30 @@ class StackedOptions:
     may_differ: list[str]
 
 
+class Device(NamedTuple):
+    """What a group is trained on.
+
+    Attributes:
+        is_gpu: Whether it is a GPU.
+        memory: Bytes that a group may take there.
+    """
+
+    is_gpu: bool
+    memory: int
+
+
+def device_here(cfg: DictConfig, memory_gb: float | None, at_once: int = 1) -> Device:
+    """The device of this machine that a run asks for.
+
+    Args:
+        cfg: Of the run.
+        memory_gb: What a group may take; None for 70 % of what is free.
+        at_once: How many groups share that.
+    """
+    is_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return Device(is_gpu, _free_memory(is_gpu) // at_once if memory_gb is None else int(memory_gb * 2**30))
+
+
 @dataclass(frozen=True)
 class SweepPlan:
     """Groups of a sweep, the places of the runs that are trained alone, and both in words."""
@@ -58,12 +82,13 @@ class SweepPlan:
     text: str
 
 
-def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> SweepPlan:
+def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any], device: Device | None = None) -> SweepPlan:
     """Plan the runs of a sweep.
 
     Args:
         configs: Of the runs, with Hydra's own part.
         options: As :class:`StackedOptions` has them.
+        device: On which the groups will be trained; None for :func:`device_here`.
 
     Raises:
         ConfigError: Naming the option, the rule and the value found.
@@ -75,17 +100,21 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any]) -> Swe
     tasks = [without_hydra(cfg) for cfg in configs]
     stopped = interrupted_groups(Path(str(configs[0].hydra.sweep.dir)))
     interrupted = [str(stopped[name].path) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
-    found = plan_runs(tasks, interrupted, options)
+    device = device or device_here(tasks[0], options["memory_gb"])
+    found = plan_runs(tasks, interrupted, options, device)
     return SweepPlan(found.groups, list(found.alone), plan_in_words(found))
 
 
-def plan_runs(configs: Sequence[DictConfig], interrupted: Sequence[str | None], options: Mapping[str, Any]) -> Plan:
-    """Plan runs for the device that they ask for.
+def plan_runs(
+    configs: Sequence[DictConfig], interrupted: Sequence[str | None], options: Mapping[str, Any], device: Device
+) -> Plan:
+    """Plan runs for a device.
 
     Args:
         configs: Of the runs.
         interrupted: As for :func:`ncflow.training.stacked.plan.plan`.
-        options: As :class:`StackedOptions` has them.
+        options: As for :func:`plan_sweep`.
+        device: On which the groups will be trained.
     """
     data_cache, known = DataCache(), dict[str, Size | str]()
     sizes = []
@@ -94,17 +123,19 @@ def plan_runs(configs: Sequence[DictConfig], interrupted: Sequence[str | None], 
         if kind not in known:
             known[kind] = why_alone(cfg) or size_of(cfg, data_cache) or "its network has no stacked form"
         sizes.append(known[kind])
-    on_gpu = configs[0].trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    gigabytes = options["memory_gb"]
-    memory = _free_memory(on_gpu) if gigabytes is None else int(gigabytes * 2**30)
-    cache = None if on_gpu else _CPU_CACHE
-    return plan(configs, sizes, interrupted, options["max_group"], memory, options["may_differ"], cache)
+    cache = None if device.is_gpu else _CPU_CACHE
+    return plan(configs, sizes, interrupted, options["max_group"], device.memory, options["may_differ"], cache)
+
+
+def share_of(memory: float) -> int:
+    """Of a device's memory in bytes, what its groups may take."""
+    return int(_SHARE_OF_MEMORY * memory)
 
 
 def _free_memory(on_gpu: bool) -> int:
     if on_gpu:
-        return int(_SHARE_OF_MEMORY * torch.cuda.mem_get_info()[0])
-    return int(_SHARE_OF_MEMORY * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return share_of(torch.cuda.mem_get_info()[0])
+    return share_of(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def train_group(configs: Sequence[DictConfig]) -> list[Report]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus, configure_log
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -20,37 +19,26 @@ class NcflowStackedLauncher(Launcher):
     """
 
     def __init__(self, **options: Any) -> None:
-        self.options = {k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in options.items()}
-        self._alone = BasicLauncher()
+        self.options: dict[str, Any] = {
+            name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            for name, value in options.items()
+        }
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what Hydra gives."""
-        self.hydra_context, self.config = hydra_context, config
-        self._alone.setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Plan, say so, and train."""
-        from ncflow.config.compose import compose
-        from ncflow.results.report import say
-        from ncflow.training.stacked import launcher
+        from ncflow.config.compose import cells_of
+        from ncflow.sweeps.packs import STACKED, plan_packs, run_pack
 
-        configs = [
-            compose(self.hydra_context, self.config, overrides, number)
-            for number, overrides in enumerate(job_overrides, start=initial_job_idx)
-        ]
-        plan = launcher.plan_sweep(configs, self.options)
-        print(plan.text, flush=True)
-        returned: dict[int, JobReturn] = {}
-        for group in plan.groups:
-            # What is said while a group trains is of no run alone, and goes to the console.
-            configure_log(configs[group.cells[0]].hydra.job_logging, self.config.hydra.verbose)
-            reports = launcher.train_group([configs[index] for index in group.cells])
-            for index, report in zip(group.cells, reports, strict=True):
-                say(report)
-                returned[index] = JobReturn(status=JobStatus.COMPLETED, _return_value=report)
-        alone = list(plan.alone)
-        if alone:
-            jobs = self._alone.launch([job_overrides[index] for index in alone], initial_job_idx)
-            returned |= dict(zip(alone, jobs, strict=True))
+        configs = cells_of(self.hydra_context, self.config, job_overrides, initial_job_idx)
+        packs, text = plan_packs(configs, STACKED, self.options)
+        print(text, flush=True)
+        reports: dict[int, Any] = {}
+        for pack in packs:
+            found = run_pack(([configs[index] for index in pack.cells], pack.is_stacked), self.task_function)
+            reports |= dict(zip(pack.cells, found, strict=True))
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        return [returned[index] for index in range(len(configs))]
+        return [JobReturn(status=JobStatus.COMPLETED, _return_value=reports[index]) for index in range(len(configs))]

@@ -10,12 +10,14 @@ from omegaconf import DictConfig
 
 
 class Cell(NamedTuple):
-    """Overrides and config of a cell of a sweep, its ``RunFolder``, and what another experiment has finished of it."""
+    """Overrides of a cell of a sweep, its ``RunFolder``, and what another experiment has finished of it.
+
+    The latter two are None where nothing is to be taken over: thousands of cells need not be held whole.
+    """
 
     overrides: Sequence[str]
-    cfg: DictConfig
-    folder: Any
-    twin: Any
+    folder: Any = None
+    twin: Any = None
 
 
 class NcflowSweeper(BasicSweeper):
@@ -27,6 +29,7 @@ class NcflowSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check, launch and sum up."""
+        from ncflow.config.compose import composer_of
         from ncflow.results import Status
         from ncflow.results.files import remove_empty
         from ncflow.results.report import finish
@@ -40,6 +43,7 @@ class NcflowSweeper(BasicSweeper):
         batches = self.split_arguments(overrides, self.max_batch_size)
         self._claimed: dict[str, str] = {}
         self._made: list[Path] = []
+        self._composer = composer_of(self.hydra_context, self.config)
         plans = [self._plan(batch) for batch in batches]
         reports = [report for _, settled in plans for report in settled]
         # Only now that every cell was checked: a sweep that is refused leaves nothing behind.
@@ -66,32 +70,37 @@ class NcflowSweeper(BasicSweeper):
         return returns
 
     def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[dict[Path, Cell], list[Any]]:
-        """Cells of a batch that have work left, by their folders, and reports of those that are settled."""
-        from ncflow.config.compose import compose, folder_of
-        from ncflow.config.identity import describe, experiment_name
+        """Cells of a batch that have work left, by their folders, and reports of those that are settled.
+
+        Raises:
+            ConfigError: If a cell cannot be run.
+        """
+        from ncflow.config.compose import folder_of
+        from ncflow.config.identity import describe, experiment_name, resolved_once
         from ncflow.config.validate import check_hydra, claim_folder
         from ncflow.results import RunFolder, stored
         from ncflow.training.entry import find_twin
 
-        assert self.hydra_context is not None
-        assert self.config is not None
-
         cells: dict[Path, Cell] = {}
         settled: dict[Path, Any] = {}
         known: Any = None
+        checked: set[str] = set()
         for overrides in batch:
-            cfg = compose(self.hydra_context, self.config, overrides)
-            path = folder_of(cfg)
-            folder = RunFolder(path, describe(cfg, experiment_name(cfg)))
-            check_hydra(cfg)
-            claim_folder(self._claimed, path, folder.run_id)
-            report = _look(folder)
-            if report is None:
-                known = stored(Path(str(cfg.runs_dir))) if known is None else known
-                cells.setdefault(path, Cell(overrides, cfg, folder, find_twin(folder, known)))
-            else:
-                settled[path] = report
-        self._check([cell for cell in cells.values() if cell.twin is None])
+            cfg = self._composer.shared(overrides)
+            with resolved_once(cfg):
+                path, described = folder_of(cfg), describe(cfg, experiment_name(cfg))
+                check_hydra(cfg)
+                claim_folder(self._claimed, path, described["run_id"])
+                folder = RunFolder(path, described)
+                report = _look(folder)
+                if report is not None:
+                    settled[path] = report
+                elif path not in cells:
+                    known = stored(Path(str(cfg.runs_dir))) if known is None else known
+                    twin = find_twin(folder, known)
+                    if twin is None:
+                        _check(cfg, overrides, checked)
+                    cells[path] = Cell(overrides) if twin is None else Cell(overrides, folder, twin)
         return cells, list(settled.values())
 
     def _make(self, cells: dict[Path, Cell]) -> list[Any]:
@@ -107,32 +116,28 @@ class NcflowSweeper(BasicSweeper):
                 if cell.twin is None:
                     self._made += make_folder(path)
                     continue
-                reports.append(_take_over(cell))
+                reports.append(_take_over(cell, self._composer.cell(cell.overrides)))
             except OSError as error:
                 reports.append(_lost(path, error))
             del cells[path]
         return reports
 
-    def _check(self, cells: Sequence[Cell]) -> None:
-        """Build data and model once for each distinct config, seeds and weight decay aside."""
-        if not cells:
-            return
-        from ncflow.config.identity import flat_config, without_hydra
-        from ncflow.config.schema import ConfigError
-        from ncflow.config.validate import check_fields
-        from ncflow.training.assembly import check
 
-        seen = set()
-        for cell in cells:
-            task_cfg = without_hydra(cell.cfg)
-            try:
-                check_fields(task_cfg)
-                flat = {key: v for key, v in flat_config(task_cfg).items() if key not in ("seed", "weight_decay")}
-                if repr(flat) not in seen:
-                    seen.add(repr(flat))
-                    check(task_cfg)
-            except ConfigError as error:
-                raise ConfigError(f"{error} (in the cell {' '.join(cell.overrides)})") from error
+def _check(cfg: DictConfig, overrides: Sequence[str], seen: set[str]) -> None:
+    """Check a cell, building its data and model once for each distinct config, seeds and weight decay aside."""
+    from ncflow.config.identity import flat_config, without_hydra
+    from ncflow.config.schema import ConfigError
+    from ncflow.config.validate import check_fields
+    from ncflow.training.assembly import check
+
+    try:
+        check_fields(cfg)
+        kind = repr({key: v for key, v in flat_config(cfg).items() if key not in ("seed", "weight_decay")})
+        if kind not in seen:
+            seen.add(kind)
+            check(without_hydra(cfg))
+    except ConfigError as error:
+        raise ConfigError(f"{error} (in the cell {' '.join(overrides)})") from error
 
 
 def _look(folder: Any) -> Any:
@@ -146,15 +151,12 @@ def _look(folder: Any) -> Any:
         return _lost(folder.path, error)
 
 
-def _take_over(cell: Cell) -> Any:
-    """Take over what another experiment has finished of a cell."""
-    from hydra.core.hydra_config import HydraConfig
-
+def _take_over(cell: Cell, cfg: DictConfig) -> Any:
+    """Take over what another experiment has finished of a cell, whose own config is written beside the run."""
     from ncflow.config.identity import without_hydra
     from ncflow.training.entry import take_over
 
-    HydraConfig.instance().set_config(cell.cfg)  # the cell's own, which is written beside the run
-    return take_over(cell.folder, without_hydra(cell.cfg), cell.twin).of_cell()
+    return take_over(cell.folder, without_hydra(cfg), cell.twin).of_cell()
 
 
 def _lost(path: Path, error: OSError) -> Any:
