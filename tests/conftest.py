@@ -74,15 +74,16 @@ def warm():
 def ncflow(tmp_path, warm):
     """Run ``ncflow`` with its runs below ``tmp_path``; return the finished process.
 
-    What starts processes itself is one of its own, and so is what is to be another ``program``.
+    What starts processes itself is one of its own, and so is what is to be another ``program``. The ``code`` of a
+    program runs in its place.
     """
 
-    def call(*arguments: str, program=None, env=None, timeout=240):
+    def call(*arguments: str, program=None, code=None, env=None, timeout=240):
         starts = any(word in argument for argument in arguments for word in _STARTING)
         if program is None and (starts or "PYTHONPATH" in (env or {})):
-            program = (sys.executable, "-m", "ncflow")
+            program = (sys.executable, "-m", "ncflow") if code is None else (sys.executable, "-c", code)
         if program is None:
-            done = warm.run(arguments, tmp_path, timeout=timeout, environment=env)
+            done = warm.run(arguments, tmp_path, timeout=timeout, environment=env, program=code)
             return subprocess.CompletedProcess(["ncflow", *arguments], done.code, done.stdout, done.stderr)
         return subprocess.run(
             [*program, *arguments],

@@ -1,6 +1,5 @@
 """Quantiles of the training margins over the epochs and the first steps."""
 
-import sys
 from math import prod
 from types import SimpleNamespace
 
@@ -123,7 +122,7 @@ def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_file(ncflow, t
     assert ncflow(*STEPS, "hydra.run.dir=whole").returncode == 0
     whole = (tmp_path / "whole" / MARGINS).read_text()
     for step in (2, 9, 12, 14, 18):
-        killed = ncflow(*STEPS, "hydra.run.dir=killed", program=(sys.executable, "-c", crash_at(step)))
+        killed = ncflow(*STEPS, "hydra.run.dir=killed", code=crash_at(step))
         assert killed.returncode == 9, killed.stderr
         assert (tmp_path / "killed" / MARGINS).read_text().endswith("\n4,15,0.")
     done = ncflow(*STEPS, "hydra.run.dir=killed")

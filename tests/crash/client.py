@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +53,58 @@ class Finished:
         return "Traceback" in self.stderr or len(self.stderr.splitlines()) > 3
 
 
+class Started:
+    """A run that is going on, with what tests need of :class:`subprocess.Popen`.
+
+    Args:
+        pid: Its process, which leads a group.
+        notes: Where its output is.
+        ask: Asks its parent.
+    """
+
+    def __init__(self, pid: int, notes: Path, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self.pid, self.returncode = pid, None
+        self.stdout, self.stderr = ((notes / name).open(errors="replace") for name in _made(notes))
+        self._ask = ask
+
+    def poll(self) -> int | None:
+        """Its exit code, None before its end."""
+        if self.returncode is None:
+            self.returncode = self._ask({"look": self.pid})["code"]
+        return self.returncode
+
+    def wait(self, timeout: float = 120) -> int:
+        """Its exit code, once it has ended."""
+        end = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("ncflow", timeout)
+            time.sleep(0.01)
+        return code
+
+    def communicate(self, timeout: float = 120) -> tuple[str, str]:
+        """What it said until its end."""
+        self.wait(timeout)
+        return self.stdout.read(), self.stderr.read()
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _made(notes: Path) -> tuple[str, str]:
+    """The names of the files of its output, which are there before it is."""
+    names = "stdout", "stderr"
+    for name in names:
+        (notes / name).touch()
+    return names
+
+
 class Ncflow:
     """Runs ``ncflow``; to be closed."""
 
@@ -80,15 +134,19 @@ class Ncflow:
         fault: Fault | None = None,
         timeout: float = 60,
         environment: Mapping[str, str] | None = None,
+        program: str | None = None,
     ) -> Finished:
-        """Run it in a folder, with a fault at an event below this folder."""
-        if self._server is None:
-            self._start()
+        """Run it in a folder, with a fault at an event below this folder; or a program of one's own in its place."""
         notes = self._notes()
-        trial = self._trial(arguments, cwd, notes)
-        more = {"environment": environment or {}, "root": str(cwd), "fault": fault and str(fault), "timeout": timeout}
-        answer = self._ask({**trial, **more})
+        more = {"environment": environment or {}, "fault": fault and str(fault), "timeout": timeout, "program": program}
+        answer = self._ask({**self._trial(arguments, cwd, notes), **more})
         return _finished(answer["code"], answer["stuck"], answer["seconds"], notes, fault)
+
+    def start(self, arguments: Sequence[str], cwd: Path) -> "Started":
+        """Start it in a folder."""
+        notes = self._notes()
+        more = {"environment": {}, "fault": None, "timeout": None}
+        return Started(self._ask({**self._trial(arguments, cwd, notes), **more})["process"], notes, self._ask)
 
     def run_process(
         self, arguments: Sequence[str], cwd: Path, fault: Fault | None = None, timeout: float = 120
@@ -134,9 +192,11 @@ class Ncflow:
         self._ask(self._trial([*grid, *SMALL], folder, self._notes()))
 
     def _trial(self, arguments: Sequence[str], cwd: Path, notes: Path) -> dict[str, Any]:
-        return {"arguments": list(arguments), "cwd": str(cwd), "notes": str(notes)}
+        return {"arguments": list(arguments), "cwd": str(cwd), "notes": str(notes), "root": str(cwd)}
 
     def _ask(self, trial: dict[str, Any]) -> dict[str, Any]:
+        if self._server is None:
+            self._start()
         self._server.stdin.write(json.dumps(trial) + "\n")
         self._server.stdin.flush()
         line = self._server.stdout.readline()

@@ -1,7 +1,8 @@
 """A process that has imported all that ncflow needs and forks one for each trial: a run then takes a blink.
 
 Nothing has run in it, so each of its children starts as a new process would; only the imports are behind it. It reads
-a trial a line from its standard input, as JSON, and answers in a line.
+a trial a line from its standard input, as JSON, and answers in a line: when it has ended, or, if the trial has no
+timeout, at once with the process, after whose end it is asked.
 """
 
 import atexit
@@ -36,7 +37,8 @@ def _child(trial: dict[str, Any]) -> None:
         fault = trial["fault"] and Fault.parse(trial["fault"])
         disk = Disk(trial["root"], fault, os.path.join(trial["notes"], "hit"))
         disk.watch()
-        code = _call_main()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # of which what a shell has in the background is deaf
+        code = _call_main(trial.get("program"))
         with open(os.path.join(trial["notes"], "events"), "w") as file:
             file.write("\n".join(disk.events))
     except BaseException:
@@ -45,13 +47,16 @@ def _child(trial: dict[str, Any]) -> None:
         os._exit(code)
 
 
-def _call_main() -> int:
-    """The exit code, as Python finds it."""
+def _call_main(program: str | None = None) -> int:
+    """The exit code, as Python finds it, of ``ncflow`` or of another program."""
     from ncflow.cli.train import main
 
     code = 0
     try:
-        main()
+        if program is None:
+            main()
+        else:
+            exec(program, {"__name__": "__main__"})
     except SystemExit as stop:
         if isinstance(stop.code, int):
             code = stop.code
@@ -68,10 +73,17 @@ def _call_main() -> int:
     return code
 
 
-def _run(trial: dict[str, Any]) -> dict[str, Any]:
+def _answer(trial: dict[str, Any]) -> dict[str, Any]:
+    if "look" in trial:
+        process, status = os.waitpid(trial["look"], os.WNOHANG)
+        return {"code": os.waitstatus_to_exitcode(status) if process else None}
     process = os.fork()
     if process == 0:
         _child(trial)
+    return {"process": process} if trial["timeout"] is None else _ended(process, trial)
+
+
+def _ended(process: int, trial: dict[str, Any]) -> dict[str, Any]:
     watched = os.pidfd_open(process)
     ended = bool(select.select([watched], [], [], trial["timeout"])[0])
     os.close(watched)
@@ -122,7 +134,7 @@ def main() -> None:
     gc.freeze()  # what is imported is not garbage; collections in the children need not look at it again
     print("{}", file=answers, flush=True)
     for trial in trials:
-        print(json.dumps(_run(trial)), file=answers, flush=True)
+        print(json.dumps(_answer(trial)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -206,7 +206,7 @@ ENDING = (
 def test_an_interrupted_run_goes_on_as_the_same_run(wandb_run, tmp_path):
     options = [*TINY, "measure.every_n_epochs=2"]
     asked = ENDING.format(epoch=4, end="os.kill(os.getpid(), signal.SIGTERM)")
-    stopped = wandb_run(*options, program=(sys.executable, "-c", asked))
+    stopped = wandb_run(*options, code=asked)
     assert stopped.returncode == 143, stopped.stderr
     done = wandb_run(*options)
     assert done.returncode == 0, done.stderr
@@ -221,7 +221,7 @@ def test_an_interrupted_run_goes_on_as_the_same_run(wandb_run, tmp_path):
 def test_a_killed_run_goes_on_as_the_same_run_and_so_does_its_copy_on_the_server(wandb_run, tmp_path, home):
     """W&B writes 32 KiB at a time: what it had not written is lost to it, and its file ends within a record."""
     options = [*TINY, "epochs=24", "measure.every_n_epochs=1"]
-    killed = wandb_run(*options, program=(sys.executable, "-c", ENDING.format(epoch=22, end="os._exit(9)")))
+    killed = wandb_run(*options, code=ENDING.format(epoch=22, end="os._exit(9)"))
     assert killed.returncode == 9, killed.stderr
     done = wandb_run(*options)
     assert done.returncode == 0, done.stderr

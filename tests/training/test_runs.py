@@ -22,7 +22,7 @@ from ncflow.results import COLUMNS, load_history, load_runs
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.seeding import derive_seed, epoch_order
 from ncflow.training.assembly import prepare
-from tests.conftest import TINY, environment, heed_ctrl_c, run_folder, train_here
+from tests.conftest import TINY, environment, run_folder, train_here
 
 MEASURES = ("train/", "test/")
 
@@ -168,17 +168,10 @@ def test_random_labels_are_the_same_in_every_measurement_and_after_a_resume(conf
 LONG = ["epochs=60", "model.width=48", "data.num_samples=1200", "data.num_test=100", "trainer=cpu", "weight_decay=5e-3"]
 
 
-def start(tmp_path, *arguments):
-    command = [sys.executable, "-m", "ncflow", *arguments]
-    return subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=heed_ctrl_c,
-    )
+@pytest.fixture(scope="module")
+def start(warm):
+    """Start ``ncflow`` with its runs below a folder."""
+    return lambda folder, *arguments: warm.start(arguments, folder)
 
 
 def kill_when(process, condition, timeout=120):
@@ -199,7 +192,7 @@ def rows(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(tmp_path_factory, start):
     tmp_path = tmp_path_factory.mktemp("whole")
     process = start(tmp_path, *LONG)
     assert process.wait(120) == 0, process.stderr.read()
@@ -214,7 +207,7 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_goes_on_to_the_same_numbers(moment, tmp_path, uninterrupted):
+def test_a_killed_run_goes_on_to_the_same_numbers(moment, tmp_path, uninterrupted, start):
     killed = 0
     for condition in MOMENTS[moment]:
         killed += kill_when(start(tmp_path, *LONG), lambda condition=condition: condition(tmp_path))
@@ -229,7 +222,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(moment, tmp_path, uninterrupte
     assert_same_run(run_folder(tmp_path), uninterrupted)
 
 
-def test_ctrl_c_leaves_no_result_and_the_run_goes_on(tmp_path, uninterrupted):
+def test_ctrl_c_leaves_no_result_and_the_run_goes_on(tmp_path, uninterrupted, start):
     process = start(tmp_path, *LONG)
     while rows(tmp_path) < 6 and process.poll() is None:
         time.sleep(0.001)
@@ -241,7 +234,7 @@ def test_ctrl_c_leaves_no_result_and_the_run_goes_on(tmp_path, uninterrupted):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2"])
-def test_a_signal_saves_within_the_epoch_and_the_run_goes_on(name, tmp_path, uninterrupted):
+def test_a_signal_saves_within_the_epoch_and_the_run_goes_on(name, tmp_path, uninterrupted, start):
     process = start(tmp_path, *LONG)
     while rows(tmp_path) < 6 and process.poll() is None:
         time.sleep(0.001)
@@ -257,7 +250,7 @@ def test_a_signal_saves_within_the_epoch_and_the_run_goes_on(name, tmp_path, uni
     assert_same_run(folder, uninterrupted)
 
 
-def test_a_signal_ends_a_sweep(tmp_path):
+def test_a_signal_ends_a_sweep(tmp_path, start):
     process = start(tmp_path, "-m", *LONG, "seed=0,1")
     while rows(tmp_path) < 6 and process.poll() is None:
         time.sleep(0.001)
@@ -371,7 +364,7 @@ def test_a_stop_between_gradients_that_are_summed_waits_for_their_step(stop_afte
     assert steps(tmp_path / "stopped") == steps(tmp_path / "whole")
 
 
-def test_a_broken_checkpoint_is_named(ncflow, tmp_path):
+def test_a_broken_checkpoint_is_named(ncflow, tmp_path, start):
     kill_when(start(tmp_path, *LONG), lambda: rows(tmp_path) >= 6)
     checkpoint = run_folder(tmp_path) / "checkpoints/last.ckpt"
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
@@ -385,7 +378,7 @@ def test_a_broken_checkpoint_is_named(ncflow, tmp_path):
     assert rows(tmp_path) >= 6
 
 
-def test_a_second_process_leaves_a_running_run_alone(ncflow, tmp_path, uninterrupted):
+def test_a_second_process_leaves_a_running_run_alone(ncflow, tmp_path, uninterrupted, start):
     first = start(tmp_path, *LONG)
     while rows(tmp_path) < 4 and first.poll() is None:
         time.sleep(0.001)
@@ -534,7 +527,7 @@ def test_a_bad_cell_is_refused_before_the_first_run(ncflow, tmp_path):
     assert not list(tmp_path.rglob("run.json"))
 
 
-def test_a_killed_sweep_goes_on(tmp_path, ncflow):
+def test_a_killed_sweep_goes_on(tmp_path, ncflow, start):
     assert ncflow(*SWEEP, "runs_dir=whole").returncode == 0
     process = start(tmp_path, *SWEEP)
     assert kill_when(process, lambda: any(tmp_path.glob("runs/single/*/result.json")))

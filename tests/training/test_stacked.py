@@ -3,8 +3,6 @@
 import copy
 import json
 import signal
-import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,7 +31,6 @@ from ncflow.training.stacked.modules import StackedNetwork, can_be_stacked, cell
 from ncflow.training.stacked.optimizer import CellOptimizer
 from ncflow.training.stacked.plan import MAY_DIFFER
 from ncflow.training.stacked.ready import DataCache, take
-from tests.conftest import environment
 from tests.wandb_files import read_all
 
 WEIGHT_DECAYS = [0.0, 1e-2, 1e-2, 5e-3]
@@ -270,14 +267,14 @@ def test_runs_that_cannot_be_stacked_are_trained_alone(ncflow, tmp_path):
 LONG = ["epochs=60", "model.width=32", "data.num_samples=1200", "data.num_test=100", "trainer=cpu", "seed=0,1,2"]
 
 
-def start(tmp_path, *arguments):
-    command = [sys.executable, "-m", "ncflow", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=tmp_path, env=environment(), **pipes)
+@pytest.fixture(scope="module")
+def start(warm):
+    """Start ``ncflow`` with its runs below a folder."""
+    return lambda folder, *arguments: warm.start(arguments, folder)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(tmp_path_factory, start):
     tmp_path = tmp_path_factory.mktemp("whole")
     process = start(tmp_path, *STACKED, *LONG)
     assert process.wait(200) == 0, process.stderr.read()
@@ -285,7 +282,7 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_group_that_is_stopped_goes_on_to_the_same_numbers(number, tmp_path, uninterrupted):
+def test_a_group_that_is_stopped_goes_on_to_the_same_numbers(number, tmp_path, uninterrupted, start):
     process = start(tmp_path, *STACKED, *LONG)
     end = time.time() + 100
     while not any(tmp_path.glob("runs/single/.stacked/*/checkpoints/last.ckpt")) and time.time() < end:
@@ -300,7 +297,7 @@ def test_a_group_that_is_stopped_goes_on_to_the_same_numbers(number, tmp_path, u
     assert_same_sweeps(uninterrupted, tmp_path)
 
 
-def test_a_part_of_an_interrupted_group_goes_on(tmp_path, uninterrupted):
+def test_a_part_of_an_interrupted_group_goes_on(tmp_path, uninterrupted, start):
     process = start(tmp_path, *STACKED, *LONG)
     while not any(tmp_path.glob("runs/single/.stacked/*/checkpoints/last.ckpt")):
         time.sleep(0.01)
