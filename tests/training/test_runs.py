@@ -93,6 +93,17 @@ def test_output_is_plain_lines_where_nobody_watches(ncflow):
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(("given", "found"), [(None, "1"), ("3", "3")])
+def test_libraries_keep_no_threads_that_wait_busily_unless_asked_for(given, found, ncflow):
+    code = (
+        "import os; os.environ.pop('OMP_NUM_THREADS', None); from ncflow.cli import train\n"
+        f"if {given!r}: os.environ['OMP_NUM_THREADS'] = {given!r}\n"
+        "train.hydra.main = lambda **_: lambda _: lambda: print('threads', os.environ['OMP_NUM_THREADS'])\n"
+        "train.main()"
+    )
+    assert f"threads {found}" in ncflow(code=code).stdout
+
+
 def test_denormals_are_flushed(ncflow):
     code = (
         "import sys, torch; from ncflow.cli.train import main\n"
