@@ -112,8 +112,8 @@ def cells_of(cells: int) -> Iterator[tuple[str, dict[str, object], Path]]:
                 yield str(described["run_id"]), described, Path("runs/quickstart") / folder_name(cfg)
 
 
-def make_runs(folder: Path, cells: int) -> None:
-    """Finished runs, all with the history of one that was trained."""
+def make_runs(folder: Path, cells: int) -> int:
+    """Finished runs, all with the history of one that was trained; how many files a run has."""
     command = [sys.executable, "-m", "ncflow", *BASE, *SMALL, "seed=0", "weight_decay=1e-4", "model.norm=last"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     (first,) = (file.parent for file in folder.glob("runs/quickstart/*/result.json"))
@@ -127,6 +127,7 @@ def make_runs(folder: Path, cells: int) -> None:
             if file.exists():
                 content = {**json.loads(file.read_text()), **described}
                 file.write_text(json.dumps({**content, "run_id": run_id}))
+    return sum(len(names) for _, _, names in os.walk(first))
 
 
 def main() -> None:
@@ -145,9 +146,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder, row = Path(name), []
             for part in asked.only:
-                if part != "plan" and not (folder / "runs").exists():
-                    make_runs(folder, cells)
-                    files = sum(len(names) for _, _, names in os.walk(folder / "runs"))
+                if part != "plan" and not any(folder.glob("runs/*/*/result.json")):
+                    files_of_a_run = make_runs(folder, cells)
                 sweep = ["-m", *BASE, *SMALL, *grid(cells)]
                 figures = ["runs", *(["--html"] if part == "report" else [])]
                 seconds, mebibytes = measure(part, sweep if part in ("plan", "skip") else figures, folder)
@@ -155,7 +155,7 @@ def main() -> None:
                 row.append(f"{seconds:>8.1f} s {mebibytes:>4.0f} MiB")
             print(f"{cells:>8} " + " ".join(f"{cell:>18}" for cell in row), flush=True)
     if asked.only != ["plan"]:
-        print(f"files a finished run: {files / cells:.1f} (without checkpoint)")
+        print(f"files a finished run: {files_of_a_run}")
     if len(asked.cells) > 1:
         few, many = asked.cells[-2:]
         for part, values in found.items():
