@@ -37,14 +37,12 @@ import json, resource, sys
 part, arguments = sys.argv[1], json.loads(sys.argv[2])
 sys.argv = ["ncflow", *arguments]
 if part == "plan":
-    from hydra_plugins.ncflow_local import NcflowLocalLauncher
-    from hydra.core.utils import JobReturn, JobStatus
     from ncflow.results.report import Report
-    def launch(self, overrides, first):
-        from ncflow.config.compose import cells_of
-        cells_of(self.hydra_context, self.config, overrides, first)[0]
-        return [JobReturn(status=JobStatus.COMPLETED, _return_value=Report("skipped", "")) for _ in overrides]
-    NcflowLocalLauncher.launch = launch
+    from ncflow.sweeps import packs
+    def launched(configs, *others):
+        configs[0]
+        return [Report("skipped", "") for _ in range(len(configs))]
+    packs.run_packs = launched
 if part in ("plan", "skip"):
     from ncflow.cli.train import main
 elif part == "status":

@@ -3,9 +3,10 @@
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -148,13 +149,30 @@ class _Crew:
         # Ctrl-C goes to all processes of a terminal, and is the business of this one.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            process.start()
+            with _nameless_main():
+                process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             its.close()
         worker = _Worker(process, mine, place)
         self.workers.append(worker)
         return worker
+
+
+@contextmanager
+def _nameless_main() -> Iterator[None]:
+    """In it, a spawned process does not run the main module, which may be a script that starts what this one does."""
+    main = sys.modules["__main__"]
+    spec, file = main.__spec__, getattr(main, "__file__", None)
+    main.__spec__ = main.__file__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is None:
+            del main.__file__
+        else:
+            main.__file__ = file
 
 
 def _serve(connection: Connection, work: Work, environment: dict[str, str]) -> None:

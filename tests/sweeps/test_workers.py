@@ -98,6 +98,18 @@ def test_ctrl_c_goes_to_the_first_process_alone(tmp_path):
     assert {file.read_text() for file in files} == {"saved at SIGTERM"}
 
 
+def test_a_script_that_starts_workers_is_not_run_by_them(tmp_path):
+    """It need not be written for that: one that calls ``ncflow`` as any other function does."""
+    (tmp_path / "script.py").write_text(
+        "print('once')\nfrom ncflow.sweeps.workers import side_by_side\nfrom tests.sweeps.items import square\n"
+        "print(sorted(side_by_side(square, [1, 2, 3], 2)), __file__)\n"
+    )
+    env = environment({"PYTHONPATH": str(Path(__file__).parents[2])})
+    command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+    assert (done.stdout, done.stderr) == (f"once\n[(0, 1), (1, 4), (2, 9)] {tmp_path / 'script.py'}\n", "")
+
+
 @pytest.mark.parametrize(
     ("gpus", "seen"),
     [([], [{}] * 3), (["0"], ["0"] * 3), (["0", "1"], ["0", "1", "0"]), (["GPU-a", "3"], ["GPU-a", "3", "GPU-a"])],
