@@ -12,7 +12,7 @@ import pytest
 
 from ncflow.sweeps.local import on_a_gpu
 from ncflow.sweeps.workers import side_by_side
-from tests.conftest import environment
+from tests.conftest import environment, heed_ctrl_c
 from tests.sweeps.items import slow, square
 
 
@@ -88,7 +88,7 @@ def test_ctrl_c_goes_to_the_first_process_alone(tmp_path):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     root = Path(__file__).parents[2]
     env = environment({"PYTHONPATH": str(root)})
-    process = subprocess.Popen(command, cwd=tmp_path, env=env, start_new_session=True, **pipes)
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, start_new_session=True, preexec_fn=heed_ctrl_c, **pipes)
     while not all(file.exists() and file.read_text() for file in files):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
