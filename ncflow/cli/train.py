@@ -195,21 +195,20 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ[_FULL_ERROR] = os.environ.get("HYDRA_FULL_ERROR", "")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands its errors to us instead of printing many lines
-    reports = _single
-    reports.clear()
+    _single.clear()
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(task)()
     except _SettledError as settled:
         if settled.report.status == Status.SKIPPED:
             print(line_of(settled.report))
-        reports.append(settled.report)
+        _single.append(settled.report)
     except Exception as error:  # what a run raises is in its report; this is from before the first run
         if asked_for_traceback():
             raise
         print(f"ncflow: error: {explain(error)}", file=sys.stderr)
         raise SystemExit(2) from None
-    if reports:
-        raise SystemExit(finish(reports))
+    if _single:
+        raise SystemExit(finish(_single))
 
 
 def main_of_process() -> None:

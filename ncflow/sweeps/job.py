@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from ncflow.results import Status
 from ncflow.results.report import Report
-from ncflow.sweeps.packs import STACKED, Pack, Task, plan_packs, run_pack, run_packs
+from ncflow.sweeps.packs import STACKED, Pack, Task, plan_packs, run_here, run_pack, run_packs
 from ncflow.training.stacked.launcher import Device, share_of
 
 _ASKING = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
@@ -107,8 +107,4 @@ class PackJob:
         _, total = torch.cuda.mem_get_info()
         packs, text = plan_packs(self.configs, STACKED, self.options, Device(True, share_of(total)))
         print(text, flush=True)
-        reports: dict[int, Report] = {}
-        for pack in packs:
-            found = run_pack(([self.configs[index] for index in pack.cells], pack.is_stacked), self.task)
-            reports |= dict(zip(pack.cells, found, strict=True))
-        return [reports[index] for index in range(len(self.configs))]
+        return run_here(self.configs, packs, self.task)

@@ -93,6 +93,15 @@ def run_packs(
     return [found[index] for index in range(len(configs))]
 
 
+def run_here(configs: Sequence[DictConfig], packs: Sequence[Pack], task: Task) -> list[Report]:
+    """Run packs in this process, one after the other, and say of each run what became of it."""
+    found: dict[int, Report] = {}
+    for pack in packs:
+        reports = run_pack(([configs[index] for index in pack.cells], pack.is_stacked), task)
+        found |= dict(zip(pack.cells, reports, strict=True))
+    return [found[index] for index in range(len(configs))]
+
+
 def _of_killed(configs: Sequence[DictConfig], is_stacked: bool, since: float) -> list[Report]:
     """Of a pack whose process is gone: what became of its runs, up to that at which it was."""
     reports = []

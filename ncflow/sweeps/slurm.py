@@ -135,7 +135,7 @@ def run(configs: Sequence[DictConfig], options: Mapping[str, Any], task: Task) -
     Raises:
         ConfigError: If the request is refused, here or by SLURM.
     """
-    options = dict(options)
+    configs, options = list(configs), dict(options)  # read several times, and perhaps composed at each
     check(options, configs)
     if options["gpus_per_node"] is None and configs[0].trainer.accelerator == "gpu":
         options["gpus_per_node"] = configs[0].trainer.devices

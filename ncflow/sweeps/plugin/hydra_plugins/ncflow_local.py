@@ -1,15 +1,12 @@
 """Hydra launcher for one machine. Every Hydra application imports this module at its start, so it imports little."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from hydra_plugins._ncflow_launcher import NcflowLauncher
 
 
-class NcflowLocalLauncher(Launcher):
+class NcflowLocalLauncher(NcflowLauncher):  # type: ignore[misc]
     """Train the runs of a sweep in several processes, each with a GPU of its own where there are some.
 
     A process that the system kills costs the run that it was at work on.
@@ -17,16 +14,6 @@ class NcflowLocalLauncher(Launcher):
     Args:
         options: As :class:`ncflow.sweeps.local.LocalOptions` has them.
     """
-
-    def __init__(self, **options: Any) -> None:
-        self.options: dict[str, Any] = {
-            name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-            for name, value in options.items()
-        }
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra gives."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Plan, say so, and run."""

@@ -1,15 +1,12 @@
 """Hydra launcher for SLURM. Every Hydra application imports this module at its start, so it imports little."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from hydra_plugins._ncflow_launcher import NcflowLauncher
 
 
-class NcflowSlurmLauncher(Launcher):
+class NcflowSlurmLauncher(NcflowLauncher):  # type: ignore[misc]
     """Each run, or each pack of runs, is an element of a SLURM job array.
 
     The request is checked before anything is submitted; a run whose job is in the queue already is not submitted
@@ -19,16 +16,6 @@ class NcflowSlurmLauncher(Launcher):
     Args:
         options: As :class:`ncflow.sweeps.slurm.SlurmOptions` has them.
     """
-
-    def __init__(self, **options: Any) -> None:
-        self.options: dict[str, Any] = {
-            name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-            for name, value in options.items()
-        }
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra gives."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Check, submit what is not in the queue, and wait or not."""
