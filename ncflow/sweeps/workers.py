@@ -189,4 +189,5 @@ def _serve(connection: Connection, work: Work, environment: dict[str, str]) -> N
         except Exception:
             done = False, traceback.format_exc()
         processes.end_if_orphaned()
-        connection.send(done)
+        with suppress(BrokenPipeError):  # asked to end when this was done already, and nobody waits for it
+            connection.send(done)

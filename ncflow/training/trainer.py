@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import signal
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from ncflow.callbacks.progress import EpochProgress
@@ -19,6 +21,7 @@ from ncflow.config.schema import ConfigError, Rule
 from ncflow.results import CHECKPOINT
 from ncflow.runtime import processes
 from ncflow.runtime.progress import is_interactive
+from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.training.checkpoints import Checkpoints
 
 # Of the options in conf/trainer, those that are ours rather than lightning.Trainer's.
@@ -144,6 +147,7 @@ def train(
 
     Raises:
         KeyboardInterrupt: By Ctrl-C, of which Lightning makes an exit.
+        StoppedBySignalError: By a signal; a checkpoint was saved first, unless it came before training began.
     """
     # Lightning calls every callback some ten times a step, whether it does anything or not.
     bar = [EpochProgress(name)] if is_interactive() else []
@@ -152,6 +156,8 @@ def train(
     trainer.precision_plugin.convert_module(module)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=None if saved is None else str(folder / CHECKPOINT))
+    except SIGTERMException:  # it came after Lightning began to listen, and before our own callback did
+        raise StoppedBySignalError(signal.SIGTERM, "as training began") from None
     except (Exception, SystemExit) as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None

@@ -36,3 +36,14 @@ def slow(item):
         time.sleep(0.3)
         Path(item).write_text(f"saved at {signal.Signals(listener.received).name}")
     raise SystemExit(1)
+
+
+def asked_and_done(item):
+    """Comes to its end, and returns, when a signal asks for its end."""
+    listener = Listener()
+    with listener.listening():
+        Path(item).write_text("begun")
+        while not listener.received:
+            time.sleep(0.01)
+    time.sleep(0.5)
+    return "done"

@@ -74,17 +74,18 @@ def test_a_signal_goes_on_to_the_workers_which_save(number, tmp_path):
 INTERRUPTED = """
 import sys
 from ncflow.sweeps.workers import side_by_side
-from tests.sweeps.items import slow
+from tests.sweeps import items
 try:
-    list(side_by_side(slow, sys.argv[1:], 2))
+    list(side_by_side(getattr(items, sys.argv[1]), sys.argv[2:], 2))
 except KeyboardInterrupt:
     print("interrupted")
 """
 
 
-def test_ctrl_c_goes_to_the_first_process_alone(tmp_path):
+@pytest.mark.parametrize(("work", "left"), [("slow", "saved at SIGTERM"), ("asked_and_done", "begun")])
+def test_ctrl_c_goes_to_the_first_process_alone(work, left, tmp_path):
     files = [tmp_path / "0", tmp_path / "1"]
-    command = [sys.executable, "-c", INTERRUPTED, *map(str, files)]
+    command = [sys.executable, "-c", INTERRUPTED, work, *map(str, files)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     root = Path(__file__).parents[2]
     env = environment({"PYTHONPATH": str(root)})
@@ -95,7 +96,7 @@ def test_ctrl_c_goes_to_the_first_process_alone(tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # to all of them, as a terminal does
     out, err = process.communicate(timeout=60)
     assert (out, err) == ("interrupted\n", "")
-    assert {file.read_text() for file in files} == {"saved at SIGTERM"}
+    assert {file.read_text() for file in files} == {left}
 
 
 def test_a_script_that_starts_workers_is_not_run_by_them(tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning import Callback
 from torch import nn
 
 from ncflow.metrics import collapse
@@ -268,6 +269,21 @@ def test_a_signal_ends_a_sweep(tmp_path, start):
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
     assert len(list(tmp_path.glob("runs/single/*/run.json"))) == 1
+
+
+class AskedAsTrainingBegins(Callback):
+    """When Lightning listens already, and the run's own callback does not yet."""
+
+    def on_train_start(self, trainer, pl_module):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("given", [[], ["+trainer.accumulate_grad_batches=3"]], ids=str)
+def test_a_signal_as_training_begins_is_a_stop_and_no_failure(given, config, tmp_path):
+    cfg = config("epochs=4", "data.num_samples=60", "batch_size=8", "trainer=cpu", *given)
+    with pytest.raises(StoppedBySignalError, match="stopped by SIGTERM as training began"):
+        train_here(cfg, tmp_path, callbacks=[AskedAsTrainingBegins()])
+    assert train_here(cfg, tmp_path).status == "done"
 
 
 def steps(folder):
