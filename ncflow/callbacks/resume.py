@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,22 +30,35 @@ class SaveForResume(Checkpoint):
         path: The file.
         every_n_epochs: Epochs between saves; the end of training and every minute also save.
         is_needed: Whether anything would go on from a checkpoint.
+        record: What the numbers depend on beside the config, on a device: made of what is known of earlier attempts.
 
     Attributes:
         clock: Of the time spent in training.
+        recorded: What ``record`` gave, or the checkpoint where training was at its end.
     """
 
     _SECONDS_BETWEEN_SAVES = 60.0
     _STEPS_BETWEEN_LOOKS = 10
 
-    def __init__(self, path: Path, every_n_epochs: int, is_needed: Callable[[], bool] = lambda: True) -> None:
-        self.path, self.every_n_epochs, self.is_needed = path, every_n_epochs, is_needed
+    def __init__(
+        self,
+        path: Path,
+        every_n_epochs: int,
+        is_needed: Callable[[], bool] = lambda: True,
+        record: Callable[[Mapping[str, str], torch.device], dict[str, str]] = lambda before, device: {},
+    ) -> None:
+        self.path, self.every_n_epochs, self.is_needed, self.record = path, every_n_epochs, is_needed, record
         self.clock = Clock()
+        self.recorded: dict[str, str] = {}
         self._saved = time.monotonic()
         self._loaded: dict[str, Any] | None = None
         self._loss_sum: Tensor | None = None
         self._listener = Listener()
         self._listening = ExitStack()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what the numbers depend on from here."""
+        self.recorded = self.record(self.recorded, trainer.strategy.root_device)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; put the random states back where training goes on; listen for signals."""
@@ -116,10 +129,12 @@ class SaveForResume(Checkpoint):
         self._saved = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """Random states, time spent and, within an epoch, the sum of its losses."""
+        """Random states, time spent, what the numbers depend on and, within an epoch, the sum of its losses."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"seconds": self.clock.seconds, "cpu": torch.get_rng_state(), "cuda": cuda, "loss_sum": self._loss_sum}
+        state = {"seconds": self.clock.seconds, "cpu": torch.get_rng_state(), "cuda": cuda, "loss_sum": self._loss_sum}
+        return {**state, "recorded": self.recorded}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the time spent and remember the rest for the start of training."""
         self.clock.seconds, self._loaded = state_dict["seconds"], state_dict
+        self.recorded = state_dict.get("recorded", {})  # version 0.1 kept none

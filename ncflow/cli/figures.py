@@ -15,7 +15,7 @@ import pandas as pd
 
 from ncflow.checks import error_line
 from ncflow.figures.files import refuse_foreign, render, write_own
-from ncflow.figures.tables import once
+from ncflow.figures.tables import once, provenance_differences
 from ncflow.results import Status, describe, load_history, load_runs, one_line
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ VERDICTS = "verdicts.json"
 FORMATS = ("png", "pdf", "svg")
 Kind = Literal["svg", "png"]
 _LONGEST_PATH, _LONGEST_ERROR = 4096, 500
+_MOST_VALUES, _MOST_NAMES = 5, 3
+_TRAINED_WITH = (
+    "version/trained_with"  # groups of a sweep are hardly ever equally large, and on a CPU it changes nothing
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,6 +68,8 @@ def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: l
     # What is wrong with the others is told once, in the summary.
     history = load_history(*runs.loc[runs["status"] != Status.UNREADABLE, "folder"])
     print(summary(runs) + (f"\n{again} of them are in two folders, and count once" if again else ""))
+    for line in differences(runs):
+        print(line)
     out = parsed.out or Path(parsed.folders[0]) / "figures"
     page = [out / VERDICTS, *([out / "report.html"] if parsed.html else [])]
     written, pictures = draw(runs, history, out, parsed.figure, parsed.format or ["png"], kinds, failed, page)
@@ -132,6 +138,24 @@ def summary(runs: pd.DataFrame) -> str:
         place = f"  {run['status']}: {one_line(run['folder'], _LONGEST_PATH)}"
         lines.append(place + (f": {one_line(reason, _LONGEST_ERROR)}" if isinstance(reason, str) else ""))
     return "\n".join(lines)
+
+
+def differences(runs: pd.DataFrame) -> list[str]:
+    """A line for each kind of code, package or machine that differs between runs: a few runs by name, else how many."""
+    lines = []
+    for column, found in provenance_differences(runs).items():
+        if column == _TRAINED_WITH:
+            continue
+        parts = []
+        for value, folders in list(found.items())[:_MOST_VALUES]:
+            shown = [Path(folder).name for folder in folders] if len(folders) <= _MOST_NAMES else []
+            count = f"{len(folders)} run{'s' * (len(folders) > 1)}"
+            parts.append(
+                f"{one_line(value, _LONGEST_ERROR)} ({': '.join([count, *([', '.join(shown)] if shown else [])])})"
+            )
+        more = len(found) - len(parts)
+        lines.append(f"these runs differ in {column}: {'; '.join(parts)}" + (f"; and {more} more" if more else ""))
+    return lines
 
 
 def draw(

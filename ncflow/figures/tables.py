@@ -30,10 +30,13 @@ _NOT_A_PANEL = (
 )
 # Names, which a user's own config may also give as a number or a list; all else that is asked for is numbers.
 _NAMES = ("model.norm", "model.name", "data.name", "loss.name")
+PROVENANCE = ("code/", "version/")
+"""Columns that begin so say what a run's numbers may depend on beside its config."""
+
 _NOT_PREFIXES = (
     "train/",
     "test/",
-    "version/",
+    *PROVENANCE,
     "sha256/",
     "trainer.",
     "logger.",
@@ -68,6 +71,23 @@ def once(runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
             if identity in shared and asked[identity]:
                 kept.at[index, "figures"] = asked[identity]
     return kept.reset_index(drop=True), len(runs) - len(kept)
+
+
+def provenance_differences(runs: pd.DataFrame) -> dict[str, dict[str, list[str]]]:
+    """Columns of code, packages and machines that differ between the runs: folders by value, most runs first.
+
+    Runs that did not record a column, as they have not ended or are of an earlier version, are not compared in it.
+
+    Args:
+        runs: Table of :func:`ncflow.results.load_runs`.
+    """
+    found = {}
+    for column in [str(column) for column in runs.columns if str(column).startswith(PROVENANCE)]:
+        recorded = runs[runs[column].notna()]
+        by_value = {str(value): part["folder"].tolist() for value, part in recorded.groupby(recorded[column].map(str))}
+        if len(by_value) > 1:
+            found[column] = dict(sorted(by_value.items(), key=lambda item: -len(item[1])))
+    return found
 
 
 def finished(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:

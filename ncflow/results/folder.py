@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from ncflow.results.files import (
     CHECKPOINT,
     CLASSES,
+    CODE_DIFF,
     DIGEST,
     HISTORY,
     JOB,
@@ -145,6 +146,15 @@ class RunFolder:
         """Say that the run is finished; the last file that it writes."""
         write_json(self.path / RESULT, result)
 
+    def leave(self, name: str, content: str) -> None:
+        """Leave a file whose name says what is in it, and which stays as it is.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        if not os.path.lexists(self.path / name):
+            write_atomically(self.path / name, content)
+
     def has_begun(self) -> bool:
         """Whether the run was begun."""
         return read_json(self.path / RUN) is not None
@@ -198,7 +208,7 @@ class RunFolder:
 def _left(folder: Path) -> list[Path]:
     """The files that a run left beside its result, the checkpoint last."""
     tables = [folder / name for name in (HISTORY, MARGINS, CLASSES, PAIRS, LOG)]
-    found = [*sorted((folder / SNAPSHOTS).glob("*.npz")), *sorted(folder.glob(KEPT))]
+    found = [*sorted((folder / SNAPSHOTS).glob("*.npz")), *sorted(folder.glob(KEPT)), *sorted(folder.glob(CODE_DIFF))]
     return [path for path in [*tables, *found, folder / CHECKPOINT] if path.is_file()]
 
 

@@ -35,7 +35,8 @@ from ncflow.runtime import processes
 from ncflow.seeding import derive_seed
 from ncflow.training.assembly import history_of, kept_every, make_loggers, measured_groups, measured_layers, prepare
 from ncflow.training.checkpoints import OUTCOME, read_checkpoint
-from ncflow.training.outcome import end, ended_with, hardware
+from ncflow.training.outcome import end, ended_with
+from ncflow.training.provenance import joined, leave_diffs, provenance
 from ncflow.training.trainer import set_up_process, train
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,14 @@ def fit(
     tables = {(callback.state_key, name): table for callback in measuring for name, table in callback.tables.items()}
     if saved is not None and not _go_back(tables, saved["callbacks"], folder.path.name):
         saved = None
-    divergence, save = StopOnDivergence(), SaveForResume(path, cfg.measure.every_n_epochs)
+    if processes.rank() == 0:
+        leave_diffs(folder)
+    divergence = StopOnDivergence()
+    save = SaveForResume(
+        path,
+        cfg.measure.every_n_epochs,
+        record=lambda before, device: joined(before, provenance(folder.described, device)),
+    )
     # The checkpoint comes after what is measured: it says that the epoch's rows and files are there.
     own: list[Callback] = [divergence, *measuring, *_kept(cfg, folder.path), save, *callbacks]
     trainer = train(cfg, folder.path, classifier, data, own, loggers, [folder.run_id], saved, folder.described["name"])
@@ -109,7 +117,7 @@ def fit(
     status = Status.DIVERGED if divergence.diverged else Status.DONE
     if not trainer.is_global_zero:
         return Report(status, str(folder.path))
-    record = hardware(trainer.strategy.root_device)
+    record = save.recorded
     for table in tables.values():
         record |= table.digest()
     return end(folder, loggers, status, measure.rows, save.clock.seconds, trainer.global_step, record)

@@ -15,7 +15,7 @@ from ncflow.checks import ArgumentError, error_line, require
 from ncflow.results import HISTORY, MEASURES, History, RunFolder, Status, columns_with, final_measures
 from ncflow.results.report import Report
 from ncflow.training.entry import enter
-from ncflow.training.outcome import hardware, versions
+from ncflow.training.provenance import provenance
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,9 @@ def _written(
             require(row["classes_present"] >= 2, "data", rule, f"{row['classes_present']:g} in {row['split']!r}")
         history.append(rows)
     seconds = {"seconds": round(time.monotonic() - began, 3)}
-    record = {key: value for key, value in hardware(device).items() if key != "version/trained_with"}
-    result = {**folder.described, "status": str(Status.DONE), **final_measures(rows), **seconds, **versions(), **record}
+    record = provenance(folder.described, device)
+    del record["version/trained_with"]
+    result = {**folder.described, "status": str(Status.DONE), **final_measures(rows), **seconds, **record}
     result |= history.digest()
     folder.finish(result)
     return Report(Status.DONE, str(folder.path), values=result)

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ncflow.cli.figures import differences, main
 from ncflow.figures.papers.verdict import Effect, Quantifier, Setting, Verdict
 from ncflow.figures.report.page import Picture, write_report
 from ncflow.results import load_runs, write_json
@@ -199,14 +200,35 @@ def test_seeds_and_versions(runs):
     page = report(runs)
     assert "0 (3), 1 (3)" in page.texts["p"]
     assert {name: page.pairs[name] for name in ("torch", "ncflow")} == {"torch": "2.6.0", "ncflow": "0.1.0"}
-    assert "Versions differ" not in page.texts["body"][0]
+    assert "These differ" not in page.texts["body"][0]
 
 
 def test_different_versions_are_noted(runs):
-    add_run(runs, "new", **{"version/torch": "2.7.0"})
+    add_run(runs, "new", **{"version/torch": "2.7.0", "code/ncflow": "0a1b", "code/mine": "2c"})
     page = report(runs)
     assert page.pairs["torch"] == "2.6.0 (6), 2.7.0 (1)"
-    assert page.texts["p"][-1] == "Versions differ between the runs, here with the number of runs: torch."
+    assert page.pairs["mine (code)"] == "2c"
+    note = "These differ between the runs, here with the number of runs: torch. The table has them by run."
+    assert page.texts["p"][-1] == note
+    assert sorted(text for text, _ in report(runs).column("version/torch")) == ["2.6.0"] * 6 + ["2.7.0"]
+
+
+def test_the_command_names_runs_of_other_code_and_machines(runs, capsys):
+    same = {"version/trained_with": "alone", "code/ncflow": "0a1b", "version/cpu": "A"}
+    for name in ("a", "b", "c", "d"):
+        add_run(runs, name, **same)
+    assert differences(load_runs(runs)) == []
+    add_run(runs, "e", **{**same, "code/ncflow": "0a1b, changed 2c", "version/trained_with": "8 cells as one"})
+    add_run(runs, "f", **{**same, "version/cpu": "B"})
+    assert differences(load_runs(runs)) == [
+        "these runs differ in code/ncflow: 0a1b (5 runs); 0a1b, changed 2c (1 run: e)",
+        "these runs differ in version/cpu: A (5 runs); B (1 run: f)",
+    ]
+    for number in range(9):
+        add_run(runs, f"g{number}", **{**same, "version/cpu": f"C{number}"})
+    assert differences(load_runs(runs))[1].endswith("; and 6 more")
+    main([str(runs), "--html"])
+    assert "these runs differ in code/ncflow: 0a1b (14 runs); 0a1b, changed 2c (1 run: e)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("place", ["name", "option", "value", "status", "error", "version", "seed", "title", "figure"])

@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 
 from ncflow.figures.papers.as_words import numbers
 from ncflow.figures.papers.verdict import Answer, Verdict
-from ncflow.figures.tables import is_number
+from ncflow.figures.tables import PROVENANCE, is_number, provenance_differences
 from ncflow.results import write_atomically
 
 MEASURES = (
@@ -35,7 +35,6 @@ _NOT_CONFIG = (
     *("seed", "run_id", "name", "runs_dir", "figures"),
     *("folder", "status", "error", "seconds", "steps_per_second", "checkpoint.keep_every_n_epochs"),
 )
-_VERSION = "version/"
 _SIGNS = {
     Answer.SUPPORTED: ("yes", "✓"),
     Answer.CONTRADICTED: ("no", "✗"),
@@ -105,7 +104,8 @@ def write_report(
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     texts = _config_texts(runs)
     described = {name: _counted(texts[name]) for name in texts.columns}
-    columns = _columns(runs, _distinguishing(texts))
+    mixed = list(provenance_differences(runs))
+    columns = _columns(runs, [*_distinguishing(texts), *mixed])
     versions = _versions(runs)
     page = environment.from_string(source).render(
         title=title,
@@ -120,7 +120,7 @@ def write_report(
         varied={name: counts for name, counts in described.items() if len(counts) > 1},
         seeds=_counted(_present(runs, "seed")),
         versions=versions,
-        mixed=[name for name, counts in versions.items() if len(counts) > 1],
+        mixed=[_without_prefix(name) for name in mixed],
     )
     # JSON can carry half a surrogate pair, which UTF-8 cannot.
     write_atomically(path, page.encode(errors="replace"))
@@ -210,7 +210,13 @@ def _shortened(text: str) -> str:
 
 
 def _versions(runs: pd.DataFrame) -> dict[str, list[tuple[str, int]]]:
-    """(version, number of runs) of each library, over the runs that recorded it."""
-    columns = [column for column in runs.columns if column.startswith(_VERSION)]
-    counted = {column.removeprefix(_VERSION): _counted(_present(runs, column)) for column in columns}
+    """(value, number of runs) of code, packages and machine, over the runs that recorded it."""
+    columns = [column for column in runs.columns if column.startswith(PROVENANCE)]
+    counted = {_without_prefix(column): _counted(_present(runs, column)) for column in columns}
     return {name: counts for name, counts in counted.items() if counts}
+
+
+def _without_prefix(column: str) -> str:
+    """The commit of a package is called so, beside its version."""
+    kind, _, name = column.partition("/")
+    return f"{name} (code)" if kind == "code" else name

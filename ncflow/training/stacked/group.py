@@ -17,7 +17,8 @@ from ncflow.results.files import TEMPORARY
 from ncflow.results.report import Report
 from ncflow.training.assembly import measured_layers, prepare
 from ncflow.training.checkpoints import OUTCOME, write_checkpoint
-from ncflow.training.outcome import end, hardware
+from ncflow.training.outcome import end
+from ncflow.training.provenance import joined, provenance
 from ncflow.training.stacked.data import StackedData
 from ncflow.training.stacked.interrupted import SavedGroup, place_for
 from ncflow.training.stacked.loop import Cell, MeasureCells, StackedClassifier, losing
@@ -74,13 +75,18 @@ def train_cells(
             with losing(cell):
                 _point(cell.folder.path / PROGRESS, group.path / PROGRESS)
     is_going = lambda: any(cell.is_going for cell in cells)  # noqa: E731
-    save = SaveForResume(group.path / CHECKPOINT, first.measure.every_n_epochs, is_going)
+    save = SaveForResume(
+        group.path / CHECKPOINT,
+        first.measure.every_n_epochs,
+        is_going,
+        lambda before, device: joined(before, provenance(runs[0].folder.described, device, len(cells))),
+    )
     measure = MeasureCells(
         cells,
         measured_layers(first),
         classifiers[0].loss,
         save.clock,
-        lambda cell, status: _finish(cell, status, save.clock.seconds / len(cells), len(cells)),
+        lambda cell, status: _finish(cell, status, save.clock.seconds / len(cells), save.recorded),
         measure_at_once,
     )
     stacked_data = StackedData([cell.data for cell in cells], [cell.cfg.seed for cell in cells], first.batch_size)
@@ -152,11 +158,10 @@ def _module(
     )
 
 
-def _finish(cell: Cell, status: str, seconds: float, cells: int) -> None:
+def _finish(cell: Cell, status: str, seconds: float, recorded: Mapping[str, str]) -> None:
     """Write what a cell of a group leaves: its weights and how it ended, and last its result."""
     assert cell.folder is not None
-    device = next(cell.network.parameters()).device
-    record = hardware(device, cells) | ({} if cell.history is None else cell.history.digest())
+    record = {**recorded, **({} if cell.history is None else cell.history.digest())}
     ended: dict[str, Any] = {"status": str(status), "rows": cell.rows, "seconds": seconds, "record": record}
     kept = {**ended, "history": None if cell.history is None else cell.history.mark}
     weights = {"state_dict": cell.weights(), "epoch": cell.cfg.epochs, "global_step": cell.steps, OUTCOME: kept}

@@ -23,6 +23,7 @@ from ncflow.training.checkpoints import read_checkpoint
 from ncflow.training.entry import enter
 from ncflow.training.fit import STARTS_ANEW
 from ncflow.training.outcome import end, ended_with
+from ncflow.training.provenance import leave_diffs
 from ncflow.training.stacked.interrupted import SavedGroup, interrupted_groups
 from ncflow.training.stacked.modules import can_be_stacked
 from ncflow.training.stacked.plan import Size
@@ -114,6 +115,7 @@ def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, data_cache: DataCa
         if ended is not None:
             return end(folder, loggers, **ended)
         data, classifier = prepare(cfg, data_cache.get(cfg))
+        leave_diffs(folder)
         return Ready(folder, cfg, data, classifier, history, loggers)
     except OSError as error:
         return Report(Status.FAILED, path, f"the run could not be begun: {one_line(error)}")
