@@ -28,9 +28,8 @@ FORMATS = ("png", "pdf", "svg")
 Kind = Literal["svg", "png"]
 _LONGEST_PATH, _LONGEST_ERROR = 4096, 500
 _MOST_VALUES, _MOST_NAMES = 5, 3
-_TRAINED_WITH = (
-    "version/trained_with"  # groups of a sweep are hardly ever equally large, and on a CPU it changes nothing
-)
+# Groups of a sweep are hardly ever equally large, and on a CPU that changes nothing.
+_TRAINED_WITH = "version/trained_with"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -148,11 +147,10 @@ def differences(runs: pd.DataFrame) -> list[str]:
             continue
         parts = []
         for value, folders in list(found.items())[:_MOST_VALUES]:
-            shown = [Path(folder).name for folder in folders] if len(folders) <= _MOST_NAMES else []
+            names = ", ".join(one_line(Path(folder).name) for folder in folders)
             count = f"{len(folders)} run{'s' * (len(folders) > 1)}"
-            parts.append(
-                f"{one_line(value, _LONGEST_ERROR)} ({': '.join([count, *([', '.join(shown)] if shown else [])])})"
-            )
+            which = f"{count}: {names}" if len(folders) <= _MOST_NAMES else count
+            parts.append(f"{one_line(value, _LONGEST_ERROR)} ({which})")
         more = len(found) - len(parts)
         lines.append(f"these runs differ in {column}: {'; '.join(parts)}" + (f"; and {more} more" if more else ""))
     return lines

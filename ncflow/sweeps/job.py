@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import submitit
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 from ncflow.results import Status
 from ncflow.results.report import Report
 from ncflow.sweeps.packs import STACKED, Pack, Task, plan_packs, run_here, run_pack, run_packs
+from ncflow.sweeps.snapshot import check_unchanged
 from ncflow.training.stacked.launcher import Device, share_of
 
 _ASKING = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
@@ -50,19 +52,23 @@ class PackJob:
         is_stacked: Whether they are trained as one.
         task: Hydra's task function.
         options: As :class:`ncflow.sweeps.slurm.SlurmOptions` has them.
+        code: Places of code and their digests, which must be the same in the job.
     """
 
     configs: Sequence[DictConfig]
     is_stacked: bool
     task: Task
     options: Mapping[str, Any]
+    code: Mapping[str, tuple[Path, str]]
 
     def __call__(self) -> list[Report]:
         """Run the pack.
 
         Raises:
+            ConfigError: If the code has changed.
             RuntimeError: If a run failed, or, of several processes of one run, if it is another's.
         """
+        check_unchanged(self.code)
         for number in _ASKING:
             if callable(handler := signal.getsignal(number)):
                 signal.signal(number, requeue_by(handler))

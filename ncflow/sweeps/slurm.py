@@ -21,6 +21,8 @@ from ncflow.config.identity import describe, experiment_name
 from ncflow.config.schema import ConfigError, Rule
 from ncflow.results import FINAL, JOB, Status, status_of, write_json
 from ncflow.results.report import Report
+from ncflow.runtime.code import digest
+from ncflow.sweeps import snapshot
 from ncflow.sweeps.local import PackOption, check_pack
 from ncflow.sweeps.packs import Pack, Task, plan_packs
 from ncflow.sweeps.squeue import QueueError, ask_squeue, is_alive
@@ -51,6 +53,8 @@ class SlurmOptions:
         array_parallelism: Jobs at a time.
         signal_delay_s: Seconds before the end of its time in which a run saves and is requeued.
         max_num_timeout: How often that may happen.
+        snapshot: Whether jobs run a copy of the code as it was when they were submitted; else they refuse to run if it
+            has changed.
         modules: Environment modules to load in each job.
         setup: Shell lines to run after that.
         name: Of the jobs.
@@ -78,6 +82,7 @@ class SlurmOptions:
     array_parallelism: _Positive
     signal_delay_s: _Natural
     max_num_timeout: _Natural
+    snapshot: bool
     modules: list[str]
     setup: list[str]
     name: str
@@ -173,7 +178,7 @@ def device_of(options: Mapping[str, Any]) -> Device:
 _COMMON = ["timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "name"]
 _COMMON += ["stderr_to_stdout"]
 _OURS = ["wait", "pack", "pack_at_once", "gpu_mem_gb", "max_group", "may_differ", "modules", "submitit_folder"]
-_OURS += ["max_num_timeout"]
+_OURS += ["max_num_timeout", "snapshot"]
 
 
 def _submit(
@@ -187,7 +192,13 @@ def _submit(
     from ncflow.sweeps.job import PackJob
 
     requests = {name: value for name, value in options.items() if name not in _OURS}
+    code = snapshot.code_to_run()
     requests["setup"] = [f"module load {module}" for module in options["modules"]] + options["setup"]
+    if options["snapshot"]:
+        copy = snapshot.take(code, Path(options["submitit_folder"]).parent / "code")
+        requests["setup"] += snapshot.lines_to_run(copy.absolute())
+        code = {}
+    known = {name: (place, digest(place)) for name, place in code.items()}
     requests["cpus_per_task"] *= options["pack_at_once"]
     executor = submitit.AutoExecutor(
         options["submitit_folder"], cluster="slurm", slurm_max_num_timeout=options["max_num_timeout"]
@@ -197,7 +208,7 @@ def _submit(
         # A process of a run that ends alone ends the run.
         slurm_srun_args=["--kill-on-bad-exit=1"],
     )
-    jobs = [PackJob([configs[index] for index in pack.cells], pack.is_stacked, task, options) for pack in packs]
+    jobs = [PackJob([configs[index] for index in pack.cells], pack.is_stacked, task, options, known) for pack in packs]
     try:
         with redirect_stderr(io.StringIO()):  # what sbatch says is in the error
             submitted: Sequence[Any] = executor.submit_array(jobs)

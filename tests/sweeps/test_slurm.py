@@ -161,6 +161,40 @@ def job_of_sweep(tmp_path):
     return job
 
 
+SCALED = """
+from ncflow.models import MLP
+
+class Scaled(MLP):
+    def forward(self, inputs):
+        return super().forward({scale} * inputs)
+"""
+
+
+@on_slurm
+@pytest.mark.parametrize("snapshot", [True, False])
+def test_a_job_runs_the_code_that_was_submitted(snapshot, ncflow, tmp_path):
+    (tmp_path / "scaled.py").write_text(SCALED.format(scale=1))
+    options, env = [*TINY, "model._target_=scaled.Scaled"], {"PYTHONPATH": str(tmp_path)}
+    assert ncflow(*options, "runs_dir=here", env=env).returncode == 0
+    subprocess.run(["scontrol", "update", "PartitionName=main", "State=DOWN"], check=True)
+    try:
+        process = start(tmp_path, *SLURM, *options, "runs_dir=slurm", f"hydra.launcher.snapshot={snapshot}", env=env)
+        wait_for(lambda: list(tmp_path.rglob("job.json")) or process.poll() is not None, "the submission")
+        (tmp_path / "scaled.py").write_text(SCALED.format(scale=2))
+    finally:
+        subprocess.run(["scontrol", "update", "PartitionName=main", "State=UP"], check=True)
+    out, err = process.communicate(timeout=200)
+    if not snapshot:
+        assert process.returncode == 1
+        assert f"{tmp_path / 'scaled.py'} must be the code that was submitted, found it changed" in out + err
+        return
+    assert process.returncode == 0, err
+    assert_same_runs(tmp_path / "here", tmp_path / "slurm")
+    here, there = (json.loads(next((tmp_path / name).rglob("result.json")).read_text()) for name in ("here", "slurm"))
+    codes = ["code/ncflow", "code/scaled"]
+    assert [here[name] for name in codes] == [there[name] for name in codes]
+
+
 # --- stops ------------------------------------------------------------------------------------------------------
 
 
