@@ -254,3 +254,7 @@ def _upload(out: Path, runs: pd.DataFrame, verdicts: "Sequence[Verdict]", pictur
         print(f"W&B: {upload(out, runs, verdicts, pictures)}")
     except Exception as error:  # W&B's errors share no class
         print(f"ncflow-figures: W&B: {error_line(error, named=True)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ncflow.results import Report, Status, one_line
-from ncflow.sweeps.status import Survey, survey, total_seconds_left
+from ncflow.sweeps.status import UNSUBMITTED, Survey, survey, total_seconds_left
+from ncflow.sweeps.top_up import submit
 
 _STYLES: dict[str, str] = {
     Status.DONE: "green",
@@ -63,6 +64,9 @@ def render(found: Survey, show_all: bool = False) -> Group:
     if found.complaint is not None:
         lines.append(Text(_plain(found.complaint), style="yellow"))
     labels = _labels(runs)
+    waiting = sum(run.reason == UNSUBMITTED for run in runs)
+    if waiting:
+        lines.append(Text(f"{waiting} wait for room in SLURM's queue: --submit, or the same command, submits them"))
     experiments = sorted({run.experiment for run in runs})
     for experiment in experiments:
         own = [run for run in runs if run.experiment == experiment]
@@ -145,18 +149,31 @@ def as_json(runs: Sequence[Report]) -> str:
     return json.dumps(found, indent=1)
 
 
-def surveys(folders: Sequence[Path | str], seconds: float) -> Iterator[Survey]:
+def surveys(folders: Sequence[Path | str], seconds: float, is_submitting: bool = False) -> Iterator[Survey]:
     """A survey every so many seconds until nothing is running or pending.
+
+    Args:
+        folders: Of the runs.
+        seconds: Between two of them.
+        is_submitting: Whether what a full queue did not take is submitted before each.
 
     Raises:
         FileNotFoundError: If a folder does not exist or holds no run.
     """
     while True:
-        found = survey(folders)
+        found = _survey(folders, is_submitting)
         yield found
         if not any(run.status in (Status.RUNNING, Status.PENDING) for run in found.runs):
             return
         time.sleep(seconds)
+
+
+def _survey(folders: Sequence[Path | str], is_submitting: bool) -> Survey:
+    found = survey(folders)
+    lines = submit(found.runs) if is_submitting else []
+    for line in lines:
+        print(f"ncflow-status: {line}", file=sys.stderr)
+    return survey(folders) if lines else found
 
 
 def watch(console: Console, found: Iterator[Survey], show_all: bool) -> None:
@@ -196,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ncflow-status", description="Show how far the runs below folders are.")
     parser.add_argument("folders", nargs="+", metavar="DIR", help="folder with runs at any depth")
     parser.add_argument("--all", action="store_true", help=f"list done runs also if there are more than {_MANY}")
+    parser.add_argument("--submit", action="store_true", help="first submit what SLURM's queue had no room for")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a list of one object a run, for other programs")
     form.add_argument(
@@ -210,9 +228,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = _console()
     try:
         if parsed.watch is not None:
-            watch(console, surveys(parsed.folders, parsed.watch), parsed.all)
+            watch(console, surveys(parsed.folders, parsed.watch, parsed.submit), parsed.all)
             return
-        found = survey(parsed.folders)
+        found = _survey(parsed.folders, parsed.submit)
     except OSError as error:
         print(f"ncflow-status: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

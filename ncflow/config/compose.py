@@ -138,6 +138,32 @@ class Cells(Sequence[DictConfig]):
         return self._composer.cell(self._overrides[index], self._first + index)
 
 
+class Chosen(Sequence[DictConfig]):
+    """Some of the configs of others, each asked for there.
+
+    Args:
+        configs: The others.
+        places: Those of the chosen ones.
+    """
+
+    def __init__(self, configs: Sequence[DictConfig], places: Sequence[int]) -> None:
+        self._configs, self._places = configs, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> DictConfig: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Chosen": ...
+
+    def __getitem__(self, index: int | slice) -> "DictConfig | Chosen":
+        if isinstance(index, slice):
+            return Chosen(self._configs, self._places[index])
+        return self._configs[self._places[index]]
+
+
 _latest: list[tuple[HydraContext, DictConfig, Composer]] = []
 
 

@@ -1,35 +1,33 @@
 """What the SLURM launcher in ``plugin`` does: check the request, submit packs of runs, find and follow the jobs."""
 
-import io
 import re
 import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 
-from ncflow.checks import error_line
 from ncflow.config.build import check_types
-from ncflow.config.compose import folder_of
-from ncflow.config.identity import describe, experiment_name
+from ncflow.config.compose import Chosen, folder_of
 from ncflow.config.schema import ConfigError, Rule
-from ncflow.results import FINAL, JOB, Status, status_of, write_json
+from ncflow.results import FINAL, Status, status_of
 from ncflow.results.report import Report
-from ncflow.runtime.code import digest
-from ncflow.sweeps import snapshot
 from ncflow.sweeps.local import PackOption, check_pack
-from ncflow.sweeps.packs import Pack, Task, plan_packs
+from ncflow.sweeps.packs import Task, plan_packs
 from ncflow.sweeps.squeue import QueueError, ask_squeue, is_alive
-from ncflow.sweeps.status import read_state
+from ncflow.sweeps.status import SHOWS_HOW, read_state
+from ncflow.sweeps.submission import Submission, drawing
 from ncflow.training.stacked.launcher import Device, share_of
 
-_SECONDS_BETWEEN_QUESTIONS = 5.0
+FIGURES = "figures"
+_SECONDS_BETWEEN_QUESTIONS, _SECONDS_BETWEEN_TRIES = 5.0, 60.0
+_TRIED = (Status.FAILED, Status.INTERRUPTED)
 # submitit takes a signal in the last ten minutes of a job for its time-out, also when it is a preemption.
 _SUBMITIT_LAST_MINUTES = 10
 _Natural = Annotated[int, Rule(ge=0)]
@@ -55,9 +53,11 @@ class SlurmOptions:
         max_num_timeout: How often that may happen.
         snapshot: Whether jobs run a copy of the code as it was when they were submitted; else they refuse to run if it
             has changed.
+        retry: Whether runs that were begun and failed or stopped, and have no job any more, are submitted again.
+        then: ``figures`` for a job that draws figures and report once the sweep has ended.
         modules: Environment modules to load in each job.
         setup: Shell lines to run after that.
-        name: Of the jobs.
+        name: Of the jobs; None for the experiment and the cells of an array.
         additional_parameters: Further ones of sbatch.
         submitit_folder: Where the jobs' logs are.
     """
@@ -83,16 +83,18 @@ class SlurmOptions:
     signal_delay_s: _Natural
     max_num_timeout: _Natural
     snapshot: bool
+    retry: bool
+    then: Literal["figures"] | None
     modules: list[str]
     setup: list[str]
-    name: str
+    name: str | None
     comment: str | None
     additional_parameters: dict[str, Any]
     stderr_to_stdout: bool
     submitit_folder: str
 
 
-def check(options: Mapping[str, Any], runs: Sequence[DictConfig]) -> None:
+def check(options: Mapping[str, Any], runs: Iterable[DictConfig]) -> None:
     """Refuse a request that SLURM or the runs would trip over, before anything is submitted.
 
     Args:
@@ -133,38 +135,79 @@ def run(configs: Sequence[DictConfig], options: Mapping[str, Any], task: Task) -
     """Submit what is not in the queue, and say what became of each run: of its jobs' end, if it is waited for.
 
     Args:
-        configs: Of the runs, with Hydra's own part.
+        configs: Of the runs, with Hydra's own part; perhaps each composed when it is asked for.
         options: As :class:`SlurmOptions` has them.
         task: Hydra's task function.
 
     Raises:
         ConfigError: If the request is refused, here or by SLURM.
     """
-    configs, options = list(configs), dict(options)  # read several times, and perhaps composed at each
-    check(options, configs)
-    if options["gpus_per_node"] is None and configs[0].trainer.accelerator == "gpu":
-        options["gpus_per_node"] = configs[0].trainer.devices
-    folders = [folder_of(cfg) for cfg in configs]
+    options, folders = dict(options), list[Path]()
+    check(options, _noting(configs, folders))
+    first = configs[0]
+    if options["gpus_per_node"] is None and first.trainer.accelerator == "gpu":
+        options["gpus_per_node"] = first.trainer.devices
     queued = submitted_already(folders)
-    new = [cfg for cfg, folder in zip(configs, folders, strict=True) if folder not in queued]
-    submitted: dict[Path, Any] = {}
-    if new:
-        packs, text = plan_packs(new, options["pack"], options, device_of(options))
-        if text:
-            print(text, flush=True)
-        for pack, job in zip(packs, _submit(new, packs, options, task), strict=True):
-            for turn, index in enumerate(pack.cells):
-                folder = folder_of(new[index])
-                note_job(folder, new[index], job, 0 if pack.is_stacked else turn // options["pack_at_once"])
-                submitted[folder] = job
     reports = {folder: Report(Status.ELSEWHERE, str(folder)) for folder in queued}
-    print(submitted_in_words(submitted, len(queued), folders[0].parent), flush=True)
+    if not options["retry"]:
+        reports |= {folder: run for folder in folders if (run := status_of(folder)).values and run.status in _TRIED}
+    new = Chosen(configs, [place for place, folder in enumerate(folders) if folder not in reports])
+    packs, text = plan_packs(new, options["pack"], options, device_of(options)) if new else ([], "")
+    if text:
+        print(text, flush=True)
+    submission = Submission(new or configs, packs, options, task, list(queued.values()))
+    submission.submit()
+    waiting = submission.note_left()
+    print(submitted_in_words(submission.jobs, len(queued), len(waiting), folders[0].parent), flush=True)
+    figures = Figures(options, submission, folders[0].parent)
+    figures.ask()
     if options["wait"]:
-        wait(submitted)
-        reports |= {folder: outcome(folder, job) for folder, job in submitted.items()}
+        wait(submission, figures.ask)
+        reports |= {folder: outcome(folder, job) for folder, job in submission.jobs.items()}
     else:
-        reports |= {folder: Report(Status.SUBMITTED, str(folder)) for folder in submitted}
+        reports |= {folder: Report(Status.SUBMITTED, str(folder)) for folder in submission.jobs}
+        reports |= {folder: Report(Status.PENDING, str(folder)) for folder in waiting}
     return [reports[folder] for folder in folders]
+
+
+def _noting(configs: Iterable[DictConfig], folders: list[Path]) -> Iterator[DictConfig]:
+    for cfg in configs:
+        folders.append(folder_of(cfg))
+        yield cfg
+
+
+class Figures:
+    """The job that draws the figures of a sweep, if it is asked for.
+
+    Args:
+        options: As :class:`SlurmOptions` has them.
+        submission: Of the sweep.
+        sweep: Folder of the sweep.
+    """
+
+    def __init__(self, options: Mapping[str, Any], submission: Submission, sweep: Path) -> None:
+        self._submission, self._sweep = submission, sweep
+        jobs = Path(options["submitit_folder"]).parent
+        # New jobs need figures anew; a sweep that is in the queue already may have its own.
+        self._is_wanted = options["then"] == FIGURES and (bool(submission.left or submission.jobs) or not _drawn(jobs))
+
+    def ask(self) -> None:
+        """Submit it, once all others are."""
+        if not self._is_wanted or self._submission.left:
+            return
+        job = self._submission.draw(self._sweep)
+        if job is not None:
+            self._is_wanted = False
+            print(f"SLURM job {job} draws the figures when the sweep has ended: {self._sweep / 'figures'}", flush=True)
+
+
+def _drawn(jobs: Path) -> bool:
+    """Whether a job waits or works that draws the figures."""
+    job = drawing(jobs)
+    try:
+        return job is not None and is_alive(ask_squeue().get(job))
+    except QueueError:
+        return False
 
 
 def device_of(options: Mapping[str, Any]) -> Device:
@@ -174,95 +217,46 @@ def device_of(options: Mapping[str, Any]) -> Device:
     return Device(is_gpu, sys.maxsize if gigabytes is None else share_of(gigabytes * 2**30))
 
 
-# Of submitit's options, those that are not SLURM's alone; and ours, which it does not know.
-_COMMON = ["timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "name"]
-_COMMON += ["stderr_to_stdout"]
-_OURS = ["wait", "pack", "pack_at_once", "gpu_mem_gb", "max_group", "may_differ", "modules", "submitit_folder"]
-_OURS += ["max_num_timeout", "snapshot"]
-
-
-def _submit(
-    configs: Sequence[DictConfig], packs: Sequence[Pack], options: Mapping[str, Any], task: Task
-) -> Sequence[Any]:
-    """A job for each pack."""
-    try:
-        import submitit
-    except ImportError:
-        raise ConfigError("hydra/launcher=slurm needs submitit: pip install 'ncflow[slurm]'") from None
-    from ncflow.sweeps.job import PackJob
-
-    requests = {name: value for name, value in options.items() if name not in _OURS}
-    code = snapshot.code_to_run()
-    requests["setup"] = [f"module load {module}" for module in options["modules"]] + options["setup"]
-    if options["snapshot"]:
-        copy = snapshot.take(code, Path(options["submitit_folder"]).parent / "code")
-        requests["setup"] += snapshot.lines_to_run(copy.absolute())
-        code = {}
-    known = {name: (place, digest(place)) for name, place in code.items()}
-    requests["cpus_per_task"] *= options["pack_at_once"]
-    executor = submitit.AutoExecutor(
-        options["submitit_folder"], cluster="slurm", slurm_max_num_timeout=options["max_num_timeout"]
-    )
-    executor.update_parameters(
-        **{name if name in _COMMON else f"slurm_{name}": value for name, value in requests.items()},
-        # A process of a run that ends alone ends the run.
-        slurm_srun_args=["--kill-on-bad-exit=1"],
-    )
-    jobs = [PackJob([configs[index] for index in pack.cells], pack.is_stacked, task, options, known) for pack in packs]
-    try:
-        with redirect_stderr(io.StringIO()):  # what sbatch says is in the error
-            submitted: Sequence[Any] = executor.submit_array(jobs)
-            return submitted
-    except submitit.core.utils.FailedJobError as error:
-        raise ConfigError(f"SLURM refuses the jobs: {error_line(error)}") from error
-
-
-def note_job(folder: Path, cfg: DictConfig, job: Any, turn: int) -> None:
-    """Leave word in a run's folder that it was submitted, for ``ncflow-status`` and the next submission.
-
-    Args:
-        folder: The run's folder.
-        cfg: Its config, with Hydra's own part.
-        job: Of submitit.
-        turn: After how many others of the job it is its turn.
-    """
-    description = describe(cfg, experiment_name(cfg))
-    write_json(folder / JOB, {**description, "job": job.job_id, "turn": turn, "log": str(job.paths.stdout)})
-
-
-def submitted_already(folders: Iterable[Path]) -> set[Path]:
-    """The folders whose run has a job that waits or works; none where SLURM cannot be asked."""
+def submitted_already(folders: Iterable[Path]) -> dict[Path, str]:
+    """The folders whose run has a job that waits or works, and its id; none where SLURM cannot be asked."""
     jobs = {folder: read_state(folder).job for folder in folders}
     if not any(jobs.values()):
-        return set()
+        return {}
     try:
         known = ask_squeue()
     except QueueError:
-        return set()
-    return {folder for folder, job in jobs.items() if job is not None and is_alive(known.get(job))}
+        return {}
+    return {folder: job for folder, job in jobs.items() if job is not None and is_alive(known.get(job))}
 
 
-def wait(jobs: Mapping[Path, Any]) -> None:
-    """Wait until submitit's jobs, by the folders of their runs, have ended; one that is requeued has not.
+def wait(submission: Submission, between: Callable[[], None] = lambda: None) -> None:
+    """Wait until all jobs of a submission have ended, and submit what is left of it as room comes in the queue.
 
-    A job has ended when each of its tasks has left its result, or when SLURM knows of no job that waits or works. Where
-    SLURM cannot be asked, waiting goes on.
+    A job has ended when each of its tasks has left its result, or when SLURM knows of no job that waits or works; one
+    that is requeued has not. Where SLURM cannot be asked, waiting goes on.
+
+    Args:
+        submission: The submission.
+        between: Called after each look at the jobs.
     """
-    left, missed, asked = dict(jobs), Counter[Path](), time.monotonic()
-    while left:
+    left, missed = dict(submission.jobs), Counter[Path]()
+    asked = tried = time.monotonic()
+    while left or submission.left:
         time.sleep(1)
+        before = len(left)
         left = {folder: job for folder, job in left.items() if not all(path.exists() for path in _results(job))}
-        if time.monotonic() - asked < _SECONDS_BETWEEN_QUESTIONS:
-            continue
-        asked = time.monotonic()
-        try:
-            known = ask_squeue()
-        except QueueError:
-            continue
-        for folder, job in jobs.items():
-            missed[folder] = 0 if is_alive(known.get(job.job_id)) else missed[folder] + 1
-        # Once is not enough: the files of a job that has just ended may still be on their way.
-        left = {folder: job for folder, job in left.items() if missed[folder] < 2}
+        if time.monotonic() - asked >= _SECONDS_BETWEEN_QUESTIONS:
+            asked = time.monotonic()
+            with suppress(QueueError):
+                known = ask_squeue()
+                for folder, job in left.items():
+                    missed[folder] = 0 if is_alive(known.get(job.job_id)) else missed[folder] + 1
+                # Once is not enough: the files of a job that has just ended may still be on their way.
+                left = {folder: job for folder, job in left.items() if missed[folder] < 2}
+        if submission.left and (len(left) < before or time.monotonic() - tried >= _SECONDS_BETWEEN_TRIES):
+            tried = time.monotonic()
+            left |= submission.submit()
+        between()
 
 
 def _results(job: Any) -> list[Path]:
@@ -292,11 +286,13 @@ def _last_error(text: str) -> str:
     return found[-1] if found else "a task failed"
 
 
-def submitted_in_words(submitted: Mapping[Path, Any], queued: int, folder: Path) -> str:
-    """One line about what was submitted: jobs by the folders of their runs."""
+def submitted_in_words(submitted: Mapping[Path, Any], queued: int, waiting: int, folder: Path) -> str:
+    """What was submitted (jobs by the folders of their runs), what was in the queue, and what it is full for."""
     jobs = {job.job_id for job in submitted.values()}
-    arrays = sorted({job.split("_")[0] for job in jobs})
+    arrays = list(dict.fromkeys(job.split("_")[0] for job in jobs))
     packed = f" in {len(jobs)} pack{'s' * (len(jobs) > 1)}" if len(jobs) < len(submitted) else ""
-    parts = [f"submitted {len(submitted)} runs{packed} as SLURM job {', '.join(arrays)}"] if submitted else []
+    numbers = ", ".join(sorted(arrays, key=int))
+    parts = [f"submitted {len(submitted)} runs{packed} as SLURM job {numbers}"] if submitted else []
     parts += [f"{queued} are in the queue already"] if queued else []
-    return f"{', '.join(parts)}; ncflow-status {folder} shows how they are"
+    parts += [f"{waiting} wait for room in the queue"] if waiting else []
+    return f"{', '.join(parts) or 'submitted nothing'}; ncflow-status {folder}{SHOWS_HOW}"

@@ -1,8 +1,10 @@
 """What SLURM's queue says of our jobs."""
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from typing import NamedTuple
 
 # https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES; every other state is an end.
@@ -43,6 +45,17 @@ def parse_squeue(output: str) -> dict[str, Job]:
     """
     parts = [line.strip().split("|", 2) for line in output.splitlines()]
     return {part[0]: Job(part[1], part[2]) for part in parts if len(part) == 3}
+
+
+def largest_array(timeout: float = 10.0) -> int:
+    """Most elements of a job array, SLURM's ``MaxArraySize``; where it cannot be asked, there is no limit."""
+    command = ["scontrol", "show", "config"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
+    except (OSError, subprocess.TimeoutExpired):
+        return sys.maxsize
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
+    return max(1, int(found[1])) if found else sys.maxsize
 
 
 def ask_squeue(timeout: float = 10.0) -> dict[str, Job]:

@@ -15,6 +15,10 @@ from ncflow.results.report import Report, as_job, as_turn, as_word
 from ncflow.sweeps.squeue import WAITING_STATES, WORKING_STATES, Job, QueueError, ask_squeue
 
 _UNFINISHED = (Status.FAILED, Status.RUNNING, Status.PENDING, Status.INTERRUPTED, Status.UNREADABLE)
+UNSUBMITTED = "not submitted yet"
+SHOWS_HOW = " shows how they are"
+"""How the line ends that a submission leaves."""
+
 _NO_REASON = ("", "None", "(null)")
 
 
@@ -38,10 +42,11 @@ def read_state(folder: Path) -> Report:
     except OSError as error:
         return _unreadable(folder, f"{type(error).__name__}: {error}")
     job_log = as_word(submitted.get("log"))
+    waits = run.status == Status.PENDING and "job" in submitted and submitted["job"] is None
     own_log = run.status == Status.FAILED and (has_own_log or job_log is None)
     log = str(folder / LOG) if own_log else job_log
     job, turn = as_job(submitted.get("job")), as_turn(submitted.get("turn"))
-    return replace(run, progress=progress, job=job, turn=turn, log=log)
+    return replace(run, progress=progress, job=job, turn=turn, log=log, reason=UNSUBMITTED if waits else None)
 
 
 def _unreadable(folder: Path, why: str) -> Report:
