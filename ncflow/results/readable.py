@@ -10,15 +10,18 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ncflow.checks import error_line
 from ncflow.results.files import JOB, RESULT, RUN
 from ncflow.results.report import Status
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 log = logging.getLogger("ncflow.results")
@@ -36,6 +39,7 @@ _LARGEST_WHOLE = 2**53  # beyond it neighbours are one and the same float
 _LARGEST_JSON = 2**24  # bytes; ours have some thousands
 _LONGEST_LINE = 100_000  # bytes; ours have some thousands
 _LONGEST_VALUE, _LONGEST_REASON, _LONGEST_PATH = 80, 300, 4096
+TEXTS = ("split", "layer")
 _INFINITIES = {"inf", "infinity"}
 
 
@@ -90,8 +94,15 @@ def why_unreadable(folder: Path) -> str | None:
 
 def _flaw(path: Path) -> str | None:
     """What is wrong with a JSON file of a run."""
+    state = path.stat()
+    return _flaw_of(path, state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+@lru_cache(maxsize=100_000)  # the runs and their histories are read one after the other
+def _flaw_of(path: Path, changed: int, size: int, number: int) -> str | None:
+    """What is wrong with a file as it is: when it was changed, its size, its number in the file system."""
     name = path.name
-    if path.stat().st_size > _LARGEST_JSON:
+    if size > _LARGEST_JSON:
         return f"{name} is larger than {_LARGEST_JSON} bytes"
     content = path.read_bytes()
     if not content.strip():
@@ -117,11 +128,12 @@ def _flaw(path: Path) -> str | None:
 
 def _wrong(key: str, value: Any) -> str | None:
     """What a value is and must not be."""
-    if not _is_plain(value) or (isinstance(value, Mapping) and value):  # a mapping is flat, its names are dotted
+    kind = type(value)  # of JSON, so that no class is derived from these
+    if not _is_plain(value) or (kind is dict and value):  # a mapping is flat, its names are dotted
         return "no plain value"
     if value is None or key == "status":
         return None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = kind is int or kind is float
     if key.startswith(_MEASURES) or key in _NUMBERS:
         if not number:
             return "no number"
@@ -137,19 +149,34 @@ def _is_whole(value: float) -> bool:
 
 def _is_plain(value: Any, depth: int = 20) -> bool:
     """Whether a value is one that a config can hold: a list of mappings is one, to a config's flat names."""
-    if value is None or isinstance(value, str | bool):
+    kind = type(value)
+    if value is None or kind is str or kind is bool:
         return True
-    if isinstance(value, int | float):
+    if kind is int or kind is float:
         try:
-            return math.isfinite(float(value))
+            return math.isfinite(value)
         except OverflowError:
             return False
-    items = list(value.values()) if isinstance(value, Mapping) else value
+    items = list(value.values()) if kind is dict else value
     return depth > 0 and all(_is_plain(item, depth - 1) for item in items)
 
 
-def read_table(path: Path, columns: Sequence[str], required: Sequence[str], whole: Sequence[str]) -> "pd.DataFrame":
-    """A table that a run lets grow; a torn last line is left out.
+class Rows(NamedTuple):
+    """The rows of one table.
+
+    Attributes:
+        header: Its columns.
+        words: Of each row, ``split`` and ``layer`` by the order of the header, as far as it has them.
+        numbers: (rows, other columns).
+    """
+
+    header: tuple[str, ...]
+    words: list[list[str]]
+    numbers: "np.ndarray"
+
+
+def read_rows(path: Path, columns: Sequence[str], required: Sequence[str], whole: Sequence[str]) -> Rows:
+    """The rows of a table that a run lets grow; a torn last line is left out.
 
     Args:
         path: The file.
@@ -161,25 +188,76 @@ def read_table(path: Path, columns: Sequence[str], required: Sequence[str], whol
         UnreadableError: If it is not as ncflow writes it.
         OSError: If it cannot be read.
     """
-    import pandas as pd
+    import numpy as np
 
     if not path.is_file():
         raise UnreadableError("is no file")
     text = _whole_lines(path)
     if not text.strip():
         raise UnreadableError("is empty")
-    count = _check_fields(text, columns, required)
+    header, rows = _checked_fields(text, columns, required)
+    of_words, of_numbers = _places(header)
     try:
-        table = pd.read_csv(io.StringIO(text), float_precision="round_trip")
-    except ValueError as error:  # pandas' own errors are such
-        raise UnreadableError(describe(error)) from None
-    if len(table) != count:
-        raise UnreadableError("is no table")
-    for column in table:
-        if column not in ("split", "layer"):
-            _check_numbers(table[column], column in whole)
-    _check_infinities(table, text)
-    return table
+        numbers = np.array([[_number(row[place]) for place in of_numbers] for row in rows], dtype=float)
+    except ValueError:
+        column = next(header[place] for place in of_numbers if not all(_is_number(row[place]) for row in rows))
+        raise UnreadableError(f"{column} is not all numbers") from None
+    numbers = numbers.reshape(len(rows), len(of_numbers))
+    for values, place in zip(numbers.T, of_numbers, strict=True):
+        fits = (values == np.floor(values)) & (values >= 0) & (values <= _LARGEST_WHOLE)
+        if header[place] in whole and not bool(np.all(fits)):
+            raise UnreadableError(f"{header[place]} is not all whole numbers")
+    for row, column in np.argwhere(np.isinf(numbers)):
+        place = of_numbers[column]
+        # A loss may be infinite; a number that a float cannot hold is another thing, and reads as the same.
+        if rows[row][place].strip().lower().lstrip("+-") not in _INFINITIES:
+            raise UnreadableError(f"{header[place]} has a number that is too large")
+    return Rows(tuple(header), [[sys.intern(row[place]) for place in of_words] for row in rows], numbers)
+
+
+def as_frame(tables: Sequence[Rows], whole: Sequence[str]) -> "pd.DataFrame":
+    """Tables of one header below each other.
+
+    Args:
+        tables: One or more.
+        whole: Columns of whole numbers.
+    """
+    import numpy as np
+    import pandas as pd
+
+    header, found = tables[0].header, dict[str, Any]()
+    of_words, of_numbers = _places(header)
+    words = [word for table in tables for word in table.words]
+    numbers = np.concatenate([table.numbers for table in tables])
+    for index, place in enumerate(of_words):
+        found[header[place]] = [word[index] for word in words]
+    for index, place in enumerate(of_numbers):
+        values = numbers[:, index]
+        found[header[place]] = values.astype(np.int64) if header[place] in whole else values
+    return pd.DataFrame({name: found[name] for name in header})
+
+
+def _places(header: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Places of the columns of words, and of those of numbers."""
+    of_words = [place for place, name in enumerate(header) if name in TEXTS]
+    return of_words, [place for place in range(len(header)) if place not in of_words]
+
+
+def _number(field: str) -> float:
+    """A field's number, NaN for none. Python would read digits of all scripts, and underscores between them."""
+    if not field or field.isspace():
+        return math.nan
+    if not field.isascii() or "_" in field:
+        raise ValueError(field)
+    return float(field)
+
+
+def _is_number(field: str) -> bool:
+    try:
+        _number(field)
+    except ValueError:
+        return False
+    return True
 
 
 def _whole_lines(path: Path) -> str:
@@ -214,8 +292,8 @@ def _is_torn(line: bytes, header: bytes) -> bool:
     return False
 
 
-def _check_fields(text: str, columns: Sequence[str], required: Sequence[str]) -> int:
-    """Refuse a table whose header is not ours, or in which a line has too many fields or too few; count its rows."""
+def _checked_fields(text: str, columns: Sequence[str], required: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows; refused where the header is not ours, or a line has too many fields or too few."""
     try:
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
     except csv.Error as error:
@@ -231,32 +309,4 @@ def _check_fields(text: str, columns: Sequence[str], required: Sequence[str]) ->
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise UnreadableError(f"row {number} has {len(row)} fields instead of {len(header)}")
-    return len(rows)
-
-
-def _check_numbers(values: "pd.Series", whole: bool) -> None:
-    import numpy as np
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
-
-    if len(values) == 0:
-        return
-    if not is_numeric_dtype(values) or is_bool_dtype(values):
-        raise UnreadableError(f"{values.name} is not all numbers")
-    numbers = values.to_numpy(dtype=float)
-    if whole and not bool(np.all((numbers == np.floor(numbers)) & (numbers >= 0) & (numbers <= _LARGEST_WHOLE))):
-        raise UnreadableError(f"{values.name} is not all whole numbers")
-
-
-def _check_infinities(table: "pd.DataFrame", text: str) -> None:
-    """A loss may be infinite; a number that a float cannot hold is another thing, and reads as the same."""
-    import numpy as np
-    import pandas as pd
-
-    numbers = table.select_dtypes("number")
-    suspects = [str(name) for name in numbers if bool(np.isinf(numbers[name].to_numpy(dtype=float)).any())]
-    if suspects:
-        letters = pd.read_csv(io.StringIO(text), usecols=suspects, dtype=str)
-        for name in suspects:
-            written = letters[name][np.isinf(numbers[name].to_numpy(dtype=float))].str.strip().str.lower()
-            if not set(written.str.lstrip("+-")) <= _INFINITIES:
-                raise UnreadableError(f"{name} has a number that is too large")
+    return header, rows

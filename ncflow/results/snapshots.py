@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ncflow.results.files import HISTORY, SNAPSHOTS
 from ncflow.results.history import EVERY_COLUMN
-from ncflow.results.readable import UnreadableError, leave_out, read_table
+from ncflow.results.readable import TEXTS, UnreadableError, leave_out, read_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,10 +49,11 @@ def load_snapshots(folder: Path | str) -> list[Snapshot]:
 def _last_epoch(history: Path) -> int | None:
     """The last epoch of a history, None if there is none that can be read."""
     try:
-        table = read_table(history, EVERY_COLUMN, ("epoch",), ("epoch",))
+        rows = read_rows(history, EVERY_COLUMN, ("epoch",), ("epoch",))
     except (UnreadableError, OSError):
         return None
-    return int(table["epoch"].max()) if len(table) else None
+    place = [name for name in rows.header if name not in TEXTS].index("epoch")
+    return int(rows.numbers[:, place].max()) if len(rows.numbers) else None
 
 
 def _read(file: Path) -> Snapshot:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ncflow.results.files import CLASSES, HISTORY, MARGINS, PAIRS
 from ncflow.results.folder import run_folders, status_of
 from ncflow.results.history import CLASS_COLUMNS, COLUMNS, EVERY_COLUMN, MARGIN_COLUMNS, PAIR_COLUMNS
-from ncflow.results.readable import UnreadableError, describe, leave_out, read_table, why_unreadable
+from ncflow.results.readable import Rows, UnreadableError, as_frame, describe, leave_out, read_rows, why_unreadable
 from ncflow.results.report import Status
 
 if TYPE_CHECKING:
@@ -100,23 +100,34 @@ def _load_tables(
     folders: Iterable[Path | str],
     without_rows: Sequence[str] | None = None,
 ) -> "pd.DataFrame":
+    import numpy as np
     import pandas as pd
 
-    parts = []
+    of_header: dict[tuple[str, ...], list[tuple[Path, Rows]]] = {}
     for folder in run_folders(*folders):
         path = folder / name
         if not os.path.lexists(path):
             continue
         try:
-            part = read_table(path, columns, required, _WHOLE)
+            rows = read_rows(path, columns, required, _WHOLE)
         except (UnreadableError, OSError) as error:
             leave_out(path, error)
             continue
-        if len(part):  # no rows have no types either, and would take them from the others
-            parts.append(part.assign(run_id=_identity(folder), folder=str(folder)))
-    if not parts:
+        if len(rows.numbers):
+            of_header.setdefault(rows.header, []).append((folder, rows))
+    if not of_header:
         return pd.DataFrame(columns=[*(without_rows or columns), "run_id", "folder"])
-    return pd.concat(parts, ignore_index=True)
+    parts = []
+    for found in of_header.values():
+        part, counts = as_frame([rows for _, rows in found], _WHOLE), [len(rows.numbers) for _, rows in found]
+        part["run_id"] = np.repeat(np.array([_identity(folder) for folder, _ in found], dtype=object), counts)
+        part["folder"] = np.repeat(np.array([str(folder) for folder, _ in found], dtype=object), counts)
+        parts.append(part)
+    if len(parts) == 1:
+        return parts[0]
+    order = {str(folder): place for place, folder in enumerate(run_folders(*folders))}
+    table = pd.concat(parts, ignore_index=True)
+    return table.sort_values("folder", key=lambda column: column.map(order), kind="stable", ignore_index=True)
 
 
 def _identity(folder: Path) -> str | None:

@@ -97,7 +97,8 @@ def test_every_shipped_experiment(experiment, sweep):
 )
 def test_overrides_of_every_kind(arguments, sweep):
     composer, by_hydra, cells = sweep(*arguments)
-    for number, overrides in enumerate([*cells, cells[0]]):  # also after others
+    some = cells[:: 1 + len(cells) // 8]
+    for number, overrides in enumerate([*some, cells[0]]):  # also after others
         assert_same(composer, by_hydra, overrides, number)
 
 

@@ -52,6 +52,7 @@ def test_groups_in_processes_equal_groups_in_one(ncflow, tmp_path):
     assert again.stdout.splitlines()[0] == "8 runs: 8 finished already, 0 to do"
 
 
+@pytest.mark.timeout(600)  # three commands, each with processes of its own
 def test_a_killed_process_costs_one_run_of_its_pack(ncflow, tmp_path):
     (tmp_path / "killed.py").write_text(KILLED)
     model = ["model._target_=killed.Killed", "+model.how=a,killed,b,c,d", "runs_dir=here"]
@@ -83,9 +84,9 @@ def test_a_killed_process_costs_one_run_of_its_pack(ncflow, tmp_path):
         (["hydra.launcher.pack=stacked", "hydra.launcher.memory_gb=0"], "memory_gb must be greater than 0, found 0"),
     ],
 )
-def test_what_is_no_plan_is_refused_in_one_line(overrides, line, ncflow, tmp_path):
-    done = ncflow(*LOCAL, *TINY, *overrides)
-    assert (done.returncode, done.stderr) == (2, f"ncflow: error: hydra.launcher.{line}\n")
+def test_what_is_no_plan_is_refused_in_one_line(overrides, line, warm, tmp_path):
+    done = warm.run([*LOCAL, *TINY, *overrides], tmp_path)
+    assert (done.code, done.stderr) == (2, f"ncflow: error: hydra.launcher.{line}\n")
     assert not list(tmp_path.rglob("run.json"))
 
 

@@ -232,28 +232,44 @@ from ncflow.models import MLP
 
 class Slow(MLP):
     def forward(self, inputs):
-        if self.training:
-            time.sleep(float(os.environ.get("NAP", 0)))
+        if self.training and os.path.exists(os.environ["HOLD"]):
+            time.sleep(1)
         return super().forward(inputs)
 """
 
 
 @on_slurm
 def test_a_time_out_goes_on_to_the_same_numbers(ncflow, tmp_path):
-    """Two minutes a job, the signal 85 s before their end: a run of a minute takes several jobs.
-
-    What is left is for a busy machine to import everything in before the signal comes.
-    """
+    """A job whose time is cut when it has worked for a minute, from when on submitit takes a signal for a time-out."""
     (tmp_path / "slow.py").write_text(SLOW)
-    options = [*TINY, "epochs=30", "model._target_=slow.Slow", "batch_size=300"]
-    here = ncflow(*options, "runs_dir=here", env={"PYTHONPATH": str(tmp_path)})
+    options = [*TINY, "epochs=500", "model._target_=slow.Slow", "batch_size=300", "measure.every_n_epochs=100"]
+    hold, env = tmp_path / "hold", {"PYTHONPATH": str(tmp_path)}
+    here = ncflow(*options, "runs_dir=here", env={**env, "HOLD": str(hold)})
     assert here.returncode == 0, here.stderr
-    times = ["hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=85"]
-    env = {"PYTHONPATH": str(tmp_path), "NAP": "2"}
-    there = start(tmp_path, *SLURM, *options, *times, "runs_dir=slurm", env=env)
-    assert there.wait(500) == 0, there.stderr.read()
+    hold.touch()
+    times = ["hydra.launcher.timeout_min=11", "hydra.launcher.signal_delay_s=120"]
+    there = start(tmp_path, *SLURM, *options, *times, "runs_dir=slurm", env={**env, "HOLD": str(hold)})
+    wait_for(lambda: any((tmp_path / "slurm").rglob("history.csv")) or there.poll() is not None, "training")
+    job = job_of(tmp_path)
+    wait_for(lambda: seconds_of(job) > 65, "a minute")
+    limit(job, seconds_of(job) // 60 + 2)
+    wait_for(lambda: "this job is timed-out" in job_logs(tmp_path), "the signal")
+    limit(job, 60)
+    hold.unlink()
+    assert there.wait(200) == 0, there.stderr.read()
     assert_same_runs(tmp_path / "here", tmp_path / "slurm")
-    assert "this job is timed-out" in job_logs(tmp_path)
+    assert job_logs(tmp_path).count("Starting with JobEnvironment") == 2
+
+
+def seconds_of(job):
+    """For how long a job has been at work."""
+    shown = subprocess.run(["scontrol", "show", "job", job], check=True, capture_output=True, text=True).stdout
+    hours, minutes, seconds = map(int, shown.split("RunTime=")[1].split()[0].split(":"))
+    return 3600 * hours + 60 * minutes + seconds
+
+
+def limit(job, minutes):
+    subprocess.run(["scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}"], check=True)
 
 
 def test_what_ends_a_requeued_job_does_not_end_the_asking(tmp_path):
