@@ -156,7 +156,7 @@ HEADER = "epoch,split,layer,loss\n"
         (f"{HEADER}0,train,last,x\n".encode(), "loss is not all numbers"),
         (f"{HEADER}0,train,last,True\n".encode(), "loss is not all numbers"),
         (f"{HEADER}0,train,last,1e999\n".encode(), "loss has a number that is too large"),
-        (f"{HEADER}0,train,last,{'1' * 400}\n".encode(), "loss is not all numbers"),
+        (f"{HEADER}0,train,last,{'1' * 400}\n".encode(), "loss has a number that is too large"),
         (f"{HEADER}0.5,train,last,1\n".encode(), "epoch is not all whole numbers"),
         (f"{HEADER},train,last,1\n".encode(), "epoch is not all whole numbers"),
         (f"{HEADER}0,train,last\n5,train,last,1\n".encode(), "row 1 has 3 fields instead of 4"),
