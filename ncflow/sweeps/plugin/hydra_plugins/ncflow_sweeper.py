@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
 
@@ -29,44 +31,61 @@ class NcflowSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check, launch and sum up."""
-        from ncflow.config.compose import composer_of
         from ncflow.results import Status
-        from ncflow.results.files import remove_empty
         from ncflow.results.report import finish
-        from ncflow.runtime.progress import sweep_progress
 
-        assert self.hydra_context is not None
-        assert self.config is not None
-        assert self.launcher is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        batches = self.split_arguments(overrides, self.max_batch_size)
-        self._claimed: dict[str, str] = {}
-        self._made: list[Path] = []
-        self._composer = composer_of(self.hydra_context, self.config)
+        self._begin()
+        batches = self.split_arguments(self._parsed(arguments), self.max_batch_size)
         plans = [self._plan(batch) for batch in batches]
         reports = [report for _, settled in plans for report in settled]
         # Only now that every cell was checked: a sweep that is refused leaves nothing behind.
         for cells, _ in plans:
             reports += self._make(cells)
-        waiting = [path for cells, _ in plans for path in cells]
+        waiting = sum(len(cells) for cells, _ in plans)
         skipped = sum(report.status == Status.SKIPPED for report in reports)
-        print(f"{len(reports) + len(waiting)} runs: {skipped} finished already, {len(waiting)} to do", flush=True)
+        print(f"{len(reports) + waiting} runs: {skipped} finished already, {waiting} to do", flush=True)
 
-        returns, launched = [], 0
-        try:
-            with sweep_progress(waiting):
-                for cells, _ in plans:
-                    if cells:
-                        todo = [cell.overrides for cell in cells.values()]
-                        returns.append(self.launcher.launch(todo, initial_job_idx=launched))
-                        launched += len(cells)
-        finally:  # a launcher that refuses leaves nothing behind
-            remove_empty(sorted(self._made, reverse=True))
+        returns = self._launch(plans)
         reports += [job.return_value for jobs in returns for job in jobs]
         code = finish(reports)
         if code != 0:
             raise SystemExit(code)
+        return returns
+
+    def _begin(self) -> Any:
+        """Begin a sweep; return the composer of its cells."""
+        from ncflow.config.compose import composer_of
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        self._claimed: dict[str, str] = {}
+        self._made: list[Path] = []
+        self._launched = 0
+        self._composer = composer_of(self.hydra_context, self.config)
+        return self._composer
+
+    def _parsed(self, arguments: list[str]) -> list[Override]:
+        """The overrides of the sweep, those of its config first."""
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        return parser.parse_overrides([*self._parse_config(), *arguments])
+
+    def _launch(self, plans: Sequence[tuple[dict[Path, Cell], list[Any]]]) -> list[Sequence[JobReturn]]:
+        """Launch the cells of some batches that have work left."""
+        from ncflow.results.files import remove_empty
+        from ncflow.runtime.progress import sweep_progress
+
+        assert self.launcher is not None
+        returns = []
+        try:
+            with sweep_progress([path for cells, _ in plans for path in cells]):
+                for cells, _ in plans:
+                    if cells:
+                        todo = [cell.overrides for cell in cells.values()]
+                        returns.append(self.launcher.launch(todo, initial_job_idx=self._launched))
+                        self._launched += len(cells)
+        finally:  # a launcher that refuses leaves nothing behind
+            remove_empty(sorted(self._made, reverse=True))
         return returns
 
     def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[dict[Path, Cell], list[Any]]:
