@@ -39,7 +39,7 @@ def check_hydra(cfg: DictConfig) -> None:
 
 def is_search(cfg: DictConfig) -> bool:
     """Whether a config, with Hydra's own part, is of ``hydra/sweeper=optuna``."""
-    return "ncflow_optuna" in str(cfg.hydra.sweeper.get("_target_"))
+    return "NcflowOptunaSweeper" in str(cfg.hydra.sweeper.get("_target_"))
 
 
 def check_fields(cfg: DictConfig) -> None:

@@ -28,7 +28,6 @@ from ncflow.config.schema import ConfigError, Count, OptionalCount, Rule
 from ncflow.results import RunFolder, Status
 from ncflow.results.files import write_atomically
 from ncflow.results.report import FINAL, Report
-from ncflow.seeding import derive_seed
 
 try:
     import optuna
@@ -276,7 +275,7 @@ class Search:
         """
         target, seed = str(self._options["sampler"].get("_target_")), self._options["seed"]
         if not target.endswith("QMCSampler"):  # whose points are one sequence
-            seed = derive_seed(seed, "search", number)
+            seed = int(hashlib.sha256(f"{seed} {number}".encode()).hexdigest()[:8], 16)
         with _quiet():
             sampler = build(self._config, "hydra.sweeper.sampler", seed=seed)
         if not isinstance(sampler, optuna.samplers.BaseSampler):
@@ -359,7 +358,7 @@ def _distribution(override: Override) -> BaseDistribution:
             low, high, log = sweep.start, sweep.end, "log" in sweep.tags
             is_whole = isinstance(low, int) and isinstance(high, int)
             return IntDistribution(low, high, log) if is_whole else FloatDistribution(float(low), float(high), log)
-        if override.is_range_sweep() and not sweep.shuffle and not sweep.transformers:
+        if override.is_range_sweep() and not sweep.shuffle:
             values = sweep.range()
             if isinstance(values, range) and values:
                 low, high = sorted((values[0], values[-1]))
