@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,6 +48,7 @@ except ModuleNotFoundError:
 RESULTS = "optimization_results.yaml"
 JOURNAL = "journal.log"
 _AT_ONCE = 8  # of a launcher that trains any number of runs at a time
+_MOST_COMBINED = 32  # cells that are checked before the first trial
 _EXAMPLE = "'optimizer.lr=tag(log, interval(1e-4, 1e-1))'"
 _DIRECTION = "minimize, maximize, or a list of them"
 _Direction = Literal["minimize", "maximize"]
@@ -134,11 +137,14 @@ class Search:
         self.results: dict[str, Any] = {}
 
     def candidates(self) -> list[list[str]]:
-        """Overrides of cells that between them have every choice and both ends of every interval."""
+        """Overrides of cells that between them have every choice and both ends of every interval, combined if few."""
         ends = {key: _ends(distribution) for key, distribution in self._space.items()}
-        first = {key: values[0] for key, values in ends.items()}
-        others = [{**first, key: value} for key, values in ends.items() for value in values[1:]]
-        return [self._overrides(params) for params in (first, *others)]
+        if prod(map(len, ends.values())) <= _MOST_COMBINED:
+            combined = [dict(zip(ends, values, strict=True)) for values in product(*ends.values())]
+        else:
+            first = {key: values[0] for key, values in ends.items()}
+            combined = [first, *({**first, key: value} for key, values in ends.items() for value in values[1:])]
+        return [self._overrides(params) for params in combined]
 
     def check_objectives(self) -> None:
         """Refuse an objective that the result of a run will not have.
@@ -273,13 +279,23 @@ class Search:
         Raises:
             ConfigError: If there is no such sampler, or not with these options.
         """
-        target, seed = str(self._options["sampler"].get("_target_")), self._options["seed"]
+        options, seed = self._options["sampler"], self._options["seed"]
+        target = str(options.get("_target_"))
         if not target.endswith("QMCSampler"):  # whose points are one sequence
             seed = int(hashlib.sha256(f"{seed} {number}".encode()).hexdigest()[:8], 16)
+        given = {"seed": seed, "constant_liar": True}  # trials that are proposed at a time keep away from one another
         with _quiet():
-            sampler = build(self._config, "hydra.sweeper.sampler", seed=seed)
-        if not isinstance(sampler, optuna.samplers.BaseSampler):
-            raise ConfigError(f"hydra.sweeper.sampler._target_ must be one of optuna.samplers, found {target!r}")
+            sampler = build(
+                self._config,
+                "hydra.sweeper.sampler",
+                **{name: value for name, value in given.items() if name == "seed" or name not in options},
+            )
+        known = optuna.samplers
+        if not isinstance(sampler, known.BaseSampler) or isinstance(
+            sampler, known.GridSampler | known.BruteForceSampler
+        ):
+            rule = "one of optuna.samplers, other than those of grids, which the sweeper without Optuna has"
+            raise ConfigError(f"hydra.sweeper.sampler._target_ must be {rule}, found {target!r}")
         return sampler
 
     def _at_once(self) -> int:

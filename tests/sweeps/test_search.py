@@ -96,6 +96,19 @@ def test_a_larger_objective_can_be_better(ncflow, tmp_path):
     assert results(tmp_path)["best_value"] == load_runs(tmp_path)["test/accuracy"].max()
 
 
+def test_another_sampler_proposes(ncflow, tmp_path):
+    """At random, of which more trials at a time are the same."""
+    search = ["-m", "hydra/sweeper=optuna", "objective=train/nc1", LR, *SMALL, "hydra.sweeper.n_trials=2"]
+    for jobs in (1, 2):
+        sampler = ["hydra.sweeper.sampler._target_=optuna.samplers.RandomSampler", f"hydra.sweeper.n_jobs={jobs}"]
+        done = ncflow(*search, *sampler)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "2 trials: 2 finished already, 0 to do"
+    seeded = ncflow(*search, *sampler, "hydra.sweeper.seed=1")
+    assert seeded.returncode == 0, seeded.stderr
+    assert len(load_runs(tmp_path)["optimizer.lr"].unique()) == 4
+
+
 def test_several_objectives_leave_those_that_no_other_beats(ncflow, tmp_path):
     both = ["objective=[train/nc1,test/accuracy]", "hydra.sweeper.direction=[minimize,maximize]"]
     done = ncflow(*SEARCH, *both, LR, "hydra.sweeper.n_trials=4")
@@ -221,6 +234,10 @@ REFUSED = [
         "hydra.sweeper.sampler._target_ must be an importable object, found 'optuna.samplers.Tpe'",
     ),
     (
+        ["objective=train/nc1", LR, "hydra.sweeper.sampler._target_=torch.nn.Linear"],
+        "hydra.sweeper.sampler",
+    ),
+    (
         ["objective=train/nc1", LR, "+hydra.sweeper.sampler.startup=3"],
         "hydra.sweeper.sampler.startup must be one of the options of TPESampler",
     ),
@@ -229,6 +246,7 @@ REFUSED = [
         "optimizer.lr must be what can be drawn from, found optimizer.lr=tag(log, interval(0, 1))",
     ),
     (["objective=train/nc1", LR, "model.norm=none,lst"], "model.norm must be one of "),
+    (["objective=train/nc1", "model.norm=last,none", "model.gamma=null,1"], "model.gamma must be "),
     (["objective=train/nc1", "optimizer.lr=interval(-0.1, 0.1)"], "optimizer: Invalid learning rate: -0.1"),
     (["objective=train/nc1", "optimiser.lr=interval(0.1, 0.2)"], "optimiser.lr is not an option of this config"),
 ]
