@@ -10,7 +10,9 @@ from typing import Any
 
 import hydra
 from hydra.conf import HydraConf
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -19,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from ncflow.config.explain import explain, one_line
 from ncflow.config.identity import describe, experiment_name, without_hydra
 from ncflow.config.schema import CONF_DIR, ConfigError, register
-from ncflow.config.validate import check_fields, check_hydra
+from ncflow.config.validate import check_fields, check_hydra, is_search
 from ncflow.results import RunFolder, Status, stored
 from ncflow.results.report import Report, finish, line_of, say
 from ncflow.runtime import processes
@@ -72,6 +74,8 @@ def _check_or_take_over(config: DictConfig, cfg: DictConfig, folder: RunFolder) 
     """Keep what the check built for the run; a report if another experiment has finished it, and nothing is built."""
     if "slurm" in str(config.hydra.launcher.get("_target_")):
         raise ConfigError("hydra/launcher=slurm submits sweeps, and this is a single run: add -m")
+    if is_search(config):
+        raise ConfigError("hydra/sweeper=optuna searches in a sweep, and this is a single run: add -m")
     check_hydra(config)
     check_fields(cfg)
     twin = find_twin(folder, stored(Path(str(cfg.runs_dir))))
@@ -185,6 +189,12 @@ def asked_for_traceback() -> bool:
     return os.environ.get(_FULL_ERROR, os.environ.get("HYDRA_FULL_ERROR")) == "1"
 
 
+def _use_own_search() -> None:
+    """Let ``hydra/sweeper=optuna`` be ours also where hydra-optuna-sweeper is: Hydra would refuse one of two."""
+    Plugins.instance()  # imports them all
+    ConfigStore.instance().repo.get("hydra", {}).get("sweeper", {}).pop("optuna.yaml", None)
+
+
 def main() -> None:
     """What the command ``ncflow`` does."""
     load_environment()
@@ -196,6 +206,7 @@ def main() -> None:
     os.environ[_FULL_ERROR] = os.environ.get("HYDRA_FULL_ERROR", "")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra hands its errors to us instead of printing many lines
     _single.clear()
+    _use_own_search()
     try:
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="train")(task)()
     except _SettledError as settled:

@@ -34,6 +34,7 @@ _NOT_IDENTITY = (
     "measure.ood.data_dir",
     "measure.ood.download",
 )
+_NOT_OF_A_RUN = ("hydra", "objective")  # of the command as a whole: runs are the same without
 MOVED: dict[str, str] = {}
 """Where each class of ncflow that has been moved was first published, by the path that it has now.
 
@@ -57,15 +58,15 @@ def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
     """The run's own config, as Hydra hands it to a task function."""
-    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in _NOT_OF_A_RUN])
 
 
 def plain_config(cfg: DictConfig) -> dict[str, Any]:
-    """The run's config without Hydra's own, resolved; what is missing is ``???``."""
+    """The run's config without Hydra's own and what a search looks for, resolved; what is missing is ``???``."""
     known, plain = _resolved
     if known is cfg:
         return plain
-    keys = [str(key) for key in cfg if key != "hydra"]
+    keys = [str(key) for key in cfg if key not in _NOT_OF_A_RUN]
     parts = {key: "???" if OmegaConf.is_missing(cfg, key) else cfg[key] for key in keys}
     return {key: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for key, v in parts.items()}
 

@@ -79,6 +79,7 @@ class RunConfig:
     weight_decay_scope: Annotated[str, Rule("one of 'all', 'last_layer'", Literal["all", "last_layer"])] = MISSING
     measure: Measure = field(default_factory=Measure)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    objective: Any = None
     figures: list[str] | None = None
     runs_dir: str = MISSING
     data: Any = MISSING

@@ -32,6 +32,14 @@ def check_hydra(cfg: DictConfig) -> None:
             if "filename" in handler:
                 rule = f"hydra.{part}.handlers.{name} must write to no file, as a run has a log of its own"
                 raise ConfigError(f"{rule}, found {handler.filename!r}")
+    objective = cfg.get("objective")
+    if objective is not None and not is_search(cfg):
+        raise ConfigError(f"objective must be null without hydra/sweeper=optuna, which searches, found {objective!r}")
+
+
+def is_search(cfg: DictConfig) -> bool:
+    """Whether a config, with Hydra's own part, is of ``hydra/sweeper=optuna``."""
+    return "NcflowOptunaSweeper" in str(cfg.hydra.sweeper.get("_target_"))
 
 
 def check_fields(cfg: DictConfig) -> None:

@@ -4,6 +4,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from ncflow.data.batches import batch_bounds
 from ncflow.data.memory import free_memory, in_words
 from ncflow.measuring.features import resolve_layers
 from ncflow.measuring.groups import Groups, check_groups
-from ncflow.measuring.split import measure_split
+from ncflow.measuring.split import measure_split, rows_of
 from ncflow.models import Classifier
-from ncflow.results import HISTORY, History, RunFolder, columns_with
+from ncflow.results import HISTORY, History, RunFolder, columns_with, final_measures
 from ncflow.runtime import processes
 from ncflow.runtime.wandb_logger import under_agent, wandb_logger
 from ncflow.seeding import derive_seed
@@ -269,6 +270,25 @@ def measured(
         self_pairs=cfg.measure.self_pairs,
         groups=groups,
     )
+
+
+def measure_names(cfg: DictConfig) -> list[str]:
+    """The names under which the result of a run has its final measures, found by measuring a batch of it untrained.
+
+    Args:
+        cfg: The run's config.
+
+    Raises:
+        ConfigError: As of :func:`prepare`.
+    """
+    data, classifier = prepare(cfg)
+    ood = data.ood_dataloader()
+    groups = Groups(measured_groups(cfg), None if ood is None else list(islice(ood, 1)))
+    rows: list[dict[str, Any]] = []
+    for split, loader in data.measure_dataloaders(cfg.measure.batch_size).items():
+        found = measured(cfg, classifier.network, classifier.loss, list(islice(loader, 1)), groups)
+        rows += rows_of(0, split, found)
+    return list(final_measures(rows))
 
 
 def measured_groups(cfg: DictConfig) -> list[str]:

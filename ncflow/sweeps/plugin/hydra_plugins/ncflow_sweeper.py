@@ -1,11 +1,19 @@
-"""Hydra sweeper of ncflow. Every Hydra application imports this module at its start, so it imports little."""
+"""Hydra sweepers of ncflow. Every Hydra application imports this module at its start, so it imports little.
 
+Both are in one file: Hydra runs a plugin's file anew where it was imported before, and a class in another file would
+then stand on the former one.
+"""
+
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
 
@@ -29,44 +37,61 @@ class NcflowSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check, launch and sum up."""
-        from ncflow.config.compose import composer_of
         from ncflow.results import Status
-        from ncflow.results.files import remove_empty
         from ncflow.results.report import finish
-        from ncflow.runtime.progress import sweep_progress
 
-        assert self.hydra_context is not None
-        assert self.config is not None
-        assert self.launcher is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        batches = self.split_arguments(overrides, self.max_batch_size)
-        self._claimed: dict[str, str] = {}
-        self._made: list[Path] = []
-        self._composer = composer_of(self.hydra_context, self.config)
+        self._begin()
+        batches = self.split_arguments(self._parsed(arguments), self.max_batch_size)
         plans = [self._plan(batch) for batch in batches]
         reports = [report for _, settled in plans for report in settled]
         # Only now that every cell was checked: a sweep that is refused leaves nothing behind.
         for cells, _ in plans:
             reports += self._make(cells)
-        waiting = [path for cells, _ in plans for path in cells]
+        waiting = sum(len(cells) for cells, _ in plans)
         skipped = sum(report.status == Status.SKIPPED for report in reports)
-        print(f"{len(reports) + len(waiting)} runs: {skipped} finished already, {len(waiting)} to do", flush=True)
+        print(f"{len(reports) + waiting} runs: {skipped} finished already, {waiting} to do", flush=True)
 
-        returns, launched = [], 0
-        try:
-            with sweep_progress(waiting):
-                for cells, _ in plans:
-                    if cells:
-                        todo = [cell.overrides for cell in cells.values()]
-                        returns.append(self.launcher.launch(todo, initial_job_idx=launched))
-                        launched += len(cells)
-        finally:  # a launcher that refuses leaves nothing behind
-            remove_empty(sorted(self._made, reverse=True))
+        returns = self._launch(plans)
         reports += [job.return_value for jobs in returns for job in jobs]
         code = finish(reports)
         if code != 0:
             raise SystemExit(code)
+        return returns
+
+    def _begin(self) -> Any:
+        """Begin a sweep; return the composer of its cells."""
+        from ncflow.config.compose import composer_of
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        self._claimed: dict[str, str] = {}
+        self._made: list[Path] = []
+        self._launched = 0
+        self._composer = composer_of(self.hydra_context, self.config)
+        return self._composer
+
+    def _parsed(self, arguments: list[str]) -> list[Override]:
+        """The overrides of the sweep, those of its config first."""
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        return parser.parse_overrides([*self._parse_config(), *arguments])
+
+    def _launch(self, plans: Sequence[tuple[dict[Path, Cell], list[Any]]]) -> list[Sequence[JobReturn]]:
+        """Launch the cells of some batches that have work left."""
+        from ncflow.results.files import remove_empty
+        from ncflow.runtime.progress import sweep_progress
+
+        assert self.launcher is not None
+        returns = []
+        try:
+            with sweep_progress([path for cells, _ in plans for path in cells]):
+                for cells, _ in plans:
+                    if cells:
+                        todo = [cell.overrides for cell in cells.values()]
+                        returns.append(self.launcher.launch(todo, initial_job_idx=self._launched))
+                        self._launched += len(cells)
+        finally:  # a launcher that refuses leaves nothing behind
+            remove_empty(sorted(self._made, reverse=True))
         return returns
 
     def _plan(self, batch: Sequence[Sequence[str]]) -> tuple[dict[Path, Cell], list[Any]]:
@@ -121,6 +146,61 @@ class NcflowSweeper(BasicSweeper):
                 reports.append(_lost(path, error))
             del cells[path]
         return reports
+
+
+class NcflowOptunaSweeper(NcflowSweeper):
+    """Optuna proposes the cells, some at a time, by what the objective was in those before.
+
+    Each cell is checked and launched as one of a grid. The study is kept beside the runs: the same command goes on.
+
+    Args:
+        params: Options and their values, as on the command line.
+        options: As :class:`ncflow.sweeps.search.SearchOptions` has them; the sweeper reads them of the config.
+    """
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        super().__init__(max_batch_size=None, params=params)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Ask, launch and tell until there are enough trials, and sum up."""
+        from ncflow.results.report import finish
+        from ncflow.sweeps.search import Search
+
+        search = Search(self._begin(), self.config, self._parsed(arguments))  # type: ignore[arg-type]
+        if search.is_new:
+            self._check_candidates(search)
+        reports: list[Any] = []
+        with search.opened():
+            print(search.plan(), flush=True)
+            while trials := search.ask():
+                found = self._train(trials)
+                for trial in trials:
+                    print(search.tell(trial, found[trial.folder]), flush=True)
+                reports += found.values()
+            code = finish(reports)
+            print(search.close(), flush=True)
+        if code != 0:
+            raise SystemExit(code)
+        return search.results
+
+    def _check_candidates(self, search: Any) -> None:
+        """Check the space at its ends, and the objective, before anything is written.
+
+        Raises:
+            ConfigError: If a cell cannot be run, or has no such measure.
+        """
+        self._plan(search.candidates())
+        search.check_objectives()
+        self._claimed.clear()
+
+    def _train(self, trials: Sequence[Any]) -> dict[str, Any]:
+        """Bring the runs of some trials to their end; return what became of each, by its folder."""
+        logging.getLogger("ncflow").setLevel(logging.WARNING)  # until a run sets it: what is checked says nothing
+        plan = self._plan([trial.overrides for trial in trials])
+        cells, settled = plan
+        reports = [*settled, *self._make(cells)]
+        reports += [job.return_value for jobs in self._launch([plan]) for job in jobs]
+        return {os.path.abspath(report.folder): report for report in reports}
 
 
 def _check(cfg: DictConfig, overrides: Sequence[str], seen: set[str]) -> None:
