@@ -127,6 +127,9 @@ class Search:
         if config.hydra.launcher.get("wait") is False:
             rule = "true with hydra/sweeper=optuna, which goes on by what the runs have given"
             raise ConfigError(f"hydra.launcher.wait must be {rule}, found False")
+        if (then := config.hydra.launcher.get("then")) is not None:
+            rule = "null with hydra/sweeper=optuna, whose batches are sweeps of their own"
+            raise ConfigError(f"hydra.launcher.then must be {rule}, found {then!r}")
         self._sampler(0)
         space = {key: distribution_to_json(distribution) for key, distribution in self._space.items()}
         kind = [run_id(self._base), self._objectives, self._directions, space]

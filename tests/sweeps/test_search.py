@@ -289,6 +289,10 @@ def test_slurm_has_to_wait_for_what_the_search_goes_by(warm, tmp_path):
     done = warm.run([*SEARCH, *options], tmp_path)
     rule = "true with hydra/sweeper=optuna, which goes on by what the runs have given"
     assert (done.code, done.stderr) == (2, f"ncflow: error: hydra.launcher.wait must be {rule}, found False\n")
+    options = ["hydra/launcher=slurm", "hydra.launcher.then=figures", "objective=train/nc1", LR]
+    done = warm.run([*SEARCH, *options], tmp_path)
+    rule = "null with hydra/sweeper=optuna, whose batches are sweeps of their own"
+    assert (done.code, done.stderr) == (2, f"ncflow: error: hydra.launcher.then must be {rule}, found 'figures'\n")
 
 
 def test_without_optuna_a_line_says_what_to_install(ncflow):
