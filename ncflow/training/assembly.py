@@ -26,7 +26,8 @@ from ncflow.measuring.split import measure_split
 from ncflow.models import Classifier
 from ncflow.results import HISTORY, History, RunFolder, columns_with
 from ncflow.runtime import processes
-from ncflow.runtime.wandb_logger import under_agent, wandb_logger
+from ncflow.runtime.wandb_logger import wandb_logger
+from ncflow.runtime.wandb_runs import under_agent
 from ncflow.seeding import derive_seed
 from ncflow.training.checkpoints import Checkpoints
 from ncflow.training.trainer import is_submitted, make_trainer, set_up_process, trainer_options

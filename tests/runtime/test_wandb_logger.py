@@ -27,8 +27,9 @@ from ncflow.config.identity import describe
 from ncflow.config.schema import ConfigError
 from ncflow.results import RunFolder, load_history, write_json
 from ncflow.runtime import wandb_logger as loggers
-from ncflow.runtime import wandb_server
-from ncflow.runtime.wandb_logger import WandbRunLogger, _histogram, _tags, log_finished, wandb_logger
+from ncflow.runtime import wandb_runs, wandb_server
+from ncflow.runtime.wandb_logger import WandbRunLogger, _histogram, log_finished, wandb_logger
+from ncflow.runtime.wandb_runs import _tags
 from ncflow.runtime.wandb_server import _ask, _key
 from ncflow.training.assembly import make_loggers
 from tests.conftest import TINY, environment, run_folder, train_here
@@ -59,7 +60,7 @@ def process(monkeypatch, home):
     """This process as one that knows of no server and of no key yet."""
     import wandb
 
-    monkeypatch.setattr(loggers, "_process", SimpleNamespace(mode=None, runs=0, late=False))
+    monkeypatch.setattr(wandb_runs, "_process", SimpleNamespace(mode=None, runs=0, late=False))
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     for name, value in home.items():
@@ -300,16 +301,16 @@ def test_a_server_is_asked_once_and_only_where_runs_would_be_sent(process, caplo
             process.setenv(name, value)
         for mode in ("offline", "disabled"):
             process.setenv("WANDB_MODE", mode)
-            assert loggers.mode_of_process() == mode
-            loggers._process.mode = None
+            assert wandb_runs.mode_of_process() == mode
+            wandb_runs._process.mode = None
         assert server.asked["probe"] == 0
         process.delenv("WANDB_MODE")
-        assert [loggers.mode_of_process() for _ in range(3)] == ["online"] * 3
+        assert [wandb_runs.mode_of_process() for _ in range(3)] == ["online"] * 3
         assert server.asked["probe"] == 1
         assert not caplog.messages
-        loggers._process.mode = None
+        wandb_runs._process.mode = None
         server.refusals["probe"] = 401
-        assert [loggers.mode_of_process() for _ in range(3)] == ["offline"] * 3
+        assert [wandb_runs.mode_of_process() for _ in range(3)] == ["offline"] * 3
     assert len(caplog.messages) == 1
     assert "refuses the key, so runs are kept offline" in caplog.messages[0]
 
@@ -393,7 +394,7 @@ def test_runs_that_are_open_together_wait_together_for_a_server_that_went_away(p
         start = time.monotonic()
         for logger in several:
             logger.finish({"status": "done"})
-        loggers._service_ender()()  # as at the end of a process
+        wandb_runs._service_ender()()  # as at the end of a process
         assert time.monotonic() - start < 60  # 4 s each, one by one 40 s before the end alone
     assert [message.count(str(tmp_path / str(number))) for number, message in enumerate(said(caplog))] == [1] * 10
     for number in range(10):
@@ -450,9 +451,10 @@ def test_an_outage_stops_no_process_and_what_was_not_sent_can_be_sent_later(home
 ENDING_IN_AN_OUTAGE = """
 import sys
 from pathlib import Path
-from ncflow.runtime import wandb_logger as loggers
-loggers._FINISH_SECONDS = 5.0
-runs = [loggers.wandb_logger(Path(name), {"name": name, "experiment": "e"}, "ncflow", None) for name in "abc"]
+from ncflow.runtime import wandb_runs
+from ncflow.runtime.wandb_logger import wandb_logger
+wandb_runs._FINISH_SECONDS = 5.0
+runs = [wandb_logger(Path(name), {"name": name, "experiment": "e"}, "ncflow", None) for name in "abc"]
 for run in runs:
     run.open()
     run.log_metrics({"train/loss": 1.0, "epoch": 0}, step=0)
@@ -492,7 +494,7 @@ def test_nothing_that_goes_wrong_with_wandb_reaches_the_training(process, caplog
         opened.append(1)
         raise RuntimeError("of its own")
 
-    process.setattr(loggers, "_start", fails)
+    process.setattr(loggers, "start_run", fails)
     logger = wandb_logger(tmp_path, {"name": "n", "experiment": "e"}, "ncflow", None)
     logger.log_graph(None)
     logger.log_metrics({"a": 1.0}, step=0)
@@ -514,7 +516,7 @@ def test_disabled_is_disabled(run_here, caplog):
 
 def test_only_the_first_of_several_processes_opens_a_run(process, tmp_path):
     process.setattr(rank_zero_only, "rank", 1)
-    process.setattr(loggers, "_start", lambda *_: pytest.fail("opened"))
+    process.setattr(loggers, "start_run", lambda *_: pytest.fail("opened"))
     logger = wandb_logger(tmp_path, {"name": "n", "experiment": "e"}, "ncflow", None)
     assert isinstance(logger, WandbRunLogger)
     logger.log_graph(None)
@@ -586,7 +588,7 @@ def test_the_example_sweep_is_one_that_wandb_takes():
 def test_an_agent_is_given_one_run_at_a_time(process, config, tmp_path):
     process.setattr(HydraConfig, "initialized", lambda: True)
     process.setattr(HydraConfig, "get", lambda: SimpleNamespace(mode=RunMode.MULTIRUN))
-    process.setattr(loggers, "_start", lambda *_: pytest.fail("opened"))
+    process.setattr(loggers, "start_run", lambda *_: pytest.fail("opened"))
     cfg = config("logger=wandb")
     folder = RunFolder(tmp_path, describe(cfg, "e"))
     write_json(tmp_path / "result.json", {"status": "done"})
