@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ncflow.checks import error_line
-from ncflow.results import RESULT, Status, read_json
+from ncflow.results import RESULT, Status, one_line, read_json
+from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.runtime.wandb_runs import IDENTITY, finish_run, identity_of, start_run, under_agent
 from ncflow.runtime.wandb_server import import_wandb
 
@@ -26,7 +28,9 @@ def _is_follower() -> bool:
     return getattr(rank_zero_only, "rank", 0) > 0
 
 
-def wandb_logger(folder: Path, described: Mapping[str, Any], project: str, entity: str | None) -> "WandbRunLogger":
+def wandb_logger(
+    folder: Path, described: Mapping[str, Any], project: str, entity: str | None, alerts: bool = False
+) -> "WandbRunLogger":
     """Logger of one run; the same folder always gives the same W&B run, under a ``wandb agent`` the agent's.
 
     Args:
@@ -34,8 +38,9 @@ def wandb_logger(folder: Path, described: Mapping[str, Any], project: str, entit
         described: The run's flat description; ``name`` names it, ``experiment`` is its group, all is its config.
         project: W&B project.
         entity: W&B entity; None or empty takes the account's own.
+        alerts: Whether W&B is to send word when the run fails or diverges.
     """
-    return WandbRunLogger(folder, described, project, entity)
+    return WandbRunLogger(folder, described, project, entity, alerts)
 
 
 class WandbRunLogger(Logger):
@@ -48,10 +53,14 @@ class WandbRunLogger(Logger):
         described: The run's flat description.
         project: W&B project.
         entity: W&B entity, or None.
+        alerts: Whether W&B is to send word when the run fails or diverges.
     """
 
-    def __init__(self, folder: Path, described: Mapping[str, Any], project: str, entity: str | None) -> None:
+    def __init__(
+        self, folder: Path, described: Mapping[str, Any], project: str, entity: str | None, alerts: bool = False
+    ) -> None:
         super().__init__()
+        self._alerts = alerts
         self._folder, self._described, self._project, self._entity = folder, described, project, entity
         self._run: Any = None
         self._closed = _is_follower()
@@ -109,11 +118,38 @@ class WandbRunLogger(Logger):
             run = self._open()
             self._closed = True
             if run is not None:
+                if summary.get("status") == Status.DIVERGED:
+                    self._alert(run, "diverged", f"at epoch {summary.get('epoch')} it was no longer finite")
                 finish_run(run, _without(summary, self._described), failed)
+
+    def fail(self, line: str) -> None:
+        """Send word that the run failed, if that is asked for, and end it; without effect once it has ended.
+
+        Args:
+            line: Why.
+        """
+        if not self._alerts:
+            return
+        with self._harmless():
+            run = self._open()
+            if run is not None:
+                self._alert(run, "failed", line)
+                self.finish({"status": str(Status.FAILED)}, failed=True)
+
+    def _alert(self, run: Any, what: str, line: str) -> None:
+        if self._alerts:
+            with self._harmless():
+                text = one_line(f"{self._described['name']} {what}: {line}")
+                run.alert(
+                    title=f"ncflow: a run {what}", text=f"{text}; folder: {self._folder.absolute()}", level="ERROR"
+                )
 
     def finalize(self, status: str) -> None:
         """End the run if training failed in the middle; after a success there is more to say."""
         if status == "failed" and self._run is not None:
+            error = sys.exception()  # Lightning calls this while it handles what training raised
+            if isinstance(error, Exception) and not isinstance(error, StoppedBySignalError):
+                self.fail(error_line(error, named=True))
             self.finish({"status": str(Status.INTERRUPTED)}, failed=True)
 
     def _open(self) -> Any:

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ncflow.checks import error_line
-from ncflow.results import read_json, write_json
+from ncflow.results import JOB, LOG, read_json, write_json
 from ncflow.runtime.wandb_server import import_wandb, server_problem
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,27 @@ def identity_of(folder: Path) -> tuple[str, bool]:
     return wanted, wanted == known
 
 
+def whereabouts(folder: Path) -> dict[str, str]:
+    """Where an attempt at a run is at work and where it writes, for W&B alone: a run is not known by it.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        ``where.folder``, ``where.host`` and ``where.log``; in a job of SLURM its id, as ``where.job``, and, where
+        ncflow submitted it, its log, as ``where.job_log``.
+    """
+    path = folder.absolute()
+    found = {"where.folder": str(path), "where.host": socket.gethostname(), "where.log": str(path / LOG)}
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+    if not job:
+        return found
+    submitted = read_json(folder / JOB) or {}
+    log = {"where.job_log": str(submitted["log"])} if submitted.get("job") == job and submitted.get("log") else {}
+    return {**found, "where.job": job, **log}
+
+
 def mode_of_process() -> str:
     """W&B's mode for the runs of this process; whether its server answers is asked once."""
     if _process.mode is None:
@@ -66,7 +88,8 @@ def start_run(
 
     Args:
         folder: The run's folder; W&B writes into its ``wandb/``.
-        described: The run's flat description; ``name`` names it, ``experiment`` is its group, all is its config.
+        described: The run's flat description; ``name`` names it, ``experiment`` is its group, all is its config,
+            beside :func:`whereabouts`.
         project: W&B project.
         entity: W&B entity; None or empty takes the account's own.
         identity: The W&B run's id.
@@ -90,7 +113,7 @@ def start_run(
         "resume": "allow" if resumed else None,
         # Without this, a second run in the same process goes on writing into the first.
         "reinit": "create_new",
-        "config": dict(described),
+        "config": {**described, **whereabouts(folder)},
         "settings": wandb.Settings(
             finish_timeout_raises=True,
             max_end_of_run_history_metrics=0,  # a page of text at the end of every run

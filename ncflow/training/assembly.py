@@ -311,7 +311,8 @@ def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
     check_logger(cfg)
     if cfg.logger.name != "wandb" or processes.rank() > 0:
         return []
-    return [wandb_logger(folder.path, folder.described, cfg.logger.project, cfg.logger.entity)]
+    alerts = bool(cfg.logger.get("alerts"))  # a config that was written before there were any has none
+    return [wandb_logger(folder.path, folder.described, cfg.logger.project, cfg.logger.entity, alerts)]
 
 
 def history_of(cfg: DictConfig, folder: RunFolder) -> History | None:

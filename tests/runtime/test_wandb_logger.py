@@ -1,11 +1,13 @@
 """W&B: what a run sends, read back from its file; the same run after a resume; servers that fail; W&B's own sweeps."""
 
+import contextlib
 import json
 import logging
 import math
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import threading
@@ -28,9 +30,11 @@ from ncflow.config.schema import ConfigError
 from ncflow.results import RunFolder, load_history, write_json
 from ncflow.runtime import wandb_logger as loggers
 from ncflow.runtime import wandb_runs, wandb_server
+from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.runtime.wandb_logger import WandbRunLogger, _histogram, log_finished, wandb_logger
-from ncflow.runtime.wandb_runs import _tags
+from ncflow.runtime.wandb_runs import _tags, whereabouts
 from ncflow.runtime.wandb_server import _ask, _key
+from ncflow.training import fit as fitting
 from ncflow.training.assembly import make_loggers
 from tests.conftest import TINY, environment, run_folder, train_here
 from tests.wandb_files import files, read_all
@@ -256,6 +260,125 @@ def test_a_run_without_its_result_sends_the_final_row_again(run_here):
     assert before.run.run_id == after.run.run_id
     assert {key: after.summary[key] for key in finite_measures(folder)} == finite_measures(folder)
     assert (after.summary["status"], after.summary["epoch"], after.rows) == ("done", 6, [])
+
+
+# --- where a run is, and word of its failure ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_slurm(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_a_run_says_where_it_is(no_slurm, tmp_path):
+    here = {"where.folder": str(tmp_path), "where.host": socket.gethostname(), "where.log": f"{tmp_path}/ncflow.log"}
+    write_json(tmp_path / "job.json", {"job": "345_3", "log": "/logs/345_3_0_log.out"})
+    assert whereabouts(tmp_path) == here  # submitted once, but trained by hand
+    no_slurm.setenv("SLURM_JOB_ID", "348")
+    assert whereabouts(tmp_path) == {**here, "where.job": "348"}  # another job's
+    no_slurm.setenv("SLURM_ARRAY_JOB_ID", "345")
+    no_slurm.setenv("SLURM_ARRAY_TASK_ID", "3")
+    expected = {**here, "where.job": "345_3", "where.job_log": "/logs/345_3_0_log.out"}
+    assert whereabouts(tmp_path) == expected
+    (tmp_path / "job.json").write_text("[]")
+    assert whereabouts(tmp_path) == {**here, "where.job": "345_3"}
+
+
+def test_where_a_run_is_is_in_its_config_and_not_in_its_identity(run_here, no_slurm, config, tmp_path):
+    cfg = config(*TINY, "logger=wandb", "logger.alerts=true")
+    described = describe(cfg, "single")
+    assert described["run_id"] == describe(config(*TINY), "single")["run_id"]
+    no_slurm.setenv("SLURM_JOB_ID", "7")
+    no_slurm.setenv("SLURM_STEP_ID", "0")
+    with serving() as server:
+        folder = run_here(at(server.url))
+        ((_, sent),) = server.configs.items()
+    assert {name: sent[name]["value"] for name in sent if name.startswith("where.")} == whereabouts(folder)
+    assert sent["where.job"]["value"] == "7"
+    assert sent["run_id"]["value"] == described["run_id"]
+    assert not [name for path in ("run.json", "result.json") for name in keys(folder / path) if "where" in name]
+
+
+def keys(path):
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def alerts_of(server, run_here, *overrides, error=None):
+    with contextlib.nullcontext() if error is None else pytest.raises(type(error), match=str(error)):
+        run_here(at(server.url), *overrides)
+    return server.alerts
+
+
+@pytest.fixture
+def failing(process):
+    """A run that fails in the middle of its training."""
+
+    def fails(self, trainer, module, epoch):
+        MEASURE(self, trainer, module, epoch)
+        if epoch == 5:
+            raise RuntimeError("no more\nmemory")
+
+    process.setattr(NeuralCollapseCallback, "measure", fails)
+    return RuntimeError("no more")
+
+
+MEASURE = NeuralCollapseCallback.measure
+DIVERGING = ("optimizer=sgd", "optimizer.lr=1e20", "model.norm=none")
+
+
+def test_a_run_that_fails_sends_word_if_asked_to(run_here, failing, tmp_path):
+    with serving() as server:
+        ((title, text),) = alerts_of(server, run_here, "logger.alerts=true", error=failing)
+    assert title == "ncflow: a run failed"
+    assert text.endswith(f"failed: RuntimeError: no more memory; folder: {tmp_path / 'run'}")
+    assert text.startswith("conic_hull-mlp3-last-")
+
+
+def test_a_run_that_fails_before_its_training_sends_word_too(run_here, process, tmp_path):
+    error = OSError("no such data")
+    process.setattr(fitting, "prepare", lambda *_: (_ for _ in ()).throw(error))
+    with serving() as server:
+        ((_, text),) = alerts_of(server, run_here, "logger.alerts=true", error=error)
+    assert text.endswith(f"failed: OSError: no such data; folder: {tmp_path / 'run'}")
+
+
+def test_a_run_that_diverges_sends_word_if_asked_to(run_here, tmp_path):
+    with serving() as server:
+        ((title, text),) = alerts_of(server, run_here, "logger.alerts=true", *DIVERGING)
+    assert title == "ncflow: a run diverged"
+    assert re.search(r"diverged: at epoch \d it was no longer finite; folder: ", text)
+
+
+def test_no_word_is_sent_unasked_and_none_of_a_run_that_ends_well_or_is_stopped(run_here, failing, process):
+    with serving() as server:
+        assert alerts_of(server, run_here, error=failing) == []
+        stopped = StoppedBySignalError(15, "in epoch 2")
+
+        def stops(*_):
+            raise stopped
+
+        process.setattr(NeuralCollapseCallback, "measure", stops)
+        assert alerts_of(server, run_here, "logger.alerts=true", error=stopped) == []
+        process.setattr(NeuralCollapseCallback, "measure", MEASURE)
+        assert alerts_of(server, run_here, "logger.alerts=true") == []
+        assert server.asked["UpsertBucket"] >= 3
+
+
+@pytest.mark.parametrize("kind", ["server", "package"])
+def test_an_alert_that_fails_costs_a_run_nothing(kind, run_here, process, caplog):
+    with serving() as server:
+        if kind == "server":
+            server.refusals["NotifyScriptableRunAlert"] = 400
+        else:
+            import wandb
+
+            process.setattr(wandb.sdk.wandb_run.Run, "alert", lambda *_, **__: (_ for _ in ()).throw(ValueError("no")))
+        assert alerts_of(server, run_here, "logger.alerts=true", *DIVERGING) == []
+        (saved,) = read_all(Path(os.environ["HOME"]) / "run", "run")
+        assert (saved.summary["status"], saved.exit_code) == ("diverged", 0)
+    assert len([line for line in caplog.messages if "goes on without it" in line]) == (kind == "package")
 
 
 # --- servers that fail ------------------------------------------------------------------------------------------
