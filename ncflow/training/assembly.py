@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ncflow.checks import ArgumentError, error_line
 from ncflow.config.build import BUILD_ERRORS, build
+from ncflow.config.identity import describe_for_wandb
 from ncflow.config.schema import ConfigError
 from ncflow.config.validate import check_fields
 from ncflow.data.base import InMemoryData
@@ -312,7 +313,8 @@ def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
     if cfg.logger.name != "wandb" or processes.rank() > 0:
         return []
     alerts = bool(cfg.logger.get("alerts"))  # a config that was written before there were any has none
-    return [wandb_logger(folder.path, folder.described, cfg.logger.project, cfg.logger.entity, alerts)]
+    described = describe_for_wandb(cfg, folder.described)
+    return [wandb_logger(folder.path, described, cfg.logger.project, cfg.logger.entity, alerts)]
 
 
 def history_of(cfg: DictConfig, folder: RunFolder) -> History | None:

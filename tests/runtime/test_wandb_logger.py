@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ncflow.callbacks import NeuralCollapseCallback
-from ncflow.config.identity import describe
+from ncflow.config.identity import describe, setting_id
 from ncflow.config.schema import ConfigError
 from ncflow.results import RunFolder, load_history, write_json
 from ncflow.runtime import wandb_logger as loggers
@@ -298,6 +298,7 @@ def test_where_a_run_is_is_in_its_config_and_not_in_its_identity(run_here, no_sl
     assert {name: sent[name]["value"] for name in sent if name.startswith("where.")} == whereabouts(folder)
     assert sent["where.job"]["value"] == "7"
     assert sent["run_id"]["value"] == described["run_id"]
+    assert sent["setting"]["value"] == setting_id(config(*TINY, "seed=7"))
     assert not [name for path in ("run.json", "result.json") for name in keys(folder / path) if "where" in name]
 
 
