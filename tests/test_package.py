@@ -68,7 +68,7 @@ def test_console_scripts_exist():
 
 def test_each_console_script_is_a_function():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert {*scripts} == {"ncflow", "ncflow-figures", "ncflow-measure", "ncflow-status", "ncflow-theory"}
+    assert {*scripts} == {"ncflow", "ncflow-figures", "ncflow-measure", "ncflow-status", "ncflow-sync", "ncflow-theory"}
     for place in scripts.values():
         module, _, function = place.partition(":")
         assert callable(getattr(importlib.import_module(module), function))

@@ -78,7 +78,7 @@ def mode_of_process() -> str:
 
 def _go_offline(why: str) -> None:
     _process.mode = "offline"
-    log.info("W&B: %s, so runs are kept offline in their folders; `wandb sync` sends them later", why)
+    log.info("W&B: %s, so runs are kept offline in their folders; `ncflow-sync` sends them later", why)
 
 
 def start_run(

@@ -118,7 +118,7 @@ def test_a_run_sends_its_config_every_measure_and_its_final_row(wandb_run, tmp_p
     grid = ["experiment=quickstart", "hydra.mode=RUN", "epochs=6", "data.num_samples=300"]
     done = wandb_run(*TINY, *grid, "measure.layers=all", "measure.margins=true", "measure.first_steps=4")
     assert done.returncode == 0, done.stderr
-    assert "W&B: no key found, so runs are kept offline in their folders; `wandb sync` sends them later" in done.stdout
+    assert "W&B: no key found, so runs are kept offline in their folders; `ncflow-sync` sends them later" in done.stdout
     folder = run_folder(tmp_path)
     (saved,) = read_all(folder)
     assert saved.run.display_name == folder.name.rsplit("-", 1)[0]
@@ -463,7 +463,7 @@ def test_a_run_is_kept_offline_where_no_server_takes_it(kind, run_here, caplog):
         assert server.asked == ({"probe": 1} if kind == "refusal" else {})
     (line,) = said(caplog)
     assert line.startswith(f"W&B: {url} {complaint}")
-    assert "`wandb sync` sends them later" in line
+    assert "`ncflow-sync` sends them later" in line
     (saved,) = read_all(folder)
     assert_has_final_row(saved, folder)
 
