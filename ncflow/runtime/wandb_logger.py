@@ -146,10 +146,12 @@ class WandbRunLogger(Logger):
 
     def finalize(self, status: str) -> None:
         """End the run if training failed in the middle; after a success there is more to say."""
-        if status == "failed" and self._run is not None:
-            error = sys.exception()  # Lightning calls this while it handles what training raised
-            if isinstance(error, Exception) and not isinstance(error, StoppedBySignalError):
-                self.fail(error_line(error, named=True))
+        if status != "failed":
+            return
+        error = sys.exception()  # this is called while what training raised is on its way
+        if isinstance(error, Exception) and not isinstance(error, StoppedBySignalError):
+            self.fail(error_line(error, named=True))
+        if self._run is not None:
             self.finish({"status": str(Status.INTERRUPTED)}, failed=True)
 
     def _open(self) -> Any:

@@ -31,10 +31,12 @@ from ncflow.runtime.wandb_logger import wandb_logger
 for name, attempts in (("a", 1), ("b", 1), ("c", 1), ("resumed", 3)):
     for attempt in range(attempts):
         Path("sweep", name).mkdir(parents=True, exist_ok=True)
-        logger = wandb_logger(Path("sweep", name), {"name": name, "experiment": "e"}, "ncflow", None)
+        logger = wandb_logger(Path("sweep", name), {"name": name, "experiment": "e"}, "ncflow", None, True)
         logger.open()
         for epoch in range(5 * attempt, 5 * attempt + 5):
             logger.log_metrics({"train/loss": 1.0, "epoch": epoch}, step=epoch)
+        if name == "b":
+            logger.fail("no memory")
         logger.finish({"status": "done"})
         time.sleep(1.1 if attempts > 1 else 0)  # W&B names folders by the second
 """
@@ -129,6 +131,8 @@ def test_all_that_is_offline_is_sent_once_and_no_file_is_changed(sweep, call):
         assert sorted(lines) == [f"sent: sweep/{name}" for name in ("a", "b", "c", "resumed")]
         assert last == "4 runs: 4 sent"
         assert_all_sent(server, sweep)
+        ((title, text),) = server.alerts
+        assert (title, text.split("; ")[0]) == ("ncflow: a run failed", "b failed: no memory")
 
         after = contents(sweep)
         assert {path: after[path] for path in before} == before
