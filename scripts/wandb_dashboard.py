@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Save a W&B workspace that compares the runs of an experiment: collapse, trajectories, layers, gamma, table of runs.
 
-Runs that differ in the seed alone are averaged in every panel but the parallel coordinates. Each call saves a new view.
+Runs that differ in the seed alone are one group, shown by its mean and standard deviation, in every panel but the
+parallel coordinates, which have a line a run. Each call saves a new view.
 
 usage: scripts/wandb_dashboard.py --experiment pan_cao/fig2_small [--entity E] [--project P] [--layers layers.0 ...]
 """
@@ -26,8 +27,8 @@ METRICS = INTRA, INTER, NC1, LOSS, ACCURACY, TEST_ACCURACY, GAMMA_NORM, STATUS =
     "status",
 )
 LAYER_MEASURES = ("intra_min", "inter_max", "nc1", "ncc_accuracy")
-# What the papers' grids vary besides the seed.
-GROUPS = ("model.norm", "data.name", "model.name", "model.depth", "model.gamma", "weight_decay")
+# What the papers' grids vary besides the seed, and last all that a run is but its seed, whatever a sweep varies.
+GROUPS = ("model.norm", "data.name", "model.name", "model.depth", "model.gamma", "weight_decay", "setting")
 PARALLEL = "Parallel coordinates"
 
 
@@ -80,9 +81,15 @@ def line(x: str, y: str, log_x: bool = False, log_y: bool = False):
 
 
 def profile(measure: str, layers: list[str]):
-    """Panel with a bar a layer, the last one for the classifier's input."""
+    """Panel with a bar a layer, the last one for the classifier's input: mean and standard deviation of each group."""
     metrics = [*(f"train/{layer}/{measure}" for layer in layers), f"train/{measure}"]
-    return wr.BarPlot(title=f"{measure} layer by layer", metrics=metrics, orientation="v")
+    return wr.BarPlot(
+        title=f"{measure} layer by layer",
+        metrics=metrics,
+        orientation="v",
+        groupby_aggfunc="mean",
+        groupby_rangefunc="stddev",
+    )
 
 
 def parallel_coordinates():

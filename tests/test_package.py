@@ -60,7 +60,7 @@ def test_wheel_works_outside_the_checkout(wheel, tmp_path):
 
 
 def test_console_scripts_exist():
-    for name in ("ncflow", "ncflow-figures", "ncflow-status", "ncflow-theory"):
+    for name in ("ncflow", "ncflow-figures", "ncflow-measure", "ncflow-status", "ncflow-sync", "ncflow-theory"):
         help_text = subprocess.run([Path(sys.executable).with_name(name), "--help"], capture_output=True, text=True)
         assert help_text.returncode == 0
         assert help_text.stdout
@@ -68,7 +68,7 @@ def test_console_scripts_exist():
 
 def test_each_console_script_is_a_function():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert {*scripts} == {"ncflow", "ncflow-figures", "ncflow-measure", "ncflow-status", "ncflow-theory"}
+    assert {*scripts} == {"ncflow", "ncflow-figures", "ncflow-measure", "ncflow-status", "ncflow-sync", "ncflow-theory"}
     for place in scripts.values():
         module, _, function = place.partition(":")
         assert callable(getattr(importlib.import_module(module), function))

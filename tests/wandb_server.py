@@ -17,6 +17,8 @@ class Server(ThreadingHTTPServer):
         asked: How often each kind of request came.
         took_rows: Set once it has two rows of a run.
         rows: Rows by run id and line.
+        configs: The latest config of each run, by its id.
+        alerts: Title and text of each alert.
     """
 
     daemon_threads = True
@@ -25,6 +27,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.refusals, self.asked, self.rows = {}, Counter(), {}
+        self.configs, self.alerts = {}, []
         self.silent, self.closing = threading.Event(), threading.Event()
         self.took_rows = threading.Event()
 
@@ -54,7 +57,11 @@ class Server(ThreadingHTTPServer):
         if "viewer" in question.get("query", ""):
             data = {"viewer": {"id": "1", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
         elif operation == "UpsertBucket":
+            self.configs[variables["name"]] = json.loads(variables.get("config") or "{}")
             data = {"upsertBucket": {"bucket": _bucket(variables), "inserted": True}}
+        elif operation == "NotifyScriptableRunAlert":
+            self.alerts.append((variables["title"], variables["text"]))
+            data = {"notifyScriptableRunAlert": {"success": True}}
         elif operation == "RunResumeStatus":
             data = {"model": self._state(variables["name"])}
         elif operation == "CreateRunFiles":

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ncflow.config.explain import explain, one_line
-from ncflow.config.identity import describe, experiment_name, without_hydra
+from ncflow.config.identity import describe, describe_for_wandb, experiment_name, without_hydra
 from ncflow.config.schema import CONF_DIR, ConfigError, register
 from ncflow.config.validate import check_fields, check_hydra, is_search
 from ncflow.results import RunFolder, Status, stored
@@ -92,7 +92,7 @@ def _send_finished(cfg: DictConfig, folder: Path, described: dict[str, Any]) -> 
     if cfg.logger.name == "wandb" and os.environ.get("WANDB_SWEEP_ID"):
         from ncflow.runtime.wandb_logger import log_finished
 
-        log_finished(folder, described, cfg.logger.project, cfg.logger.entity)
+        log_finished(folder, describe_for_wandb(cfg, described), cfg.logger.project, cfg.logger.entity)
 
 
 def run_task(cfg: DictConfig) -> Report:

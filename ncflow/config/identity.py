@@ -5,7 +5,7 @@ Nothing heavy is imported here: a finished run is recognised without loading PyT
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,11 +110,20 @@ def run_id(cfg: DictConfig) -> str:
     new option whose default is null keeps old runs. ``data.path`` counts by the file's content, not by its place, and a
     class of ncflow by the path under which it was first published (:data:`MOVED`).
     """
+    return _hash(cfg, _NOT_IDENTITY)
+
+
+def setting_id(cfg: DictConfig) -> str:
+    """As :func:`run_id`, of all but the seed: equal for runs that a mean over seeds is taken of."""
+    return _hash(cfg, (*_NOT_IDENTITY, "seed"))
+
+
+def _hash(cfg: DictConfig, left_out: Sequence[str]) -> str:
     flat = {key: _canonical(value) for key, value in flat_config(cfg).items() if value is not None}
     kept = {
         key: value
         for key, value in flat.items()
-        if not any(key == name or key.startswith(f"{name}.") for name in _NOT_IDENTITY)
+        if not any(key == name or key.startswith(f"{name}.") for name in left_out)
     }
     for file in {"data.path", "measure.ood.path"} & set(kept):
         kept[file] = _file_digest(kept[file])
@@ -138,6 +147,11 @@ def slug(cfg: DictConfig) -> str:
 def folder_name(cfg: DictConfig) -> str:
     """Name of a run's folder, ``<slug>-<run id>``: the same for the same config."""
     return f"{slug(cfg)}-{run_id(cfg)}"
+
+
+def describe_for_wandb(cfg: DictConfig, described: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's description with ``setting``, its :func:`setting_id`, by which W&B groups runs over seeds."""
+    return {**described, "setting": setting_id(cfg)}
 
 
 def describe(cfg: DictConfig, experiment: str) -> dict[str, Any]:

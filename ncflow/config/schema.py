@@ -104,6 +104,7 @@ class WandbLogger(Named):
 
     project: Text
     entity: Text | None
+    alerts: bool = False
 
 
 LOGGERS: dict[str, type[Named]] = {"csv": Named, "none": Named, "wandb": WandbLogger}

@@ -1,15 +1,11 @@
 """Weights & Biases, kept in the run's own folder and resumed under the same id; it never stops or slows training."""
 
-import atexit
 import logging
-import math
 import os
-import secrets
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from lightning.pytorch.loggers.logger import Logger
@@ -17,26 +13,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ncflow.checks import error_line
-from ncflow.results import RESULT, Status, read_json, write_json
-from ncflow.runtime.wandb_server import import_wandb, server_problem
+from ncflow.results import RESULT, Status, one_line, read_json
+from ncflow.runtime.signals import StoppedBySignalError
+from ncflow.runtime.wandb_runs import IDENTITY, finish_run, identity_of, start_run, under_agent
+from ncflow.runtime.wandb_server import import_wandb
 
 log = logging.getLogger(__name__)
 
-IDENTITY = "wandb.json"
-
-_ONLINE = ("online", "run", "shared")
-# A server that starts no run costs a process the first once, one that goes away the second.
-_START_SECONDS, _FINISH_SECONDS = 20.0, 30.0
-_TAG_LENGTH = 64  # W&B refuses a run with a longer one
 _BINS = 64
-
-# Of this process: W&B's mode, once it is known; how many runs are open; whether one could not be sent in time.
-_process = SimpleNamespace(mode=None, runs=0, late=False)
-
-
-def under_agent() -> bool:
-    """Whether a ``wandb agent`` started this process for a run of its sweep."""
-    return bool(os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"))
 
 
 def _is_follower() -> bool:
@@ -44,7 +28,9 @@ def _is_follower() -> bool:
     return getattr(rank_zero_only, "rank", 0) > 0
 
 
-def wandb_logger(folder: Path, described: Mapping[str, Any], project: str, entity: str | None) -> "WandbRunLogger":
+def wandb_logger(
+    folder: Path, described: Mapping[str, Any], project: str, entity: str | None, alerts: bool = False
+) -> "WandbRunLogger":
     """Logger of one run; the same folder always gives the same W&B run, under a ``wandb agent`` the agent's.
 
     Args:
@@ -52,8 +38,9 @@ def wandb_logger(folder: Path, described: Mapping[str, Any], project: str, entit
         described: The run's flat description; ``name`` names it, ``experiment`` is its group, all is its config.
         project: W&B project.
         entity: W&B entity; None or empty takes the account's own.
+        alerts: Whether W&B is to send word when the run fails or diverges.
     """
-    return WandbRunLogger(folder, described, project, entity)
+    return WandbRunLogger(folder, described, project, entity, alerts)
 
 
 class WandbRunLogger(Logger):
@@ -66,10 +53,14 @@ class WandbRunLogger(Logger):
         described: The run's flat description.
         project: W&B project.
         entity: W&B entity, or None.
+        alerts: Whether W&B is to send word when the run fails or diverges.
     """
 
-    def __init__(self, folder: Path, described: Mapping[str, Any], project: str, entity: str | None) -> None:
+    def __init__(
+        self, folder: Path, described: Mapping[str, Any], project: str, entity: str | None, alerts: bool = False
+    ) -> None:
         super().__init__()
+        self._alerts = alerts
         self._folder, self._described, self._project, self._entity = folder, described, project, entity
         self._run: Any = None
         self._closed = _is_follower()
@@ -127,17 +118,46 @@ class WandbRunLogger(Logger):
             run = self._open()
             self._closed = True
             if run is not None:
-                _finish(run, _without(summary, self._described), failed)
+                if summary.get("status") == Status.DIVERGED:
+                    self._alert(run, "diverged", f"at epoch {summary.get('epoch')} it was no longer finite")
+                finish_run(run, _without(summary, self._described), failed)
+
+    def fail(self, line: str) -> None:
+        """Send word that the run failed, if that is asked for, and end it; without effect once it has ended.
+
+        Args:
+            line: Why.
+        """
+        if not self._alerts:
+            return
+        with self._harmless():
+            run = self._open()
+            if run is not None:
+                self._alert(run, "failed", line)
+                self.finish({"status": str(Status.FAILED)}, failed=True)
+
+    def _alert(self, run: Any, what: str, line: str) -> None:
+        if self._alerts:
+            with self._harmless():
+                text = one_line(f"{self._described['name']} {what}: {line}")
+                run.alert(
+                    title=f"ncflow: a run {what}", text=f"{text}; folder: {self._folder.absolute()}", level="ERROR"
+                )
 
     def finalize(self, status: str) -> None:
         """End the run if training failed in the middle; after a success there is more to say."""
-        if status == "failed" and self._run is not None:
+        if status != "failed":
+            return
+        error = sys.exception()  # this is called while what training raised is on its way
+        if isinstance(error, Exception) and not isinstance(error, StoppedBySignalError):
+            self.fail(error_line(error, named=True))
+        if self._run is not None:
             self.finish({"status": str(Status.INTERRUPTED)}, failed=True)
 
     def _open(self) -> Any:
         if self._run is None and not self._closed:
             try:
-                self._run = _start(
+                self._run = start_run(
                     self._folder, self._described, self._project, self._entity, *identity_of(self._folder)
                 )
             except Exception:
@@ -187,9 +207,9 @@ def log_finished(folder: Path, described: Mapping[str, Any], project: str, entit
         return
     row = {key: value for key, value in _without(result, described).items() if value is not None}
     try:
-        run = _start(folder, described, project, entity, os.environ["WANDB_RUN_ID"])
+        run = start_run(folder, described, project, entity, os.environ["WANDB_RUN_ID"])
         run.log({key: value for key, value in row.items() if isinstance(value, int | float)})
-        _finish(run, row)
+        finish_run(run, row)
     except Exception as error:
         log.warning("W&B: the finished run could not be sent: %s", error_line(error, named=True))
 
@@ -198,134 +218,6 @@ def _without(summary: Mapping[str, Any], described: Mapping[str, Any]) -> dict[s
     return {key: value for key, value in summary.items() if key not in described}
 
 
-def _start(
-    folder: Path, described: Mapping[str, Any], project: str, entity: str | None, identity: str, resumed: bool = False
-) -> Any:
-    wandb = import_wandb()
-    limits = {"init_timeout": _START_SECONDS, "finish_timeout": _FINISH_SECONDS}
-    limits = {name: seconds for name, seconds in limits.items() if f"WANDB_{name.upper()}" not in os.environ}
-    # W&B takes these from the agent, and complains of any others.
-    place = {} if under_agent() else {"id": identity, "project": project, "entity": entity or None}
-    options = {
-        **place,
-        "name": described["name"],
-        "group": described["experiment"],
-        "tags": _tags(described),
-        "dir": str(folder),
-        # `wandb sync` adds the rows of a run that says so to those that the server has, and replaces them by another's.
-        "resume": "allow" if resumed else None,
-        # Without this, a second run in the same process goes on writing into the first.
-        "reinit": "create_new",
-        "config": dict(described),
-        "settings": wandb.Settings(
-            finish_timeout_raises=True,
-            max_end_of_run_history_metrics=0,  # a page of text at the end of every run
-            max_end_of_run_summary_metrics=0,
-            **limits,
-        ),
-    }
-    mode = mode_of_process()
-    try:
-        run = wandb.init(mode=mode, **options)
-    except Exception as error:
-        if mode not in _ONLINE:
-            raise
-        _go_offline(f"no run could be started ({error_line(error, named=True)})")
-        if _process.runs:
-            raise
-        _service_ender()()  # it holds on to the id of the run that could not be started; it would end other runs
-        run = wandb.init(mode="offline", **options)
-    _process.runs += 1
-    run.define_metric("epoch")
-    run.define_metric("*", step_metric="epoch")
-    return run
-
-
-def _finish(run: Any, summary: Mapping[str, Any], failed: bool = False) -> None:
-    # W&B would turn what is not finite into null, whereas the rows have it as it is.
-    run.summary.update({k: v for k, v in summary.items() if not isinstance(v, float) or math.isfinite(v)})
-    _process.runs -= 1
-    if _process.late and not run.offline:
-        # The other runs that are open wait together, at latest at the end of the process, rather than in turn.
-        threading.Thread(target=_end_unseen, args=(run, failed), daemon=True).start()
-        _tell_unsent(run)
-        return
-    try:
-        run.finish(exit_code=int(failed))
-    except TimeoutError:
-        if not _process.late:
-            atexit.register(_service_ender())  # W&B's own process goes on trying to send
-        _process.late = True
-        _tell_unsent(run)
-
-
-def _service_ender() -> Callable[[], None]:
-    """What ends W&B's own process, and waits half a minute for it; what is left of it ends with this process.
-
-    W&B itself would wait without end. The thread is started here, as none can be at the end of a process.
-    """
-    asked = threading.Event()
-
-    def end() -> None:
-        asked.wait()
-        # If that process is gone or fails, W&B raises, or even asks this process to exit.
-        with suppress(Exception, SystemExit):
-            import_wandb().teardown()
-
-    def ask() -> None:
-        asked.set()
-        ending.join(_FINISH_SECONDS)
-
-    ending = threading.Thread(target=end, daemon=True)
-    ending.start()
-    return ask
-
-
-def _end_unseen(run: Any, failed: bool) -> None:
-    with suppress(Exception):
-        run.finish(exit_code=int(failed))
-
-
-def _tell_unsent(run: Any) -> None:
-    remedy = f"`wandb sync --include-online {run.settings.sync_dir}` does it later"
-    _go_offline(f"not all of a run could be sent in time ({remedy})")
-
-
-def identity_of(folder: Path) -> tuple[str, bool]:
-    """The id of a folder's W&B run, and whether that run was started before; a ``wandb agent`` brings its own id."""
-    known = (read_json(folder / IDENTITY) or {}).get("id")
-    wanted = os.environ["WANDB_RUN_ID"] if under_agent() else known or secrets.token_hex(6)
-    if wanted != known:
-        write_json(folder / IDENTITY, {"id": wanted})
-    return wanted, wanted == known
-
-
-def _tags(described: Mapping[str, Any]) -> list[str]:
-    """Experiment, model, data and norm, for example ``quickstart``, ``mlp4``, ``conic_hull``, ``norm=last``."""
-    network, depth = described.get("model.name"), described.get("model.depth")
-    if network is not None and depth is not None and not str(network).endswith(str(depth)):
-        network = f"{network}{depth}"
-    norm = described.get("model.norm")
-    found = [described.get("experiment"), network, described.get("data.name"), None if norm is None else f"norm={norm}"]
-    return list(dict.fromkeys(str(tag)[:_TAG_LENGTH] for tag in found if tag))
-
-
 def _histogram(values: Tensor) -> Any:
     flat = values.detach().double().flatten()
     return import_wandb().Histogram(flat[flat.isfinite()].cpu().numpy(), num_bins=_BINS)
-
-
-def mode_of_process() -> str:
-    """W&B's mode for the runs of this process; whether its server answers is asked once."""
-    if _process.mode is None:
-        _process.mode = os.environ.get("WANDB_MODE") or "online"
-        if _process.mode in _ONLINE:
-            problem = server_problem()
-            if problem is not None:
-                _go_offline(problem)
-    return _process.mode
-
-
-def _go_offline(why: str) -> None:
-    _process.mode = "offline"
-    log.info("W&B: %s, so runs are kept offline in their folders; `wandb sync` sends them later", why)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ncflow.checks import ArgumentError, error_line
 from ncflow.config.build import BUILD_ERRORS, build
+from ncflow.config.identity import describe_for_wandb
 from ncflow.config.schema import ConfigError
 from ncflow.config.validate import check_fields
 from ncflow.data.base import InMemoryData
@@ -27,7 +28,8 @@ from ncflow.measuring.split import measure_split, rows_of
 from ncflow.models import Classifier
 from ncflow.results import HISTORY, History, RunFolder, columns_with, final_measures
 from ncflow.runtime import processes
-from ncflow.runtime.wandb_logger import under_agent, wandb_logger
+from ncflow.runtime.wandb_logger import wandb_logger
+from ncflow.runtime.wandb_runs import under_agent
 from ncflow.seeding import derive_seed
 from ncflow.training.checkpoints import Checkpoints
 from ncflow.training.trainer import is_submitted, make_trainer, set_up_process, trainer_options
@@ -330,7 +332,9 @@ def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
     check_logger(cfg)
     if cfg.logger.name != "wandb" or processes.rank() > 0:
         return []
-    return [wandb_logger(folder.path, folder.described, cfg.logger.project, cfg.logger.entity)]
+    alerts = bool(cfg.logger.get("alerts"))  # a config that was written before there were any has none
+    described = describe_for_wandb(cfg, folder.described)
+    return [wandb_logger(folder.path, described, cfg.logger.project, cfg.logger.entity, alerts)]
 
 
 def history_of(cfg: DictConfig, folder: RunFolder) -> History | None:

@@ -16,6 +16,7 @@ from ncflow.callbacks.margins import LogMargins
 from ncflow.callbacks.resume import SaveForResume
 from ncflow.callbacks.schedule import Scheduled
 from ncflow.callbacks.snapshots import SnapshotFeatures
+from ncflow.checks import error_line
 from ncflow.data.base import InMemoryData
 from ncflow.models import Classifier
 from ncflow.results import (
@@ -32,6 +33,7 @@ from ncflow.results import (
 )
 from ncflow.results.report import Report
 from ncflow.runtime import processes
+from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.seeding import derive_seed
 from ncflow.training.assembly import history_of, kept_every, make_loggers, measured_groups, measured_layers, prepare
 from ncflow.training.checkpoints import OUTCOME, read_checkpoint
@@ -68,6 +70,24 @@ def fit(
         ConfigError: Before any training, for an impossible config or a checkpoint that is not this run's.
         InterruptedRunError: If training stopped early, for example by Ctrl-C.
     """
+    loggers = make_loggers(cfg, folder)
+    try:
+        return _fit(cfg, folder, prepared, callbacks, loggers)
+    except (InterruptedRunError, StoppedBySignalError):
+        raise
+    except Exception as error:
+        for logger in loggers:
+            logger.fail(error_line(error, named=True))
+        raise
+
+
+def _fit(
+    cfg: DictConfig,
+    folder: RunFolder,
+    prepared: tuple[InMemoryData, Classifier] | None,
+    callbacks: Sequence[Callback],
+    loggers: Sequence[Any],
+) -> Report:
     path = folder.path / CHECKPOINT
     saved = read_checkpoint(path, [folder.run_id])
     set_up_process(cfg)
@@ -88,7 +108,6 @@ def fit(
         pairs=History(folder.path / PAIRS, PAIR_COLUMNS, owned=True) if cfg.measure.per_class else None,
     )
     measuring: list[Scheduled] = [measure, *_asked_for(cfg, folder.path)]
-    loggers = make_loggers(cfg, folder)
     if saved is not None and OUTCOME in saved:
         ended = ended_with(saved, measure.history)
         if ended is not None:

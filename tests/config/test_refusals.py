@@ -44,6 +44,8 @@ REFUSED = [
     (["+loss.reduction=sum"], "loss.reduction must be left out"),
     (["+logger.project=mine"], "logger.project must be one of the options of logger=csv: name"),
     (["logger=wandb", "logger.project=null"], "logger.project must be text, found None"),
+    (["logger=wandb", "logger.alerts=often"], "logger.alerts must be true or false, found 'often'"),
+    (["+logger.alerts=true"], "logger.alerts must be one of the options of logger=csv: name"),
     (["logger=wandb", "logger.entity=' '"], "logger.entity must be text, found ' '"),
     (
         ["scheduler.fractions=[]"],

@@ -33,7 +33,7 @@ from ncflow.figures.report.page import Picture
 from ncflow.figures.report.upload import table_of_runs, upload
 from ncflow.figures.tables import over_seeds, panel_keys, panels
 from ncflow.results import COLUMNS, load_history, load_runs, write_json
-from ncflow.runtime import wandb_logger as loggers
+from ncflow.runtime import wandb_runs
 from ncflow.theory.bounds import bounds_from_norms, proof_kappa
 from ncflow.theory.given_shares import optimum
 from ncflow.theory.layer_peeled import minimum_regularized_loss
@@ -399,7 +399,7 @@ def no_key(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", "/nonexistent")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(loggers, "_process", SimpleNamespace(mode=None))
+    monkeypatch.setattr(wandb_runs, "_process", SimpleNamespace(mode=None))
     monkeypatch.chdir(tmp_path)
     yield monkeypatch
     wandb.teardown()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ncflow.config.identity import flat_config
+from ncflow.config.identity import describe_for_wandb, flat_config
 from tests.conftest import TINY, run_folder
 from tests.wandb_files import read_all
 from tests.wandb_server import serving
@@ -115,8 +115,28 @@ def test_every_metric_is_one_that_a_run_logs(spec, ncflow, tmp_path):
 
 def test_every_config_key_is_one_of_the_config(spec, config):
     named = config_keys(spec())
-    assert named <= flat_config(config("trainer=cpu")).keys()
+    cfg = config("trainer=cpu")
+    assert named <= describe_for_wandb(cfg, flat_config(cfg)).keys()
     assert {"weight_decay", "model.norm", "model.gamma", "seed"} < named
+
+
+def test_curves_and_bars_are_the_mean_and_the_standard_deviation_of_a_group(spec):
+    view = spec("--layers", "layers.0")
+    shown = [*panels(view, "Run History Line Plot"), *panels(view, "Bar Chart")]
+    assert len(shown) > 8
+    assert {(panel["groupAgg"], panel["groupArea"]) for panel in shown} == {("mean", "stddev")}
+
+
+def test_what_a_sweep_varies_beside_the_seed_is_never_averaged(spec, config):
+    assert runset(spec())["grouping"][-1] == {"section": "config", "name": "setting.value"}
+
+    def setting(*overrides):
+        cfg = config("trainer=cpu", *overrides)
+        return describe_for_wandb(cfg, flat_config(cfg))["setting"]
+
+    assert setting("seed=1") == setting("seed=2") == setting("seed=1", "logger=wandb", "runs_dir=/x")
+    others = [setting(other) for other in ("optimizer.lr=0.7", "batch_size=77", "epochs=3", "data=digits")]
+    assert len({setting(), *others}) == 5
 
 
 def test_runs_are_those_of_the_experiment_grouped_by_all_but_the_seed(spec):

@@ -1,11 +1,13 @@
 """W&B: what a run sends, read back from its file; the same run after a resume; servers that fail; W&B's own sweeps."""
 
+import contextlib
 import json
 import logging
 import math
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import threading
@@ -23,13 +25,16 @@ from hydra.types import RunMode
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ncflow.callbacks import NeuralCollapseCallback
-from ncflow.config.identity import describe
+from ncflow.config.identity import describe, setting_id
 from ncflow.config.schema import ConfigError
 from ncflow.results import RunFolder, load_history, write_json
 from ncflow.runtime import wandb_logger as loggers
-from ncflow.runtime import wandb_server
-from ncflow.runtime.wandb_logger import WandbRunLogger, _histogram, _tags, log_finished, wandb_logger
+from ncflow.runtime import wandb_runs, wandb_server
+from ncflow.runtime.signals import StoppedBySignalError
+from ncflow.runtime.wandb_logger import WandbRunLogger, _histogram, log_finished, wandb_logger
+from ncflow.runtime.wandb_runs import _tags, whereabouts
 from ncflow.runtime.wandb_server import _ask, _key
+from ncflow.training import fit as fitting
 from ncflow.training.assembly import make_loggers
 from tests.conftest import TINY, environment, run_folder, train_here
 from tests.wandb_files import files, read_all
@@ -59,7 +64,7 @@ def process(monkeypatch, home):
     """This process as one that knows of no server and of no key yet."""
     import wandb
 
-    monkeypatch.setattr(loggers, "_process", SimpleNamespace(mode=None, runs=0, late=False))
+    monkeypatch.setattr(wandb_runs, "_process", SimpleNamespace(mode=None, runs=0, late=False))
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     for name, value in home.items():
@@ -113,7 +118,7 @@ def test_a_run_sends_its_config_every_measure_and_its_final_row(wandb_run, tmp_p
     grid = ["experiment=quickstart", "hydra.mode=RUN", "epochs=6", "data.num_samples=300"]
     done = wandb_run(*TINY, *grid, "measure.layers=all", "measure.margins=true", "measure.first_steps=4")
     assert done.returncode == 0, done.stderr
-    assert "W&B: no key found, so runs are kept offline in their folders; `wandb sync` sends them later" in done.stdout
+    assert "W&B: no key found, so runs are kept offline in their folders; `ncflow-sync` sends them later" in done.stdout
     folder = run_folder(tmp_path)
     (saved,) = read_all(folder)
     assert saved.run.display_name == folder.name.rsplit("-", 1)[0]
@@ -257,6 +262,126 @@ def test_a_run_without_its_result_sends_the_final_row_again(run_here):
     assert (after.summary["status"], after.summary["epoch"], after.rows) == ("done", 6, [])
 
 
+# --- where a run is, and word of its failure ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_slurm(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_a_run_says_where_it_is(no_slurm, tmp_path):
+    here = {"where.folder": str(tmp_path), "where.host": socket.gethostname(), "where.log": f"{tmp_path}/ncflow.log"}
+    write_json(tmp_path / "job.json", {"job": "345_3", "log": "/logs/345_3_0_log.out"})
+    assert whereabouts(tmp_path) == here  # submitted once, but trained by hand
+    no_slurm.setenv("SLURM_JOB_ID", "348")
+    assert whereabouts(tmp_path) == {**here, "where.job": "348"}  # another job's
+    no_slurm.setenv("SLURM_ARRAY_JOB_ID", "345")
+    no_slurm.setenv("SLURM_ARRAY_TASK_ID", "3")
+    expected = {**here, "where.job": "345_3", "where.job_log": "/logs/345_3_0_log.out"}
+    assert whereabouts(tmp_path) == expected
+    (tmp_path / "job.json").write_text("[]")
+    assert whereabouts(tmp_path) == {**here, "where.job": "345_3"}
+
+
+def test_where_a_run_is_is_in_its_config_and_not_in_its_identity(run_here, no_slurm, config, tmp_path):
+    cfg = config(*TINY, "logger=wandb", "logger.alerts=true")
+    described = describe(cfg, "single")
+    assert described["run_id"] == describe(config(*TINY), "single")["run_id"]
+    no_slurm.setenv("SLURM_JOB_ID", "7")
+    no_slurm.setenv("SLURM_STEP_ID", "0")
+    with serving() as server:
+        folder = run_here(at(server.url))
+        ((_, sent),) = server.configs.items()
+    assert {name: sent[name]["value"] for name in sent if name.startswith("where.")} == whereabouts(folder)
+    assert sent["where.job"]["value"] == "7"
+    assert sent["run_id"]["value"] == described["run_id"]
+    assert sent["setting"]["value"] == setting_id(config(*TINY, "seed=7"))
+    assert not [name for path in ("run.json", "result.json") for name in keys(folder / path) if "where" in name]
+
+
+def keys(path):
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def alerts_of(server, run_here, *overrides, error=None):
+    with contextlib.nullcontext() if error is None else pytest.raises(type(error), match=str(error)):
+        run_here(at(server.url), *overrides)
+    return server.alerts
+
+
+@pytest.fixture
+def failing(process):
+    """A run that fails in the middle of its training."""
+
+    def fails(self, trainer, module, epoch):
+        MEASURE(self, trainer, module, epoch)
+        if epoch == 5:
+            raise RuntimeError("no more\nmemory")
+
+    process.setattr(NeuralCollapseCallback, "measure", fails)
+    return RuntimeError("no more")
+
+
+MEASURE = NeuralCollapseCallback.measure
+DIVERGING = ("optimizer=sgd", "optimizer.lr=1e20", "model.norm=none")
+
+
+def test_a_run_that_fails_sends_word_if_asked_to(run_here, failing, tmp_path):
+    with serving() as server:
+        ((title, text),) = alerts_of(server, run_here, "logger.alerts=true", error=failing)
+    assert title == "ncflow: a run failed"
+    assert text.endswith(f"failed: RuntimeError: no more memory; folder: {tmp_path / 'run'}")
+    assert text.startswith("conic_hull-mlp3-last-")
+
+
+def test_a_run_that_fails_before_its_training_sends_word_too(run_here, process, tmp_path):
+    error = OSError("no such data")
+    process.setattr(fitting, "prepare", lambda *_: (_ for _ in ()).throw(error))
+    with serving() as server:
+        ((_, text),) = alerts_of(server, run_here, "logger.alerts=true", error=error)
+    assert text.endswith(f"failed: OSError: no such data; folder: {tmp_path / 'run'}")
+
+
+def test_a_run_that_diverges_sends_word_if_asked_to(run_here, tmp_path):
+    with serving() as server:
+        ((title, text),) = alerts_of(server, run_here, "logger.alerts=true", *DIVERGING)
+    assert title == "ncflow: a run diverged"
+    assert re.search(r"diverged: at epoch \d it was no longer finite; folder: ", text)
+
+
+def test_no_word_is_sent_unasked_and_none_of_a_run_that_ends_well_or_is_stopped(run_here, failing, process):
+    with serving() as server:
+        assert alerts_of(server, run_here, error=failing) == []
+        stopped = StoppedBySignalError(15, "in epoch 2")
+
+        def stops(*_):
+            raise stopped
+
+        process.setattr(NeuralCollapseCallback, "measure", stops)
+        assert alerts_of(server, run_here, "logger.alerts=true", error=stopped) == []
+        process.setattr(NeuralCollapseCallback, "measure", MEASURE)
+        assert alerts_of(server, run_here, "logger.alerts=true") == []
+        assert server.asked["UpsertBucket"] >= 3
+
+
+@pytest.mark.parametrize("kind", ["server", "package"])
+def test_an_alert_that_fails_costs_a_run_nothing(kind, run_here, process, caplog):
+    with serving() as server:
+        if kind == "server":
+            server.refusals["NotifyScriptableRunAlert"] = 400
+        else:
+            import wandb
+
+            process.setattr(wandb.sdk.wandb_run.Run, "alert", lambda *_, **__: (_ for _ in ()).throw(ValueError("no")))
+        assert alerts_of(server, run_here, "logger.alerts=true", *DIVERGING) == []
+        (saved,) = read_all(Path(os.environ["HOME"]) / "run", "run")
+        assert (saved.summary["status"], saved.exit_code) == ("diverged", 0)
+    assert len([line for line in caplog.messages if "goes on without it" in line]) == (kind == "package")
+
+
 # --- servers that fail ------------------------------------------------------------------------------------------
 
 
@@ -300,16 +425,16 @@ def test_a_server_is_asked_once_and_only_where_runs_would_be_sent(process, caplo
             process.setenv(name, value)
         for mode in ("offline", "disabled"):
             process.setenv("WANDB_MODE", mode)
-            assert loggers.mode_of_process() == mode
-            loggers._process.mode = None
+            assert wandb_runs.mode_of_process() == mode
+            wandb_runs._process.mode = None
         assert server.asked["probe"] == 0
         process.delenv("WANDB_MODE")
-        assert [loggers.mode_of_process() for _ in range(3)] == ["online"] * 3
+        assert [wandb_runs.mode_of_process() for _ in range(3)] == ["online"] * 3
         assert server.asked["probe"] == 1
         assert not caplog.messages
-        loggers._process.mode = None
+        wandb_runs._process.mode = None
         server.refusals["probe"] = 401
-        assert [loggers.mode_of_process() for _ in range(3)] == ["offline"] * 3
+        assert [wandb_runs.mode_of_process() for _ in range(3)] == ["offline"] * 3
     assert len(caplog.messages) == 1
     assert "refuses the key, so runs are kept offline" in caplog.messages[0]
 
@@ -338,7 +463,7 @@ def test_a_run_is_kept_offline_where_no_server_takes_it(kind, run_here, caplog):
         assert server.asked == ({"probe": 1} if kind == "refusal" else {})
     (line,) = said(caplog)
     assert line.startswith(f"W&B: {url} {complaint}")
-    assert "`wandb sync` sends them later" in line
+    assert "`ncflow-sync` sends them later" in line
     (saved,) = read_all(folder)
     assert_has_final_row(saved, folder)
 
@@ -393,7 +518,7 @@ def test_runs_that_are_open_together_wait_together_for_a_server_that_went_away(p
         start = time.monotonic()
         for logger in several:
             logger.finish({"status": "done"})
-        loggers._service_ender()()  # as at the end of a process
+        wandb_runs._service_ender()()  # as at the end of a process
         assert time.monotonic() - start < 60  # 4 s each, one by one 40 s before the end alone
     assert [message.count(str(tmp_path / str(number))) for number, message in enumerate(said(caplog))] == [1] * 10
     for number in range(10):
@@ -450,9 +575,10 @@ def test_an_outage_stops_no_process_and_what_was_not_sent_can_be_sent_later(home
 ENDING_IN_AN_OUTAGE = """
 import sys
 from pathlib import Path
-from ncflow.runtime import wandb_logger as loggers
-loggers._FINISH_SECONDS = 5.0
-runs = [loggers.wandb_logger(Path(name), {"name": name, "experiment": "e"}, "ncflow", None) for name in "abc"]
+from ncflow.runtime import wandb_runs
+from ncflow.runtime.wandb_logger import wandb_logger
+wandb_runs._FINISH_SECONDS = 5.0
+runs = [wandb_logger(Path(name), {"name": name, "experiment": "e"}, "ncflow", None) for name in "abc"]
 for run in runs:
     run.open()
     run.log_metrics({"train/loss": 1.0, "epoch": 0}, step=0)
@@ -492,7 +618,7 @@ def test_nothing_that_goes_wrong_with_wandb_reaches_the_training(process, caplog
         opened.append(1)
         raise RuntimeError("of its own")
 
-    process.setattr(loggers, "_start", fails)
+    process.setattr(loggers, "start_run", fails)
     logger = wandb_logger(tmp_path, {"name": "n", "experiment": "e"}, "ncflow", None)
     logger.log_graph(None)
     logger.log_metrics({"a": 1.0}, step=0)
@@ -514,7 +640,7 @@ def test_disabled_is_disabled(run_here, caplog):
 
 def test_only_the_first_of_several_processes_opens_a_run(process, tmp_path):
     process.setattr(rank_zero_only, "rank", 1)
-    process.setattr(loggers, "_start", lambda *_: pytest.fail("opened"))
+    process.setattr(loggers, "start_run", lambda *_: pytest.fail("opened"))
     logger = wandb_logger(tmp_path, {"name": "n", "experiment": "e"}, "ncflow", None)
     assert isinstance(logger, WandbRunLogger)
     logger.log_graph(None)
@@ -586,7 +712,7 @@ def test_the_example_sweep_is_one_that_wandb_takes():
 def test_an_agent_is_given_one_run_at_a_time(process, config, tmp_path):
     process.setattr(HydraConfig, "initialized", lambda: True)
     process.setattr(HydraConfig, "get", lambda: SimpleNamespace(mode=RunMode.MULTIRUN))
-    process.setattr(loggers, "_start", lambda *_: pytest.fail("opened"))
+    process.setattr(loggers, "start_run", lambda *_: pytest.fail("opened"))
     cfg = config("logger=wandb")
     folder = RunFolder(tmp_path, describe(cfg, "e"))
     write_json(tmp_path / "result.json", {"status": "done"})

@@ -21,6 +21,7 @@ from ncflow.models.classifier import parameter_groups
 from ncflow.models.losses import ExponentialLoss, SquareLoss
 from ncflow.models.vgg import VGG
 from ncflow.results import RunFolder, load_history, load_runs, lock, run_folders
+from ncflow.runtime.wandb_logger import WandbRunLogger
 from ncflow.seeding import epoch_order
 from ncflow.sweeps.status import read_state
 from ncflow.training.stacked import group, products
@@ -358,11 +359,14 @@ def test_cells_measured_side_by_side_are_what_they_are_one_by_one(options, confi
 
 
 def test_a_group_that_fails_is_failed_runs_with_their_traceback(config, tmp_path, monkeypatch):
-    configs = sweep(config, f"runs_dir={tmp_path}", cells=[["seed=0"], ["seed=1"], ["seed=2"]])
+    logged = ["logger=wandb", "logger.alerts=true"]
+    configs = sweep(config, f"runs_dir={tmp_path}", *logged, cells=[["seed=0"], ["seed=1"], ["seed=2"]])
     folders = [folder_of(cfg) for cfg in configs]
     for folder in folders:
         folder.mkdir(parents=True)
     monkeypatch.setattr(group, "train", lambda *_: 1 / 0)
+    words = []
+    monkeypatch.setattr(WandbRunLogger, "fail", lambda self, line: words.append((self.save_dir, line)))
     with lock(folders[2]).acquire():
         reports = train_group(configs)
     assert [report.status for report in reports] == ["failed", "failed", "elsewhere"]
@@ -370,6 +374,7 @@ def test_a_group_that_fails_is_failed_runs_with_their_traceback(config, tmp_path
         assert json.loads((folder / "run.json").read_text())["error"] == "ZeroDivisionError: division by zero"
         assert "Traceback" in (folder / "ncflow.log").read_text()
     assert not (folders[2] / "run.json").exists()
+    assert words == [(str(folder), "ZeroDivisionError: division by zero") for folder in folders[:2]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -14,7 +14,7 @@ from ncflow.figures.report.page import MEASURES, Picture
 from ncflow.figures.tables import panel_keys
 from ncflow.results import read_json
 from ncflow.runtime.environment import load_environment
-from ncflow.runtime.wandb_logger import IDENTITY, identity_of, mode_of_process
+from ncflow.runtime.wandb_runs import IDENTITY, identity_of, mode_of_process
 from ncflow.runtime.wandb_server import import_wandb
 
 # What varies inside a panel of a figure, and so is not among its keys.

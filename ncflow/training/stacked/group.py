@@ -96,6 +96,8 @@ def train_cells(
     finally:
         for cell in cells:
             for logger in cell.loggers if cell.status in (None, Status.FAILED) else []:
+                if cell.status == Status.FAILED:
+                    logger.fail(cell.error)
                 logger.finalize("failed")
     return {cell.run_id: _report(cell) for cell in cells if cell.folder is not None}
 

@@ -104,7 +104,7 @@ def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, data_cache: DataCa
         held: Keeps the lock.
         data_cache: The sweep's data.
     """
-    path = str(folder.path)
+    path, loggers = str(folder.path), list[Any]()
     try:
         report = enter(folder, cfg, held)
         if report is not None:
@@ -122,6 +122,8 @@ def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, data_cache: DataCa
     except Exception as error:
         folder.note(traceback.format_exc())
         folder.fail(one_line(error))
+        for logger in loggers:
+            logger.fail(one_line(error))
         return Report(Status.FAILED, path, one_line(error))
 
 
