@@ -70,7 +70,7 @@ def seconds(kind: str, cells: int, width: int, epochs: int, device: str) -> floa
         start = time.perf_counter()
         if kind == "stacked":
             options = {"max_group": 512, "memory_gb": None, "may_differ": MAY_DIFFER}
-            plan = plan_runs(grid, [None] * number, options, device_here(grid[0], options["memory_gb"]))
+            plan = plan_runs(grid, {}, options, device_here(grid[0], options["memory_gb"]))
             # The launcher makes no group of one; here it shows what a group costs.
             for cells_of_group in [found.cells for found in plan.groups] or [range(number)]:
                 data_cache = DataCache()

@@ -5,7 +5,7 @@ groups share what Hydra composed for them, and only their own values are put int
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -137,6 +137,10 @@ class Cells(Sequence[DictConfig]):
             return [self[place] for place in range(*index.indices(len(self)))]
         return self._composer.cell(self._overrides[index], self._first + index)
 
+    def looked_at(self, places: Iterable[int]) -> Iterator[DictConfig]:
+        """The configs at some places, each as :meth:`Composer.shared` gives it."""
+        return (self._composer.shared(self._overrides[place]) for place in places)
+
 
 class Chosen(Sequence[DictConfig]):
     """Some of the configs of others, each asked for there.
@@ -162,6 +166,23 @@ class Chosen(Sequence[DictConfig]):
         if isinstance(index, slice):
             return Chosen(self._configs, self._places[index])
         return self._configs[self._places[index]]
+
+    def looked_at(self, places: Iterable[int]) -> Iterator[DictConfig]:
+        """The configs at some places, each as :func:`looked_at` gives it."""
+        return looked_at(self._configs, [self._places[place] for place in places])
+
+
+def looked_at(configs: Sequence[DictConfig], places: Iterable[int] | None = None) -> Iterator[DictConfig]:
+    """Configs that are looked at one after the other, each of which may change when the next is asked for.
+
+    Args:
+        configs: All of them.
+        places: Of those to look at; None for all.
+    """
+    places = range(len(configs)) if places is None else places
+    if isinstance(configs, Cells | Chosen):
+        return configs.looked_at(places)
+    return (configs[place] for place in places)
 
 
 _latest: list[tuple[HydraContext, DictConfig, Composer]] = []

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from omegaconf import DictConfig
 
 from ncflow.config.build import check_types
-from ncflow.config.compose import Chosen, folder_of
+from ncflow.config.compose import Chosen, folder_of, looked_at
 from ncflow.config.schema import ConfigError, Rule
 from ncflow.results import FINAL, Status, status_of
 from ncflow.results.report import Report
@@ -143,7 +143,7 @@ def run(configs: Sequence[DictConfig], options: Mapping[str, Any], task: Task) -
         ConfigError: If the request is refused, here or by SLURM.
     """
     options, folders = dict(options), list[Path]()
-    check(options, _noting(configs, folders))
+    check(options, _noting(looked_at(configs), folders))
     first = configs[0]
     if options["gpus_per_node"] is None and first.trainer.accelerator == "gpu":
         options["gpus_per_node"] = first.trainer.devices

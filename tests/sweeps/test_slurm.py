@@ -47,7 +47,7 @@ def start(tmp_path, *arguments, env=None):
     return subprocess.Popen(command, cwd=tmp_path, env=environment(env), start_new_session=True, **pipes)
 
 
-def wait_for(condition, what, timeout=120):
+def wait_for(condition, what, timeout=300):
     end = time.time() + timeout
     while not condition():
         assert time.time() < end, f"waited in vain for {what}"

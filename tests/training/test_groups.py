@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ncflow.cli.figures import main as figures
-from ncflow.config.identity import run_id
+from ncflow.config.identity import flat_config, run_id
 from ncflow.results import COLUMNS, GROUP_MEASURES, load_classes, load_history, load_pairs, load_runs
 from ncflow.training.assembly import prepare
 from ncflow.training.stacked.plan import why_alone
@@ -125,7 +125,7 @@ def test_only_what_is_asked_for_changes_the_identity(config, tmp_path):
 
 def test_runs_with_tables_or_a_second_data_set_are_trained_alone(config):
     cfg = config("measure.groups=[uniformity,probe]")
-    assert why_alone(cfg) is None
+    assert why_alone(flat_config(cfg)) is None
     cfg.measure.per_class = True
-    assert why_alone(cfg) == "measure.per_class=True"
-    assert why_alone(config("measure.groups=[ood]", *OTHER)) == "measure.ood.name=conic_hull"
+    assert why_alone(flat_config(cfg)) == "measure.per_class=True"
+    assert why_alone(flat_config(config("measure.groups=[ood]", *OTHER))) == "measure.ood.name=conic_hull"

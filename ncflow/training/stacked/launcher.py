@@ -3,7 +3,7 @@
 import logging
 import os
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +14,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ncflow.config.build import check_types
-from ncflow.config.compose import folder_of
+from ncflow.config.compose import folder_of, looked_at
 from ncflow.config.explain import one_line
-from ncflow.config.identity import describe, experiment_name, flat_config, run_id, without_hydra
+from ncflow.config.identity import describe, experiment_name, flat_config, resolved_once, run_id, without_hydra
 from ncflow.config.schema import ConfigError, Rule
 from ncflow.results import RunFolder, Status
 from ncflow.results.report import Report
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.training.stacked import group
 from ncflow.training.stacked.interrupted import interrupted_groups
-from ncflow.training.stacked.plan import MAY_DIFFER, Group, Plan, Size, plan, plan_in_words, why_alone
+from ncflow.training.stacked.plan import MAY_DIFFER, Group, Plan, Size, candidate, plan, plan_in_words, why_alone
 from ncflow.training.stacked.ready import DataCache, Ready, parts, size_of, take
 
 log = logging.getLogger(__name__)
@@ -97,34 +97,34 @@ def plan_sweep(configs: Sequence[DictConfig], options: Mapping[str, Any], device
     for name in options["may_differ"]:
         if name not in MAY_DIFFER:
             raise ConfigError(f"hydra.launcher.may_differ must be of {', '.join(MAY_DIFFER)}, found {name!r}")
-    tasks = [without_hydra(cfg) for cfg in configs]
-    stopped = interrupted_groups(Path(str(configs[0].hydra.sweep.dir)))
-    interrupted = [str(stopped[name].path) if (name := run_id(cfg)) in stopped else None for cfg in tasks]
-    device = device or device_here(tasks[0], options["memory_gb"])
-    found = plan_runs(tasks, interrupted, options, device)
+    first = configs[0]
+    stopped = {name: str(group.path) for name, group in interrupted_groups(Path(str(first.hydra.sweep.dir))).items()}
+    device = device or device_here(first, options["memory_gb"])
+    found = plan_runs(looked_at(configs), stopped, options, device)
     return SweepPlan(found.groups, list(found.alone), plan_in_words(found))
 
 
 def plan_runs(
-    configs: Sequence[DictConfig], interrupted: Sequence[str | None], options: Mapping[str, Any], device: Device
+    configs: Iterable[DictConfig], interrupted: Mapping[str, str], options: Mapping[str, Any], device: Device
 ) -> Plan:
     """Plan runs for a device.
 
     Args:
-        configs: Of the runs.
-        interrupted: As for :func:`ncflow.training.stacked.plan.plan`.
+        configs: Of the runs; each is looked at before the next is asked for.
+        interrupted: What names the interrupted group of a run, by the run's id.
         options: As for :func:`plan_sweep`.
         device: On which the groups will be trained.
     """
-    data_cache, known = DataCache(), dict[str, Size | str]()
-    sizes = []
+    data_cache, known, runs = DataCache(), dict[str, Size | str](), []
     for cfg in configs:
-        kind = repr({name: value for name, value in flat_config(cfg).items() if name not in _IRRELEVANT_TO_SIZE})
+        with resolved_once(cfg):
+            flat, name = flat_config(cfg), run_id(cfg)
+        kind = repr({name: value for name, value in flat.items() if name not in _IRRELEVANT_TO_SIZE})
         if kind not in known:
-            known[kind] = why_alone(cfg) or size_of(cfg, data_cache) or "its network has no stacked form"
-        sizes.append(known[kind])
-    cache = None if device.is_gpu else _CPU_CACHE
-    return plan(configs, sizes, interrupted, options["max_group"], device.memory, options["may_differ"], cache)
+            size = why_alone(flat) or size_of(without_hydra(cfg), data_cache)
+            known[kind] = size or "its network has no stacked form"
+        runs.append(candidate(flat, known[kind], interrupted.get(name), options["may_differ"]))
+    return plan(runs, options["max_group"], device.memory, None if device.is_gpu else _CPU_CACHE)
 
 
 def share_of(memory: float) -> int:

@@ -2,14 +2,11 @@
 
 import itertools
 import json
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from omegaconf import DictConfig
-
-from ncflow.config.identity import flat_config
+from typing import Any, NamedTuple
 
 MAY_DIFFER = (
     "seed",
@@ -45,6 +42,7 @@ _NEEDED: dict[str, tuple[Any, ...]] = {
     "measure.ood.name": (None,),
     "measure.ood._target_": (None,),
 }
+_ORDER = ("weight_decay_scope", "model.gamma", "model.affine", "optimizer.lr", "weight_decay")
 _GRADIENTS_AND_MOMENTS = 4  # numbers kept for each parameter: itself, its gradient, two moments
 _ACTIVATIONS = 6  # numbers kept for each feature of a minibatch and layer, with BN and the backward pass
 
@@ -70,49 +68,79 @@ class Plan:
     alone: dict[int, str]
 
 
-def why_alone(cfg: DictConfig) -> str | None:
-    """Why a run cannot be stacked, None if it can."""
-    flat = flat_config(cfg)
+def why_alone(flat: Mapping[str, Any]) -> str | None:
+    """Why a run cannot be stacked, None if it can.
+
+    Args:
+        flat: Its config under dotted names.
+    """
     for name, allowed in _NEEDED.items():
         if flat.get(name) not in allowed:
             return f"{name}={flat.get(name)}"
     return None
 
 
-def plan(
-    configs: Sequence[DictConfig],
-    sizes: Sequence["Size | str"],
-    interrupted: Sequence[str | None],
-    max_group: int,
-    memory: int,
-    may_differ: Sequence[str] = MAY_DIFFER,
-    cache: int | None = None,
-) -> Plan:
+class Candidate(NamedTuple):
+    """What a plan needs to know of a run.
+
+    Attributes:
+        size: Of it; of one that cannot be stacked the reason.
+        kind: Equal for runs that can be in one group.
+        order: What runs are sorted by: the optimiser works on neighbours that agree in these.
+        interrupted: What names the interrupted group that has the run, None for none: runs that were stopped together
+            go on together.
+    """
+
+    size: "Size | str"
+    kind: str
+    order: tuple[str, ...]
+    interrupted: str | None
+
+
+def candidate(
+    flat: Mapping[str, Any], size: "Size | str", interrupted: str | None, may_differ: Sequence[str]
+) -> Candidate:
+    """What a plan needs to know of a run.
+
+    Args:
+        flat: Its config under dotted names.
+        size: As :class:`Candidate` has it.
+        interrupted: As :class:`Candidate` has it.
+        may_differ: Those of :data:`MAY_DIFFER` in which runs of a group may.
+    """
+    if isinstance(size, str):
+        return Candidate(size, "", (), interrupted)
+    kept = {
+        name: value
+        for name, value in flat.items()
+        if not any(name == other or name.startswith(f"{other}.") for other in may_differ)
+    }
+    shape = [size.samples, size.input_shape, size.num_classes]
+    kind = json.dumps([kept, shape, interrupted], sort_keys=True, default=str)
+    values = [flat.get(name) for name in _ORDER]
+    order = tuple(f"{value:.17e}" if isinstance(value, float) else str(value) for value in values)
+    return Candidate(size, sys.intern(kind), order, interrupted)
+
+
+def plan(runs: Sequence[Candidate], max_group: int, memory: int, cache: int | None = None) -> Plan:
     """Group the runs of a sweep.
 
     Args:
-        configs: Of all runs.
-        sizes: Of all runs; of one that cannot be stacked the reason.
-        interrupted: Of all runs, what names the interrupted group that has the run, None for none: runs that
-            were stopped together go on together.
+        runs: All of them.
         max_group: Most cells of a group, >= 1.
         memory: Bytes of the device that a group may take.
-        may_differ: Those of :data:`MAY_DIFFER` in which they may.
         cache: Bytes that the parameters of a group may take with gradients and moments; None for no limit.
     """
-    alone: dict[int, str] = {}
+    alone = {index: run.size for index, run in enumerate(runs) if isinstance(run.size, str)}
     alike: dict[str, list[int]] = defaultdict(list)
-    fits: dict[int, Size] = {}
-    for index, (cfg, size, stopped) in enumerate(zip(configs, sizes, interrupted, strict=True)):
-        if isinstance(size, str):
-            alone[index] = size
-        else:
-            fits[index] = size
-            alike[_signature(cfg, size, stopped, may_differ)].append(index)
+    for index, run in enumerate(runs):
+        if index not in alone:
+            alike[run.kind].append(index)
     groups = []
     for members in alike.values():
-        members.sort(key=lambda index: _hyperparameters(configs[index]))
-        size = fits[members[0]]
+        members.sort(key=lambda index: runs[index].order)
+        size = runs[members[0]].size
+        assert isinstance(size, Size)
         a_run = size.bytes
         at_once = min(max_group, max(1, memory // a_run))
         if cache is not None:
@@ -124,7 +152,7 @@ def plan(
             part = tuple(members[start:stop])
             groups.append(Group(part, len(part) * a_run))
     # What is left of an interrupted group goes on as it began, even one run.
-    for group in [group for group in groups if len(group.cells) == 1 and interrupted[group.cells[0]] is None]:
+    for group in [group for group in groups if len(group.cells) == 1 and runs[group.cells[0]].interrupted is None]:
         groups.remove(group)
         alone[group.cells[0]] = "no other run is like it"
     return Plan(groups, alone)
@@ -168,22 +196,6 @@ class Size:
         data = 2 * self.samples * (inputs * 4 + 8)
         activations = _ACTIVATIONS * self.batch_size * self.features + self.samples * self.feature_dim
         return data + self.state_bytes + activations * self.item
-
-
-def _signature(cfg: DictConfig, size: Size, stopped: str | None, may_differ: Sequence[str]) -> str:
-    kept = {
-        name: value
-        for name, value in flat_config(cfg).items()
-        if not any(name == other or name.startswith(f"{other}.") for other in may_differ)
-    }
-    shape = [size.samples, size.input_shape, size.num_classes]
-    return json.dumps([kept, shape, stopped], sort_keys=True, default=str)
-
-
-def _hyperparameters(cfg: DictConfig) -> tuple[str, ...]:
-    """What runs are sorted by: the optimiser works on neighbours that agree in these."""
-    values = (cfg.weight_decay_scope, cfg.model.gamma, cfg.model.affine, cfg.optimizer.lr, cfg.weight_decay)
-    return tuple(f"{value:.17e}" if isinstance(value, float) else str(value) for value in values)
 
 
 def plan_in_words(found: Plan) -> str:
