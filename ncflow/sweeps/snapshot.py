@@ -69,7 +69,7 @@ def lines_to_run(copy: Path) -> list[str]:
     places = [copy, copy / _PLUGINS, *dict.fromkeys(str(Path(entry).absolute()) for entry in rest)]
     path = shlex.quote(os.pathsep.join(map(str, places)))
     # The folder in which a job works comes first in what it imports from, unless it is told not to.
-    return [f"export PYTHONPATH={path} PYTHONSAFEPATH=1"]
+    return [f"export PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}} PYTHONSAFEPATH=1"]
 
 
 def check_unchanged(code: Mapping[str, tuple[Path, str]]) -> None:

@@ -81,7 +81,7 @@ def test_changed_code_is_refused(mine):
 
 
 ASKED = """
-import json, ncflow, flat, hydra_plugins._ncflow_launcher as plugin, helper
+import json, ncflow, flat, hydra_plugins._ncflow_launcher as plugin, helper, theirs
 from ncflow.runtime.code import code_of
 modules = [module.__file__ for module in (ncflow, flat, plugin, helper)]
 print(json.dumps([*modules, flat.depth, code_of("ncflow").state]))
@@ -94,7 +94,10 @@ def test_a_job_runs_the_copy_wherever_it_works(mine, tmp_path, monkeypatch):
     copy = take({**code_to_run(), **mine}, tmp_path / "code")
     mine["flat"].write_text("depth = 5\n")
     (tmp_path / "script.py").write_text(ASKED)
-    job = "\n".join([*lines_to_run(copy), f"{sys.executable} -m script"])
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/theirs.py").write_text("")  # found by what the user's own lines say
+    lines = [f"export PYTHONPATH={tmp_path / 'more'}", *lines_to_run(copy)]
+    job = "\n".join([*lines, f"{sys.executable} -m script"])
     found = []
     for place in (tmp_path, Path(code.__file__).parents[2]):
         done = subprocess.run(["bash", "-c", job], cwd=place, env=dict(os.environ), capture_output=True, text=True)
