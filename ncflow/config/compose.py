@@ -33,7 +33,10 @@ class Composer:
         self._is_group: dict[str, bool] = {}
         self._templates: dict[tuple[str, ...], DictConfig] = {}
         self._scratch: dict[tuple[tuple[str, ...], tuple[str, ...]], DictConfig] = {}
+        self._looked_at: list[str] = []
         OmegaConf.register_new_resolver("ncflow.output_dir", _output_dir, replace=True)
+        OmegaConf.register_new_resolver("ncflow.override_dirname", self._dirname_looked_at, replace=True)
+        OmegaConf.register_new_resolver("ncflow.task_overrides", lambda: self._looked_at, replace=True)
 
     def cell(self, overrides: Sequence[str], number: int | None = None) -> DictConfig:
         """Config of a cell with Hydra's own part, which ``${hydra:...}`` refers to from then on.
@@ -58,17 +61,19 @@ class Composer:
         """Config of a cell, as :meth:`cell` gives it, but one that the next call may change: to look at."""
         groups, values = self._parted(overrides)
         key = groups, tuple(value.key_or_group for value in values)
+        self._looked_at = self._of_task(overrides)
         if any(isinstance(value.value(), dict) for value in values):  # it would be merged into that of the cell before
             return self.cell(overrides)
         if key not in self._scratch:
             cfg = self._scratch[key] = copy.deepcopy(self._template(groups))
-            with read_write(cfg.hydra):
+            with read_write(cfg.hydra):  # what takes long is worked out where it is asked for
                 cfg.hydra.runtime.output_dir = "${ncflow.output_dir:}"
+                cfg.hydra.job.override_dirname = "${ncflow.override_dirname:}"
+                cfg.hydra.overrides.task = "${ncflow.task_overrides:}"
         cfg = self._scratch[key]
         if not _put(cfg, values):
             del self._scratch[key]
             return self.cell(overrides)
-        self._note(cfg, overrides)
         _refer_to(cfg)
         return cfg
 
@@ -102,13 +107,22 @@ class Composer:
 
     def _note(self, cfg: DictConfig, overrides: Sequence[str]) -> None:
         """What Hydra's own part says of the overrides of a cell."""
-        task = [line for line in overrides if not self._parse(line).is_hydra_override()]
+        task = self._of_task(overrides)
         with read_write(cfg.hydra):
             cfg.hydra.overrides.task = task
-            name = cfg.hydra.job.config.override_dirname
-            cfg.hydra.job.override_dirname = get_overrides_dirname(
-                [self._parse(line) for line in task], list(name.exclude_keys), name.item_sep, name.kv_sep
-            )
+            cfg.hydra.job.override_dirname = self._dirname(cfg, task)
+
+    def _of_task(self, overrides: Sequence[str]) -> list[str]:
+        """Those that are not of Hydra's own part."""
+        return [line for line in overrides if not self._parse(line).is_hydra_override()]
+
+    def _dirname(self, cfg: DictConfig, task: Sequence[str]) -> str:
+        name = cfg.hydra.job.config.override_dirname
+        lines = [self._parse(line) for line in task]
+        return str(get_overrides_dirname(lines, list(name.exclude_keys), name.item_sep, name.kv_sep))
+
+    def _dirname_looked_at(self, _root_: DictConfig) -> str:
+        return self._dirname(_root_, self._looked_at)
 
 
 class Cells(Sequence[DictConfig]):
