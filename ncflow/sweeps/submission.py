@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, suppress
@@ -23,6 +24,8 @@ from ncflow.sweeps.squeue import largest_array
 
 THEN = "then.json"
 _FIGURES_MINUTES = 60
+# While a job imports, submitit does not listen yet, and the signal of a preemption would end the job for good.
+_DEAF = """bash -c 'trap "" TERM USR1 USR2; exec "$0" "$@"'"""
 # MaxSubmitJobs and GrpSubmitJobs (https://slurm.schedmd.com/resource_limits.html), MaxJobCount.
 _FULL = re.compile(r"(Max|Grp)SubmitJob|job submit limit|temporarily unable to accept", re.IGNORECASE)
 # Of submitit's options, those that are not SLURM's alone; and ours, which it does not know.
@@ -168,7 +171,10 @@ class Submission:
             more["dependency"] = f"{more['dependency']},{ends}" if more.get("dependency") else ends
             asked["additional_parameters"] = more
         executor = self._submitit.AutoExecutor(
-            options["submitit_folder"], cluster="slurm", slurm_max_num_timeout=options["max_num_timeout"]
+            options["submitit_folder"],
+            cluster="slurm",
+            slurm_max_num_timeout=options["max_num_timeout"],
+            slurm_python=f"{_DEAF} {shlex.quote(sys.executable)}",
         )
         executor.update_parameters(
             **{name if name in _COMMON else f"slurm_{name}": value for name, value in asked.items()},

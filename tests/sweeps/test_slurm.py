@@ -226,6 +226,16 @@ def test_a_stopped_job_goes_on_to_the_same_numbers(stop, local, tmp_path):
         assert "stopped by SIGUSR2" in logs
 
 
+@on_slurm
+def test_a_job_that_is_preempted_while_it_imports_comes_to_its_end(local, tmp_path):
+    process = start(tmp_path, *SLURM, *LONG)
+    wait_for(lambda: "Loading pickle" in job_logs(tmp_path), "the job")
+    preempt(None)
+    assert process.wait(300) == 0, process.stderr.read()
+    assert_same_runs(local, tmp_path)
+    assert end_of(job_of(tmp_path)) == "COMPLETED"
+
+
 SLOW = """
 import os, time
 from ncflow.models import MLP
