@@ -45,14 +45,14 @@ for name, attempts in (("a", 1), ("b", 1), ("c", 1), ("resumed", 3)):
 def of_user(folder, url=None):
     """The environment of somebody with a server and its key, or with neither."""
     home = {"HOME": str(folder), "NETRC": "/nonexistent", "no_proxy": "127.0.0.1", "WANDB_ERROR_REPORTING": "false"}
-    return environment(home | ({"WANDB_BASE_URL": url, "WANDB_API_KEY": KEY} if url else {}))
+    return home | ({"WANDB_BASE_URL": url, "WANDB_API_KEY": KEY} if url else {})
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
+def kept(warm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept")
-    program, env = [sys.executable, "-c", OFFLINE], of_user(folder) | {"WANDB_MODE": "offline"}
-    subprocess.run(program, cwd=folder, env=env, check=True, capture_output=True, timeout=120)
+    done = warm.run([], folder, timeout=120, environment=of_user(folder) | {"WANDB_MODE": "offline"}, program=OFFLINE)
+    assert done.code == 0, done.stderr
     return folder / "sweep"
 
 
@@ -67,7 +67,7 @@ def sweep(kept, tmp_path):
 def call(tmp_path):
     def run(*arguments, url=None, **env):
         program = [sys.executable, "-m", "ncflow.cli.sync", *map(str, arguments)]
-        env = of_user(tmp_path, url) | env
+        env = environment(of_user(tmp_path, url)) | env
         return subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
 
     return run
@@ -79,7 +79,7 @@ def here(tmp_path, monkeypatch, capsys):
 
     def run(*arguments, url):
         monkeypatch.setattr(os, "environ", os.environ)
-        for name, value in of_user(tmp_path, url).items():
+        for name, value in environment(of_user(tmp_path, url)).items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("WANDB_MODE", raising=False)
         code = 0
@@ -258,7 +258,7 @@ def test_after_a_kill_the_same_command_goes_on_and_what_it_started_ends(sweep, c
 
         server.answer = answer
         program = [sys.executable, "-m", "ncflow.cli.sync", "sweep", "--jobs", "1"]
-        env = of_user(tmp_path, server.url)
+        env = environment(of_user(tmp_path, server.url))
         with subprocess.Popen(program, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as running:
             assert running.stdout.readline().startswith("sent: ")
             started = below(running.pid)

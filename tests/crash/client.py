@@ -142,10 +142,16 @@ class Ncflow:
         answer = self._ask({**self._trial(arguments, cwd, notes), **more})
         return _finished(answer["code"], answer["stuck"], answer["seconds"], notes, fault)
 
-    def start(self, arguments: Sequence[str], cwd: Path) -> "Started":
-        """Start it in a folder."""
+    def start(
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        environment: Mapping[str, str] | None = None,
+        program: str | None = None,
+    ) -> "Started":
+        """Start it in a folder; or a program of one's own in its place."""
         notes = self._notes()
-        more = {"environment": {}, "fault": None, "timeout": None}
+        more = {"environment": environment or {}, "fault": None, "timeout": None, "program": program}
         return Started(self._ask({**self._trial(arguments, cwd, notes), **more})["process"], notes, self._ask)
 
     def run_process(

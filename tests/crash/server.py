@@ -32,7 +32,7 @@ def _child(trial: dict[str, Any]) -> None:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.chdir(trial["cwd"])
-        os.environ.update(trial["environment"])
+        _set_environment(trial["environment"])
         sys.argv = ["ncflow", *trial["arguments"]]
         fault = trial["fault"] and Fault.parse(trial["fault"])
         disk = Disk(trial["root"], fault, os.path.join(trial["notes"], "hit"))
@@ -45,6 +45,15 @@ def _child(trial: dict[str, Any]) -> None:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _set_environment(given: dict[str, str]) -> None:
+    """As a new process would have it: modules are looked for where it says first, also by what the child starts."""
+    if "PYTHONPATH" in given:
+        path = given["PYTHONPATH"].split(os.pathsep)
+        sys.path[:0] = path
+        given = {**given, "PYTHONPATH": os.pathsep.join([*path, os.environ["PYTHONPATH"]])}
+    os.environ.update(given)
 
 
 def _call_main(program: str | None = None) -> int:

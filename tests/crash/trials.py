@@ -293,7 +293,7 @@ def try_faults(ncflow: Ncflow, subject: Subject, reference: Reference, faults: S
     for _ in range(_TRIES):
         if code == 0 and faults:
             break
-        finished = run(subject.command, root, None, timeout=TIMEOUT * (4 if subject.local else 1))
+        finished = ncflow.run(subject.command, root, timeout=TIMEOUT * (4 if subject.local else 1))
         verdict.hear(finished, number, "healing")
         code = finished.code
     if code != 0:

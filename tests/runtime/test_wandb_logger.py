@@ -173,7 +173,7 @@ def test_wandb_is_imported_for_no_other_logger(ncflow):
         "import sys; from ncflow.cli.train import main\n"
         "try: main()\nexcept SystemExit as e: assert not e.code\nassert 'wandb' not in sys.modules"
     )
-    done = ncflow(*TINY, program=(sys.executable, "-c", code))
+    done = ncflow(*TINY, code=code)
     assert done.returncode == 0, done.stderr
 
 
@@ -538,19 +538,18 @@ WAITING = (
 )
 
 
-def test_an_outage_stops_no_process_and_what_was_not_sent_can_be_sent_later(home, tmp_path):
+def test_an_outage_stops_no_process_and_what_was_not_sent_can_be_sent_later(home, warm, tmp_path):
     """Two runs in one process; in the first, the server takes some rows and then says nothing any more."""
     with serving() as server:
-        program = [sys.executable, "-c", WAITING, "-m", *TINY, "logger=wandb", "seed=0,1"]
-        env = environment(home | at(server.url) | {"GONE": str(tmp_path / "gone")})
-        with subprocess.Popen(program, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as running:
-            try:
-                assert server.took_rows.wait(120)  # those of epochs 0 and 5: none is kept back
-                server.silent.set()
-                (tmp_path / "gone").touch()
-                output, _ = running.communicate(timeout=120)
-            finally:
-                running.kill()
+        env = home | at(server.url) | {"GONE": str(tmp_path / "gone")}
+        running = warm.start(["-m", *TINY, "logger=wandb", "seed=0,1"], tmp_path, env, WAITING)
+        try:
+            assert server.took_rows.wait(120)  # those of epochs 0 and 5: none is kept back
+            server.silent.set()
+            (tmp_path / "gone").touch()
+            output, _ = running.communicate(timeout=120)
+        finally:
+            running.kill()
         assert running.returncode == 0, output
         (line,) = [line for line in output.splitlines() if line.startswith("W&B:")]
         assert "could be sent in time" in line

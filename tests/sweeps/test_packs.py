@@ -52,7 +52,7 @@ def test_groups_in_processes_equal_groups_in_one(ncflow, tmp_path):
     assert again.stdout.splitlines()[0] == "8 runs: 8 finished already, 0 to do"
 
 
-@pytest.mark.timeout(600)  # three commands, each with processes of its own
+@pytest.mark.timeout(600)  # three commands, two of them with processes of their own
 def test_a_killed_process_costs_one_run_of_its_pack(ncflow, tmp_path):
     (tmp_path / "killed.py").write_text(KILLED)
     model = ["model._target_=killed.Killed", "+model.how=a,killed,b,c,d", "runs_dir=here"]

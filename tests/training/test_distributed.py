@@ -129,13 +129,14 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("limit", [None, 1000])
-def test_callback_under_ddp_equals_one_process(limit, tmp_path):
+def test_callback_under_ddp_equals_one_process(limit, warm, tmp_path):
     """93 samples on 2 ranks: Lightning's sampler would give one of them twice."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    for devices in (1, 2):
-        command = [sys.executable, "script.py", str(devices), str(limit), f"history{devices}.csv"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr
+    alone = warm.run(["1", str(limit), "history1.csv"], tmp_path, program=SCRIPT)
+    assert alone.code == 0, alone.stderr
+    command = [sys.executable, "script.py", "2", str(limit), "history2.csv"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
     one, two = ((tmp_path / f"history{devices}.csv").read_text().splitlines() for devices in (1, 2))
     assert len(one) == len(two) == 5
     for a, b in zip(one[1:], two[1:], strict=True):
@@ -147,7 +148,7 @@ def test_callback_under_ddp_equals_one_process(limit, tmp_path):
 # 301 samples in batches of 50: the last batch is one of 51, and shares differ in size.
 SHARED = [
     "model.norm=none",
-    "epochs=6",
+    "epochs=20",
     "model.width=16",
     "model.depth=3",
     "batch_size=50",
@@ -166,37 +167,44 @@ def numbers(row):
     return [float(value or "nan") for name, value in row.items() if name not in ("split", "layer")]
 
 
-def test_a_run_on_two_processes_equals_one(ncflow, tmp_path):
-    shared = ncflow(*SHARED, *DDP, "runs_dir=two")
-    assert shared.returncode == 0, shared.stderr
-    assert len(shared.stdout.splitlines()) == 1
-    alone = ncflow(*SHARED, "trainer=cpu", "runs_dir=one")
+@pytest.fixture(scope="module")
+def sweep(warm, tmp_path_factory):
+    """Where two runs on two processes each have been trained."""
+    folder = tmp_path_factory.mktemp("sweep")
+    done = warm.run(["-m", *SHARED, *DDP, "seed=0,1"], folder, timeout=240)
+    assert done.code == 0, done.stderr
+    assert load_runs(folder)["status"].tolist() == ["done", "done"]
+    return folder
+
+
+def test_a_run_on_two_processes_equals_one(sweep, warm, ncflow, tmp_path):
+    alone = ncflow(*SHARED, "trainer=cpu")
     assert alone.returncode == 0, alone.stderr
-    two, one = run_folder(tmp_path / "two"), run_folder(tmp_path / "one")
+    one = run_folder(tmp_path)
+    (two,) = sweep.glob("runs/single/*-seed0-*")
     assert two.name == one.name  # the same run
     for a, b in zip(history(two), history(one), strict=True):
         assert numbers(a) == pytest.approx(numbers(b), rel=1e-9, abs=1e-12, nan_ok=True)
     results = [json.loads((folder / "result.json").read_text()) for folder in (two, one)]
     assert results[0]["status"] == results[1]["status"] == "done"
-    again = ncflow(*SHARED, *DDP, "runs_dir=two")
+    again = warm.run([*SHARED, *DDP], sweep)
     assert again.stdout.startswith("finished already")
 
 
-def test_a_sweep_on_two_processes_and_a_stop_in_the_middle(ncflow, tmp_path):
-    options = [*SHARED, *DDP, "epochs=20"]
-    whole = ncflow("-m", *options, "seed=0,1", "runs_dir=whole")
-    assert whole.returncode == 0, whole.stderr
-    assert load_runs(tmp_path / "whole")["status"].tolist() == ["done", "done"]
-    command = [sys.executable, "-m", "ncflow", *options, "seed=1", "runs_dir=stopped"]
+def test_a_sweep_on_two_processes_and_a_stop_in_the_middle(sweep, ncflow, tmp_path):
+    options = [*SHARED, *DDP, "seed=1"]
+    command = [sys.executable, "-m", "ncflow", *options]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
-    while process.poll() is None and not any(tmp_path.glob("stopped/single/*/progress.json")):
+    while process.poll() is None and not any(tmp_path.glob("runs/single/*/progress.json")):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     assert process.wait(90) == 128 + signal.SIGTERM
-    assert load_runs(tmp_path / "stopped")["status"].tolist() == ["interrupted"]
-    assert ncflow(*options, "seed=1", "runs_dir=stopped").returncode == 0
-    (whole_history,) = tmp_path.glob("whole/single/*-seed1-*/history.csv")
-    assert whole_history.read_text() == (run_folder(tmp_path / "stopped") / "history.csv").read_text()
+    assert load_runs(tmp_path)["status"].tolist() == ["interrupted"]
+    done = ncflow(*options)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    (whole_history,) = sweep.glob("runs/single/*-seed1-*/history.csv")
+    assert whole_history.read_text() == (run_folder(tmp_path) / "history.csv").read_text()
 
 
 BREAKING = """

@@ -2,9 +2,7 @@
 
 import json
 import os
-import resource
 import signal
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ from ncflow.results import COLUMNS, load_history, load_runs
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.seeding import derive_seed, epoch_order
 from ncflow.training.assembly import prepare
-from tests.conftest import TINY, environment, run_folder, train_here
+from tests.conftest import TINY, run_folder, train_here
 
 MEASURES = ("train/", "test/")
 
@@ -81,8 +79,8 @@ def test_a_skipped_run_does_not_load_pytorch(ncflow, tmp_path):
 
 def test_module_and_console_script_are_one_program(ncflow):
     script = Path(sys.executable).with_name("ncflow")
-    assert ncflow(*TINY, program=[script]).returncode == 0
-    assert ncflow(*TINY).stdout.startswith("finished already")
+    assert ncflow(*TINY).returncode == 0
+    assert ncflow(*TINY, program=[script]).stdout.startswith("finished already")
     help_texts = [ncflow("--help", program=program).stdout for program in ([script], [sys.executable, "-m", "ncflow"])]
     assert help_texts[0] == help_texts[1] != ""
 
@@ -111,7 +109,7 @@ def test_denormals_are_flushed(ncflow):
         "tiny = lambda: float(torch.tensor([1e-30]) * torch.tensor([1e-10]))\n"
         "assert tiny() != 0\ntry: main()\nexcept SystemExit as e: assert not e.code\nassert tiny() == 0"
     )
-    done = ncflow(*TINY, program=(sys.executable, "-c", code))
+    done = ncflow(*TINY, code=code)
     assert done.returncode == 0, done.stderr
 
 
@@ -466,15 +464,11 @@ def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path, ncflow):
     assert ncflow(*TINY).returncode == 0
     done_before = run_folder(tmp_path).joinpath("result.json").read_text()
     options = [*TINY, "seed=1", "model.width=128"]
-    limited = subprocess.run(
-        [sys.executable, "-m", "ncflow", *options],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY)),
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\n"
+        "from ncflow.cli.train import main; main()"
     )
+    limited = ncflow(*options, code=code)
     assert limited.returncode == 1
     assert "File too large" in limited.stderr
     assert len(limited.stderr.splitlines()) == 1
