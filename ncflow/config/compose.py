@@ -62,7 +62,8 @@ class Composer:
         groups, values = self._parted(overrides)
         key = groups, tuple(value.key_or_group for value in values)
         self._looked_at = self._of_task(overrides)
-        if any(isinstance(value.value(), dict) for value in values):  # it would be merged into that of the cell before
+        is_merged = any(isinstance(value.value(), dict) for value in values)  # into that of the cell before
+        if is_merged or any("${" in line for line in overrides):  # whose values Hydra's own part has as they are
             return self.cell(overrides)
         if key not in self._scratch:
             cfg = self._scratch[key] = copy.deepcopy(self._template(groups))
