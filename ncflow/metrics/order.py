@@ -79,7 +79,15 @@ def _sorted(read: Callable[[], Iterable[Tensor]], bracket: _Bracket) -> Tensor:
     """The values in a bracket, ascending; one value that all of them have, as often as they have it."""
     if bracket.first == bracket.last:
         return _values(torch.tensor(bracket.first)).expand(bracket.within)
-    return _values(torch.cat([bracket.of(_keys(values)) for values in read()]).sort().values)
+    # One piece: many small ones between what is freed would let the process grow by as much as it reads.
+    held, filled = torch.empty(0), 0
+    for values in read():
+        part = bracket.of(_keys(values))
+        if filled == 0:
+            held = part.new_empty(bracket.within)
+        held[filled : filled + len(part)] = part
+        filled += len(part)
+    return _values(held.sort().values)
 
 
 def _keys(values: Tensor) -> Tensor:
