@@ -48,8 +48,14 @@ def start(tmp_path, *arguments, env=None):
 
 
 def wait_for(condition, what, timeout=300):
+    def holds():
+        try:
+            return condition()
+        except FileNotFoundError:  # a folder got its name while it was looked into
+            return False
+
     end = time.time() + timeout
-    while not condition():
+    while not holds():
         assert time.time() < end, f"waited in vain for {what}"
         time.sleep(0.02)
 
