@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ncflow.checks import error_line
 from ncflow.results.files import JOB, RESULT, RUN
@@ -22,7 +22,6 @@ from ncflow.results.report import Status
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
 log = logging.getLogger("ncflow.results")
 
@@ -39,7 +38,7 @@ _LARGEST_WHOLE = 2**53  # beyond it neighbours are one and the same float
 _LARGEST_JSON = 2**24  # bytes; ours have some thousands
 _LONGEST_LINE = 100_000  # bytes; ours have some thousands
 _LONGEST_VALUE, _LONGEST_REASON, _LONGEST_PATH = 80, 300, 4096
-TEXTS = ("split", "layer")
+_TEXTS = ("split", "layer")
 _INFINITIES = {"inf", "infinity"}
 
 
@@ -161,28 +160,17 @@ def _is_plain(value: Any, depth: int = 20) -> bool:
     return depth > 0 and all(_is_plain(item, depth - 1) for item in items)
 
 
-class Rows(NamedTuple):
-    """The rows of one table.
-
-    Attributes:
-        header: Its columns.
-        words: Of each row, ``split`` and ``layer`` by the order of the header, as far as it has them.
-        numbers: (rows, other columns).
-    """
-
-    header: tuple[str, ...]
-    words: list[list[str]]
-    numbers: "np.ndarray"
-
-
-def read_rows(path: Path, columns: Sequence[str], required: Sequence[str], whole: Sequence[str]) -> Rows:
-    """The rows of a table that a run lets grow; a torn last line is left out.
+def read_columns(path: Path, columns: Sequence[str], required: Sequence[str], whole: Sequence[str]) -> dict[str, Any]:
+    """The columns of a table that a run lets grow, by name; a torn last line is left out.
 
     Args:
         path: The file.
         columns: All columns that it may have.
         required: Those that it must have.
         whole: Those of whole numbers. All but these, ``split`` and ``layer`` are of numbers.
+
+    Returns:
+        ``split`` and ``layer`` as lists, the others as arrays (n,) of int64 or float64.
 
     Raises:
         UnreadableError: If it is not as ncflow writes it.
@@ -196,51 +184,33 @@ def read_rows(path: Path, columns: Sequence[str], required: Sequence[str], whole
     if not text.strip():
         raise UnreadableError("is empty")
     header, rows = _checked_fields(text, columns, required)
-    of_words, of_numbers = _places(header)
+    places = [place for place, name in enumerate(header) if name not in _TEXTS]
     try:
-        numbers = np.array([[_number(row[place]) for place in of_numbers] for row in rows], dtype=float)
+        numbers = np.array([[_number(row[place]) for place in places] for row in rows], dtype=float)
     except ValueError:
-        column = next(header[place] for place in of_numbers if not all(_is_number(row[place]) for row in rows))
+        column = next(header[place] for place in places if not all(_is_number(row[place]) for row in rows))
         raise UnreadableError(f"{column} is not all numbers") from None
-    numbers = numbers.reshape(len(rows), len(of_numbers))
-    for values, place in zip(numbers.T, of_numbers, strict=True):
-        fits = (values == np.floor(values)) & (values >= 0) & (values <= _LARGEST_WHOLE)
-        if header[place] in whole and not bool(np.all(fits)):
-            raise UnreadableError(f"{header[place]} is not all whole numbers")
+    numbers = numbers.reshape(len(rows), len(places))
+    found: dict[str, Any] = {}
+    for place, name in enumerate(header):
+        if name in _TEXTS:
+            found[name] = [sys.intern(row[place]) for row in rows]
+        else:
+            values = numbers[:, places.index(place)]
+            found[name] = _whole(name, values) if name in whole else values
     for row, column in np.argwhere(np.isinf(numbers)):
-        place = of_numbers[column]
         # A loss may be infinite; a number that a float cannot hold is another thing, and reads as the same.
-        if rows[row][place].strip().lower().lstrip("+-") not in _INFINITIES:
-            raise UnreadableError(f"{header[place]} has a number that is too large")
-    return Rows(tuple(header), [[sys.intern(row[place]) for place in of_words] for row in rows], numbers)
+        if rows[row][places[column]].strip().lower().lstrip("+-") not in _INFINITIES:
+            raise UnreadableError(f"{header[places[column]]} has a number that is too large")
+    return found
 
 
-def as_frame(tables: Sequence[Rows], whole: Sequence[str]) -> "pd.DataFrame":
-    """Tables of one header below each other.
-
-    Args:
-        tables: One or more.
-        whole: Columns of whole numbers.
-    """
+def _whole(name: str, values: "np.ndarray") -> "np.ndarray":
     import numpy as np
-    import pandas as pd
 
-    header, found = tables[0].header, dict[str, Any]()
-    of_words, of_numbers = _places(header)
-    words = [word for table in tables for word in table.words]
-    numbers = np.concatenate([table.numbers for table in tables])
-    for index, place in enumerate(of_words):
-        found[header[place]] = [word[index] for word in words]
-    for index, place in enumerate(of_numbers):
-        values = numbers[:, index]
-        found[header[place]] = values.astype(np.int64) if header[place] in whole else values
-    return pd.DataFrame({name: found[name] for name in header})
-
-
-def _places(header: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Places of the columns of words, and of those of numbers."""
-    of_words = [place for place, name in enumerate(header) if name in TEXTS]
-    return of_words, [place for place in range(len(header)) if place not in of_words]
+    if not bool(np.all((values == np.floor(values)) & (values >= 0) & (values <= _LARGEST_WHOLE))):
+        raise UnreadableError(f"{name} is not all whole numbers")
+    return values.astype(np.int64)
 
 
 def _number(field: str) -> float:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ncflow.results.files import HISTORY, SNAPSHOTS
 from ncflow.results.history import EVERY_COLUMN
-from ncflow.results.readable import TEXTS, UnreadableError, leave_out, read_rows
+from ncflow.results.readable import UnreadableError, leave_out, read_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,11 +49,10 @@ def load_snapshots(folder: Path | str) -> list[Snapshot]:
 def _last_epoch(history: Path) -> int | None:
     """The last epoch of a history, None if there is none that can be read."""
     try:
-        rows = read_rows(history, EVERY_COLUMN, ("epoch",), ("epoch",))
+        epochs = read_columns(history, EVERY_COLUMN, ("epoch",), ("epoch",))["epoch"]
     except (UnreadableError, OSError):
         return None
-    place = [name for name in rows.header if name not in TEXTS].index("epoch")
-    return int(rows.numbers[:, place].max()) if len(rows.numbers) else None
+    return int(epochs.max()) if len(epochs) else None
 
 
 def _read(file: Path) -> Snapshot:

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ncflow.results.files import CLASSES, HISTORY, MARGINS, PAIRS
 from ncflow.results.folder import run_folders, status_of
 from ncflow.results.history import CLASS_COLUMNS, COLUMNS, EVERY_COLUMN, MARGIN_COLUMNS, PAIR_COLUMNS
-from ncflow.results.readable import Rows, UnreadableError, as_frame, describe, leave_out, read_rows, why_unreadable
+from ncflow.results.readable import UnreadableError, describe, leave_out, read_columns, why_unreadable
 from ncflow.results.report import Status
 
 if TYPE_CHECKING:
@@ -103,31 +104,40 @@ def _load_tables(
     import numpy as np
     import pandas as pd
 
-    of_header: dict[tuple[str, ...], list[tuple[Path, Rows]]] = {}
+    # A table for each header rather than for each run, as to make one takes longer than to read the file.
+    of_header: dict[tuple[str, ...], list[tuple[Path, dict[str, Any]]]] = {}
+    order: dict[str, int] = {}
     for folder in run_folders(*folders):
         path = folder / name
         if not os.path.lexists(path):
             continue
         try:
-            rows = read_rows(path, columns, required, _WHOLE)
+            found = read_columns(path, columns, required, _WHOLE)
         except (UnreadableError, OSError) as error:
             leave_out(path, error)
             continue
-        if len(rows.numbers):
-            of_header.setdefault(rows.header, []).append((folder, rows))
-    if not of_header:
-        return pd.DataFrame(columns=[*(without_rows or columns), "run_id", "folder"])
+        if len(found[required[0]]):
+            order[str(folder)] = len(order)
+            of_header.setdefault(tuple(found), []).append((folder, found))
     parts = []
-    for found in of_header.values():
-        part, counts = as_frame([rows for _, rows in found], _WHOLE), [len(rows.numbers) for _, rows in found]
-        part["run_id"] = np.repeat(np.array([_identity(folder) for folder, _ in found], dtype=object), counts)
-        part["folder"] = np.repeat(np.array([str(folder) for folder, _ in found], dtype=object), counts)
+    for header, tables in of_header.items():
+        part = pd.DataFrame({name: _below_each_other([found[name] for _, found in tables]) for name in header})
+        counts = [len(found[required[0]]) for _, found in tables]
+        part["run_id"] = np.repeat(np.array([_identity(folder) for folder, _ in tables], dtype=object), counts)
+        part["folder"] = np.repeat(np.array([str(folder) for folder, _ in tables], dtype=object), counts)
         parts.append(part)
+    if not parts:
+        return pd.DataFrame(columns=[*(without_rows or columns), "run_id", "folder"])
     if len(parts) == 1:
         return parts[0]
-    order = {str(folder): place for place, folder in enumerate(run_folders(*folders))}
     table = pd.concat(parts, ignore_index=True)
     return table.sort_values("folder", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+
+
+def _below_each_other(columns: Sequence[Any]) -> Any:
+    import numpy as np
+
+    return list(chain.from_iterable(columns)) if isinstance(columns[0], list) else np.concatenate(columns)
 
 
 def _identity(folder: Path) -> str | None:

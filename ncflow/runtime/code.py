@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import ncflow
 from ncflow.results import read_json
+from ncflow.runtime.programs import ask
 
 TOLD = "code.json"
 """In a copy of code that was made for a job, the states of what it is a copy of."""
@@ -129,15 +130,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     command = ["git", "-C", str(folder), *arguments]
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=environment,
-            timeout=_SECONDS_TO_ANSWER,
-        )
+        done = ask(command, _SECONDS_TO_ANSWER, environment)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 or (done.returncode == 1 and "--no-index" in arguments) else None

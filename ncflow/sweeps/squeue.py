@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+from ncflow.runtime.programs import ask
+
 # https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES; every other state is an end.
 WAITING_STATES = {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
 WORKING_STATES = {
@@ -49,9 +51,8 @@ def parse_squeue(output: str) -> dict[str, Job]:
 
 def largest_array(timeout: float = 10.0) -> int:
     """Most elements of a job array, SLURM's ``MaxArraySize``; where it cannot be asked, there is no limit."""
-    command = ["scontrol", "show", "config"]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
+        done = ask(["scontrol", "show", "config"], timeout)
     except (OSError, subprocess.TimeoutExpired):
         return sys.maxsize
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
@@ -76,15 +77,7 @@ def ask_squeue(timeout: float = 10.0) -> dict[str, Job]:
     # The user's own filters, such as SQUEUE_PARTITION, would make jobs look gone.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("SQUEUE_")}
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=environment,
-            timeout=timeout,
-        )
+        done = ask(command, timeout, environment)
     except subprocess.TimeoutExpired:
         raise QueueError(f"squeue did not answer within {timeout:g} s") from None
     except OSError as error:

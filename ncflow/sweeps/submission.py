@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ncflow.checks import error_line
-from ncflow.config.compose import folder_of
+from ncflow.config.compose import folder_of, looked_at
 from ncflow.config.identity import describe, experiment_name
 from ncflow.config.schema import ConfigError
 from ncflow.results import JOB, read_json, write_json
@@ -33,10 +33,6 @@ _COMMON = ["timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "
 _COMMON += ["stderr_to_stdout"]
 _OURS = ["wait", "pack", "pack_at_once", "gpu_mem_gb", "max_group", "may_differ", "modules", "submitit_folder"]
 _OURS += ["max_num_timeout", "snapshot", "then", "retry"]
-
-
-class QueueFullError(Exception):
-    """SLURM takes no more jobs of this user now."""
 
 
 class Submission:
@@ -98,28 +94,28 @@ class Submission:
         size = min(self._largest, at_most or self._largest)
         while self.left and size > 0:
             part = self.left[:size]
-            try:
-                jobs = self._submit(part)
-            except QueueFullError:  # perhaps it has room for some
+            packed = [[self._configs[index] for index in pack.cells] for pack in part]
+            jobs = self._submit(part, packed)
+            if jobs is None:  # perhaps it has room for some
                 size = len(part) // 2
                 continue
             self.left = self.left[len(part) :]
             self._arrays.append(jobs[0].job_id.partition("_")[0])
-            for pack, job in zip(part, jobs, strict=True):
-                for turn, index in enumerate(pack.cells):
-                    folder = folder_of(self._configs[index])
-                    place = 0 if pack.is_stacked else turn // self._options["pack_at_once"]
-                    note_job(folder, self._configs[index], job, place)
+            for pack, configs, job in zip(part, packed, jobs, strict=True):
+                for turn, cfg in enumerate(configs):
+                    folder = folder_of(cfg)
+                    note_job(folder, cfg, job, 0 if pack.is_stacked else turn // self._options["pack_at_once"])
                     found[folder] = job
         self.jobs |= found
         return found
 
     def note_left(self) -> list[Path]:
         """Leave word in the folders of the runs that are not submitted, and return them."""
-        cells = [index for pack in self.left for index in pack.cells]
-        for index in cells:
-            note_waiting(folder_of(self._configs[index]), self._configs[index])
-        return [folder_of(self._configs[index]) for index in cells]
+        found = []
+        for cfg in looked_at(self._configs, [index for pack in self.left for index in pack.cells]):
+            found.append(folder_of(cfg))
+            note_waiting(found[-1], cfg)
+        return found
 
     def draw(self, sweep: Path) -> str | None:
         """Submit the job that draws the figures of a sweep once all of its jobs have ended; its id, if there is room.
@@ -133,21 +129,20 @@ class Submission:
         requests = {"name": f"figures:{self._experiment()}", "timeout_min": _FIGURES_MINUTES, "cpus_per_task": 1}
         requests |= {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": None}
         command = [sys.executable, "-m", "ncflow.cli.figures", str(sweep), "--html"]
-        try:
-            (job,) = self._hand_over([self._submitit.helpers.CommandFunction(command)], requests, self._arrays)
-        except QueueFullError:
+        jobs = self._hand_over([self._submitit.helpers.CommandFunction(command)], requests, self._arrays)
+        if jobs is None:
             return None
+        (job,) = jobs
         write_json(self._folder / THEN, {"job": job.job_id, "log": str(job.paths.stdout)})
         return str(job.job_id)
 
-    def _submit(self, packs: Sequence[Pack]) -> Sequence[Any]:
+    def _submit(self, packs: Sequence[Pack], packed: Sequence[Sequence[DictConfig]]) -> Sequence[Any] | None:
+        """An array with a job for each pack; None if the queue is too full."""
         from ncflow.sweeps.job import PackJob
 
-        options, jobs, numbers = self._options, [], []
-        for pack in packs:
-            configs = [self._configs[index] for index in pack.cells]
-            numbers += [cfg.hydra.job.num for cfg in configs]
-            jobs.append(PackJob(configs, pack.is_stacked, self._task, options, self._code))
+        options, pairs = self._options, zip(packs, packed, strict=True)
+        jobs = [PackJob(configs, pack.is_stacked, self._task, options, self._code) for pack, configs in pairs]
+        numbers = [cfg.hydra.job.num for configs in packed for cfg in configs]
         name = options["name"] or f"{self._experiment()}:{min(numbers)}-{max(numbers)}"
         requests = {"name": name, "cpus_per_task": options["cpus_per_task"] * options["pack_at_once"]}
         return self._hand_over(jobs, requests, self._arrays[-1:] if self._in_turns else [])
@@ -155,12 +150,13 @@ class Submission:
     def _experiment(self) -> str:
         return experiment_name(self._configs[0]).replace("/", ".")
 
-    def _hand_over(self, jobs: Sequence[Any], requests: Mapping[str, Any], after: Sequence[str]) -> Sequence[Any]:
-        """Submit an array, which begins when others have ended.
+    def _hand_over(
+        self, jobs: Sequence[Any], requests: Mapping[str, Any], after: Sequence[str]
+    ) -> Sequence[Any] | None:
+        """Submit an array, which begins when others have ended; None if there are too many jobs of this user.
 
         Raises:
-            ConfigError: If SLURM refuses it.
-            QueueFullError: If SLURM refuses it as there are too many.
+            ConfigError: If SLURM refuses it for another reason.
         """
         options = self._options
         asked = {name: value for name, value in options.items() if name not in _OURS}
@@ -190,10 +186,9 @@ class Submission:
             for path in self._unsent() - before:  # submitit writes them before it asks SLURM
                 with suppress(OSError):
                     path.unlink()
-            line = error_line(error)
             if _FULL.search(str(error)):
-                raise QueueFullError(line) from error
-            raise ConfigError(f"SLURM refuses the jobs: {line}") from error
+                return None
+            raise ConfigError(f"SLURM refuses the jobs: {error_line(error)}") from error
 
     def _unsent(self) -> set[Path]:
         """What submitit has written for jobs that have no number yet."""

@@ -38,7 +38,7 @@ from ncflow.seeding import derive_seed
 from ncflow.training.assembly import history_of, kept_every, make_loggers, measured_groups, measured_layers, prepare
 from ncflow.training.checkpoints import OUTCOME, read_checkpoint
 from ncflow.training.outcome import end, ended_with
-from ncflow.training.provenance import joined, leave_diffs, provenance
+from ncflow.training.provenance import leave_diffs, recorder
 from ncflow.training.trainer import set_up_process, train
 
 log = logging.getLogger(__name__)
@@ -120,11 +120,7 @@ def _fit(
     if processes.rank() == 0:
         leave_diffs(folder)
     divergence = StopOnDivergence()
-    save = SaveForResume(
-        path,
-        cfg.measure.every_n_epochs,
-        record=lambda before, device: joined(before, provenance(folder.described, device)),
-    )
+    save = SaveForResume(path, cfg.measure.every_n_epochs, record=recorder(folder.described))
     # The checkpoint comes after what is measured: it says that the epoch's rows and files are there.
     own: list[Callback] = [divergence, *measuring, *_kept(cfg, folder.path), save, *callbacks]
     trainer = train(cfg, folder.path, classifier, data, own, loggers, [folder.run_id], saved, folder.described["name"])
@@ -136,7 +132,7 @@ def _fit(
     status = Status.DIVERGED if divergence.diverged else Status.DONE
     if not trainer.is_global_zero:
         return Report(status, str(folder.path))
-    record = save.recorded
+    record = dict(save.recorded)
     for table in tables.values():
         record |= table.digest()
     return end(folder, loggers, status, measure.rows, save.clock.seconds, trainer.global_step, record)

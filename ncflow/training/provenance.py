@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -45,6 +45,13 @@ def provenance(described: Mapping[str, Any], device: torch.device, cells: int | 
     found["version/cpu"] = f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"
     found["version/trained_with"] = "alone" if cells is None else f"{cells} cells as one"
     return found | (_gpu(device) if device.type == "cuda" else {})
+
+
+def recorder(
+    described: Mapping[str, Any], cells: int | None = None
+) -> Callable[[Mapping[str, str], torch.device], dict[str, str]]:
+    """For :class:`ncflow.callbacks.resume.SaveForResume`: :func:`provenance`, after what earlier attempts noted."""
+    return lambda before, device: joined(before, provenance(described, device, cells))
 
 
 def leave_diffs(folder: RunFolder) -> None:

@@ -30,9 +30,7 @@ def slow(item):
     """Runs until a signal asks for its end, and saves then."""
     listener = Listener()
     with listener.listening():
-        Path(item).write_text("begun")
-        while not listener.received:
-            time.sleep(0.01)
+        _until_asked(listener, item)
         time.sleep(0.3)
         Path(item).write_text(f"saved at {signal.Signals(listener.received).name}")
     raise SystemExit(1)
@@ -42,8 +40,12 @@ def asked_and_done(item):
     """Comes to its end, and returns, when a signal asks for its end."""
     listener = Listener()
     with listener.listening():
-        Path(item).write_text("begun")
-        while not listener.received:
-            time.sleep(0.01)
+        _until_asked(listener, item)
     time.sleep(0.5)
     return "done"
+
+
+def _until_asked(listener, item):
+    Path(item).write_text("begun")
+    while not listener.received:
+        time.sleep(0.01)

@@ -14,7 +14,7 @@ from ncflow.sweeps.squeue import ask_squeue, is_alive, largest_array
 from ncflow.sweeps.status import survey
 from ncflow.sweeps.top_up import submit
 from tests.conftest import TINY, environment, run_folder
-from tests.sweeps.test_slurm import DDP, SLURM, assert_same_runs, needs_two_cores, wait_for
+from tests.sweeps.test_slurm import DDP, SLURM, assert_same_runs, closed_partition, needs_two_cores, wait_for
 
 LIMIT = 6
 SCRIPT = Path(__file__).parents[2] / "scripts/local_slurm"
@@ -90,25 +90,24 @@ def test_a_sweep_larger_than_the_queue_comes_to_its_end_and_is_drawn(ncflow, tmp
 
 def test_what_the_queue_has_no_room_for_is_submitted_later(ncflow, tmp_path):
     eager = [*SLURM, *FEW, "seed=range(8)", "hydra.launcher.wait=false"]
-    subprocess.run(["scontrol", "update", "PartitionName=main", "State=DOWN"], check=True)
-    try:
-        done = ncflow(*eager)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1] == "8 runs: 6 submitted, 2 pending"
-        assert jobs_below(tmp_path).count(None) == 2
-        assert "8 pending" in (shown := status(tmp_path).stdout)
-        assert "2 wait for room in SLURM's queue: --submit, or the same command, submits them" in shown
-        full = status(tmp_path, "--submit")
-        assert "6 are in the queue already, 2 wait for room in the queue" in full.stderr
-        assert jobs_below(tmp_path).count(None) == 2
-        cancel(min(filter(None, jobs_below(tmp_path))))
-        assert "submitted 1 runs as SLURM job" in status(tmp_path, "--submit").stderr
-        assert jobs_below(tmp_path).count(None) == 2  # of eight, where six have room
-        cancel(*filter(None, jobs_below(tmp_path)))
-        assert "submitted 6 runs as SLURM job" in status(tmp_path, "--submit").stderr
-    finally:
-        subprocess.run(["scancel", "--partition=main"], check=True)
-        subprocess.run(["scontrol", "update", "PartitionName=main", "State=UP"], check=True)
+    with closed_partition():
+        try:
+            done = ncflow(*eager)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.splitlines()[-1] == "8 runs: 6 submitted, 2 pending"
+            assert jobs_below(tmp_path).count(None) == 2
+            assert "8 pending" in (shown := status(tmp_path).stdout)
+            assert "2 wait for room in SLURM's queue: --submit, or the same command, submits them" in shown
+            full = status(tmp_path, "--submit")
+            assert "6 are in the queue already, 2 wait for room in the queue" in full.stderr
+            assert jobs_below(tmp_path).count(None) == 2
+            cancel(min(filter(None, jobs_below(tmp_path))))
+            assert "submitted 1 runs as SLURM job" in status(tmp_path, "--submit").stderr
+            assert jobs_below(tmp_path).count(None) == 2  # of eight, where six have room
+            cancel(*filter(None, jobs_below(tmp_path)))
+            assert "submitted 6 runs as SLURM job" in status(tmp_path, "--submit").stderr
+        finally:
+            subprocess.run(["scancel", "--partition=main"], check=True)
 
 
 def cancel(*jobs):

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,17 @@ def wait_for(condition, what, timeout=300):
     while not holds():
         assert time.time() < end, f"waited in vain for {what}"
         time.sleep(0.02)
+
+
+@contextmanager
+def closed_partition():
+    """In it, jobs wait: none of the partition main begins."""
+    update = ["scontrol", "update", "PartitionName=main"]
+    subprocess.run([*update, "State=DOWN"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*update, "State=UP"], check=True)
 
 
 def rows(tmp_path):
@@ -141,9 +153,7 @@ def test_the_sweep_outlives_the_process_that_submitted_it(local, tmp_path):
 @on_slurm
 def test_eager_submission_returns_at_once_and_is_not_repeated(ncflow, tmp_path):
     eager = [*SLURM, *TINY, "seed=0,1", "hydra.launcher.wait=false"]
-    # On a partition where they wait until the test has looked.
-    subprocess.run(["scontrol", "update", "PartitionName=main", "State=DOWN"], check=True)
-    try:
+    with closed_partition():  # where they wait until the test has looked
         first = ncflow(*eager)
         assert first.returncode == 0, first.stderr
         assert first.stdout.splitlines()[-1] == "2 runs: 2 submitted"
@@ -157,8 +167,6 @@ def test_eager_submission_returns_at_once_and_is_not_repeated(ncflow, tmp_path):
         assert second.returncode == 0
         assert "2 are in the queue already" in second.stdout
         assert job_of_sweep(tmp_path) == job
-    finally:
-        subprocess.run(["scontrol", "update", "PartitionName=main", "State=UP"], check=True)
     wait_for(lambda: len(list(tmp_path.rglob("result.json"))) == 2, "the results")
 
 
@@ -182,13 +190,10 @@ def test_a_job_runs_the_code_that_was_submitted(snapshot, ncflow, tmp_path):
     (tmp_path / "scaled.py").write_text(SCALED.format(scale=1))
     options, env = [*TINY, "model._target_=scaled.Scaled"], {"PYTHONPATH": str(tmp_path)}
     assert ncflow(*options, "runs_dir=here", env=env).returncode == 0
-    subprocess.run(["scontrol", "update", "PartitionName=main", "State=DOWN"], check=True)
-    try:
+    with closed_partition():
         process = start(tmp_path, *SLURM, *options, "runs_dir=slurm", f"hydra.launcher.snapshot={snapshot}", env=env)
         wait_for(lambda: list(tmp_path.rglob("job.json")) or process.poll() is not None, "the submission")
         (tmp_path / "scaled.py").write_text(SCALED.format(scale=2))
-    finally:
-        subprocess.run(["scontrol", "update", "PartitionName=main", "State=UP"], check=True)
     out, err = process.communicate(timeout=200)
     if not snapshot:
         assert process.returncode == 1
@@ -413,7 +418,8 @@ def test_stopped_packs_give_what_a_local_sweep_gives(packing, stop, sizes, here,
     process = start(tmp_path, *SLURM, *FOUR, *(f"hydra.launcher.{option}" for option in packing))
     wait_for(lambda: rows(tmp_path) >= 6, "some epochs")
     assert jobs_of(tmp_path) == sizes
-    stop(min(json.loads(file.read_text())["job"] for file in tmp_path.rglob("job.json")))
+    begun = max(tmp_path.rglob("history.csv"), key=lambda file: file.read_text().count("\n"))
+    stop(json.loads(begun.with_name("job.json").read_text())["job"])  # of one that trains: others may still import
     assert process.wait(400) == 0, process.stderr.read()
     said = process.stdout.read()
     packs = "4 runs in 2 packs" if len(sizes) == 2 else "4 runs in 1 pack"

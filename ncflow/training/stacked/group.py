@@ -18,7 +18,7 @@ from ncflow.results.report import Report
 from ncflow.training.assembly import measured_layers, prepare
 from ncflow.training.checkpoints import OUTCOME, write_checkpoint
 from ncflow.training.outcome import end
-from ncflow.training.provenance import joined, provenance
+from ncflow.training.provenance import recorder
 from ncflow.training.stacked.data import StackedData
 from ncflow.training.stacked.interrupted import SavedGroup, place_for
 from ncflow.training.stacked.loop import Cell, MeasureCells, StackedClassifier, losing
@@ -79,7 +79,7 @@ def train_cells(
         group.path / CHECKPOINT,
         first.measure.every_n_epochs,
         is_going,
-        lambda before, device: joined(before, provenance(runs[0].folder.described, device, len(cells))),
+        recorder(runs[0].folder.described, len(cells)),
     )
     measure = MeasureCells(
         cells,
