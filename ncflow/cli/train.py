@@ -56,7 +56,7 @@ class SettleBeforehand(Callback):
         try:
             path = Path(str(config.hydra.run.dir)).absolute()
             cfg = without_hydra(config)
-            folder = RunFolder(path, describe(cfg, experiment_name(config)))
+            folder = RunFolder(path, describe(cfg, experiment_name(config), path))
             report = settled(folder)
             if report is None:
                 report = _check_or_take_over(config, cfg, folder)
@@ -106,7 +106,7 @@ def run_task(cfg: DictConfig) -> Report:
         SystemExit: If a signal stopped training, which saved a checkpoint first.
     """
     path = Path(HydraConfig.get().runtime.output_dir)
-    folder = RunFolder(path, describe(cfg, experiment_name(OmegaConf.create({"hydra": HydraConfig.get()}))))
+    folder = RunFolder(path, describe(cfg, experiment_name(OmegaConf.create({"hydra": HydraConfig.get()})), path))
     if processes.rank() > 0:
         return settled(folder) or _follow(cfg, folder)
     try:

@@ -17,6 +17,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from ncflow.config.identity import describe, experiment_name
+from ncflow.results import RunFolder
+
 
 class Composer:
     """Composes the cells of a sweep.
@@ -54,6 +57,7 @@ class Composer:
             if number is not None:
                 cfg.hydra.job.id = cfg.hydra.job.num = number
             _refer_to(cfg)
+            cfg.hydra.sweep.subdir = str(cfg.hydra.sweep.subdir)  # which what trains it elsewhere cannot know
             cfg.hydra.runtime.output_dir = _output_dir(cfg)
         return cfg
 
@@ -246,3 +250,9 @@ def _put(cfg: DictConfig, values: Sequence[Override]) -> bool:
 def folder_of(cfg: DictConfig) -> Path:
     """Folder of a composed cell."""
     return Path(str(cfg.hydra.sweep.dir)) / str(cfg.hydra.sweep.subdir)
+
+
+def run_of(cfg: DictConfig, start: Path = Path()) -> RunFolder:
+    """The run of a composed cell, in a folder that is relative to another one."""
+    path = start / folder_of(cfg)
+    return RunFolder(path, describe(cfg, experiment_name(cfg), path))

@@ -5,7 +5,7 @@ Nothing heavy is imported here: a finished run is recognised without loading PyT
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ncflow.results.files import file_digest
+from ncflow.results.folder import run_names
 
 LARGEST_WHOLE = 2**53  # identities and result files hold numbers as float64, which knows no larger ones apart
 # What changes where or how fast a run is computed, or where it is written, but not its numbers.
@@ -35,6 +36,7 @@ _NOT_IDENTITY = (
     "measure.ood.download",
 )
 _NOT_OF_A_RUN = ("hydra", "objective")  # of the command as a whole: runs are the same without
+_FILES = ("data.path", "measure.ood.path")
 MOVED: dict[str, str] = {}
 """Where each class of ncflow that has been moved was first published, by the path that it has now.
 
@@ -118,21 +120,35 @@ def setting_id(cfg: DictConfig) -> str:
     return _hash(cfg, (*_NOT_IDENTITY, "seed"))
 
 
+def _is_left_out(key: str, left_out: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in left_out)
+
+
 def _hash(cfg: DictConfig, left_out: Sequence[str]) -> str:
     flat = {key: _canonical(value) for key, value in flat_config(cfg).items() if value is not None}
-    kept = {
-        key: value
-        for key, value in flat.items()
-        if not any(key == name or key.startswith(f"{name}.") for name in left_out)
-    }
-    for file in {"data.path", "measure.ood.path"} & set(kept):
+    kept = {key: value for key, value in flat.items() if not _is_left_out(key, left_out)}
+    for file in set(_FILES) & set(kept):
         kept[file] = _file_digest(kept[file])
     kept |= {key: MOVED.get(str(path), path) for key, path in kept.items() if key.endswith("._target_")}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
+_SHOWN = ("seed", "weight_decay", "data", "model", *(f"model.{name}" for name in ("norm", "depth", "gamma")))
+_LONGEST_VALUE, _MOST_OPTIONS = 24, 6
+_varied: tuple[str, ...] = ()
+
+
+def name_by(options: Iterable[str]) -> None:
+    """Let the names of runs show these options too: those that a sweep varies."""
+    global _varied
+    _varied = tuple(dict.fromkeys(options))
+
+
 def slug(cfg: DictConfig) -> str:
-    """What tells a run from its neighbours at a glance, for example ``conic_hull-mlp4-last-wd0.005-seed0``."""
+    """What tells a run from its neighbours at a glance, for example ``conic_hull-mlp4-last-wd0.005-seed0``.
+
+    What a sweep varies beside that stands in it too (:func:`name_by`): ``conic_hull-mlp4-last-lr0.1-wd0.005-seed0``.
+    """
     data, model = cfg.data, cfg.model
     network, depth = str(model.get("name", "model")), str(model.get("depth", ""))
     parts = [str(data.get("name", "data")), network if network.endswith(depth) else network + depth]
@@ -140,13 +156,37 @@ def slug(cfg: DictConfig) -> str:
         parts.append(str(model.norm))
     if model.get("gamma") is not None:
         parts.append(f"gamma{model.gamma}")
-    parts += [f"wd{cfg.weight_decay:g}", f"seed{cfg.seed}"]
+    parts += [*_more_parts(cfg), f"wd{cfg.weight_decay:g}", f"seed{cfg.seed}"]
     return "-".join("".join(c if c.isalnum() or c in "._+" else "_" for c in part) for part in parts)
 
 
-def folder_name(cfg: DictConfig) -> str:
-    """Name of a run's folder, ``<slug>-<run id>``: the same for the same config."""
-    return f"{slug(cfg)}-{run_id(cfg)}"
+def _more_parts(cfg: DictConfig) -> list[str]:
+    options = [key for key in _varied if key not in _SHOWN and not _is_left_out(key, _NOT_IDENTITY)]
+    last = [key.rpartition(".")[2] for key in options]
+    parts = []
+    for key, name in zip(options, last, strict=True):
+        value = OmegaConf.select(cfg, key)
+        if isinstance(value, DictConfig):  # an option of a group
+            name, value = "", value.get("name")
+        elif key in _FILES and value is not None:
+            name, value = "", Path(str(value)).stem
+        if value is not None:
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            parts.append((name if last.count(name) < 2 else key) + text[:_LONGEST_VALUE])
+    return parts[:_MOST_OPTIONS]
+
+
+def folder_name(cfg: DictConfig, store: Path | None = None) -> str:
+    """Name of a run's folder, ``<slug>-<run id>``, or the one that it has already: the same for the same config.
+
+    Args:
+        cfg: The run's config.
+        store: Folder in which the run's is. A run that is in it keeps its name, whatever sweep it is part of.
+    """
+    identity = run_id(cfg)
+    name = f"{slug(cfg)}-{identity}"
+    known = () if store is None else run_names(store).get(identity, ())
+    return name if name in known or not known else known[0]
 
 
 def describe_for_wandb(cfg: DictConfig, described: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,6 +194,15 @@ def describe_for_wandb(cfg: DictConfig, described: Mapping[str, Any]) -> dict[st
     return {**described, "setting": setting_id(cfg)}
 
 
-def describe(cfg: DictConfig, experiment: str) -> dict[str, Any]:
-    """What a run's files say of it: ``run_id``, ``name``, ``experiment`` and the config under its dotted names."""
-    return {"run_id": run_id(cfg), "name": slug(cfg), "experiment": experiment, **flat_config(cfg)}
+def describe(cfg: DictConfig, experiment: str, folder: Path | None = None) -> dict[str, Any]:
+    """What a run's files say of it: ``run_id``, ``name``, ``experiment`` and the config under its dotted names.
+
+    Args:
+        cfg: The run's config.
+        experiment: Name of its experiment.
+        folder: The run's folder, whose name before the id is the run's; else, or None, its :func:`slug` is.
+    """
+    identity = run_id(cfg)
+    known = "" if folder is None else folder.name.removesuffix(f"-{identity}")
+    name = slug(cfg) if folder is None or known in ("", folder.name) else known
+    return {"run_id": identity, "name": name, "experiment": experiment, **flat_config(cfg)}

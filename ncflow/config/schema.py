@@ -113,10 +113,15 @@ LOGGERS: dict[str, type[Named]] = {"csv": Named, "none": Named, "wandb": WandbLo
 def register() -> None:
     """Make the schema and the resolvers of ``conf/train.yaml`` known to Hydra; harmless when repeated."""
     ConfigStore.instance().store(name="run_schema", node=RunConfig, provider="ncflow")
-    OmegaConf.register_new_resolver("ncflow.slug", lambda _root_: folder_name(_root_), replace=True)
+    OmegaConf.register_new_resolver("ncflow.slug", lambda _root_: folder_name(_root_, _store(_root_)), replace=True)
     OmegaConf.register_new_resolver("ncflow.runs_dir", lambda _root_: checked_runs_dir(_root_), replace=True)
     OmegaConf.register_new_resolver("ncflow.experiment", lambda _root_: experiment_name(_root_), replace=True)
     OmegaConf.register_new_resolver("ncflow.epochs_of", epochs_of, replace=True)
+
+
+def _store(root: DictConfig) -> Path:
+    """Folder of the runs of an experiment."""
+    return Path(checked_runs_dir(root)).absolute() / experiment_name(root)
 
 
 def epochs_of(steps: int, samples: int | None, batch_size: int | None) -> int:

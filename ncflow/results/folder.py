@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -260,6 +260,27 @@ def run_folders(*folders: Path | str) -> list[Path]:
             if not {RESULT, RUN, JOB}.isdisjoint(files):
                 found[Path(parent)] = None
     return sorted(found)
+
+
+def run_names(folder: Path) -> Mapping[str, Sequence[str]]:
+    """The names of the runs' folders in a folder, by run id; a second look at an unchanged folder reads it no more.
+
+    Args:
+        folder: Of an experiment; it need not exist.
+    """
+    with suppress(OSError):
+        changed = folder.stat().st_mtime_ns
+        if _names.get(folder, (None, {}))[0] != changed:
+            found: dict[str, list[str]] = defaultdict(list)
+            for name in sorted(os.listdir(folder)):
+                if run := _RUN_NAME.search(name):
+                    found[run[1]].append(name)
+            _names[folder] = changed, found
+        return _names[folder][1]
+    return {}
+
+
+_names: dict[Path, tuple[int, Mapping[str, Sequence[str]]]] = {}
 
 
 def stored(store: Path, depth: int = 3) -> dict[str, list[Path]]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks
@@ -11,10 +12,8 @@ from hydra.core.utils import JobRuntime, configure_log, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from ncflow.config.compose import folder_of
-from ncflow.config.identity import describe, experiment_name
+from ncflow.config.compose import run_of
 from ncflow.config.schema import register
-from ncflow.results import RunFolder
 from ncflow.results.report import Report, say
 from ncflow.sweeps.workers import Environment, side_by_side
 from ncflow.training.stacked.launcher import Device, plan_sweep, train_group
@@ -106,7 +105,7 @@ def _of_killed(configs: Sequence[DictConfig], is_stacked: bool, since: float) ->
     """Of a pack whose process is gone: what became of its runs, up to that at which it was."""
     reports = []
     for cfg in configs:
-        folder = RunFolder(folder_of(cfg).absolute(), describe(cfg, experiment_name(cfg)))
+        folder = run_of(cfg, Path.cwd())
         ended = folder.ended(since)
         reports.append(ended or folder.killed())
         if ended is None and not is_stacked:

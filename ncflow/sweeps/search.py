@@ -24,8 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ncflow.checks import error_line
 from ncflow.config.build import build, check_types
-from ncflow.config.compose import Composer, folder_of
-from ncflow.config.identity import describe, experiment_name, run_id, without_hydra
+from ncflow.config.compose import Composer, run_of
+from ncflow.config.identity import run_id, without_hydra
 from ncflow.config.schema import ConfigError, Count, OptionalCount, Rule
 from ncflow.results import RunFolder, Status
 from ncflow.results.files import write_atomically
@@ -274,7 +274,7 @@ class Search:
     def _trial(self, number: int, params: Mapping[str, Any]) -> Trial:
         overrides = self._overrides(params)
         cfg = self._composer.shared(overrides)
-        return Trial(number, params, overrides, RunFolder(folder_of(cfg), describe(cfg, experiment_name(cfg))))
+        return Trial(number, params, overrides, run_of(cfg))
 
     def _sampler(self, number: int) -> Any:
         """The sampler for the trial of a number: made anew for each, so that a search that goes on proposes the same.

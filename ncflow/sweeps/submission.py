@@ -204,7 +204,7 @@ def note_job(folder: Path, cfg: DictConfig, job: Any, turn: int) -> None:
         job: Of submitit.
         turn: After how many others of the job it is its turn.
     """
-    description = describe(cfg, experiment_name(cfg))
+    description = describe(cfg, experiment_name(cfg), folder)
     write_json(folder / JOB, {**description, "job": job.job_id, "turn": turn, "log": str(job.paths.stdout)})
 
 
@@ -216,7 +216,7 @@ def note_waiting(folder: Path, cfg: DictConfig) -> None:
         cfg: Its config, with Hydra's own part.
     """
     command = {"arguments": sys.argv[1:], "working_directory": os.getcwd()}
-    write_json(folder / JOB, {**describe(cfg, experiment_name(cfg)), "job": None, "command": command})
+    write_json(folder / JOB, {**describe(cfg, experiment_name(cfg), folder), "job": None, "command": command})
 
 
 def drawing(sweep_jobs: Path) -> str | None:

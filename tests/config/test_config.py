@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field
 
+from ncflow.config import identity
 from ncflow.config.build import build
 from ncflow.config.explain import explain
 from ncflow.config.identity import flat_config, folder_name, run_id, slug
@@ -336,6 +337,25 @@ def test_slug_tells_runs_apart(config):
     cfg = config("weight_decay=5e-3", "seed=3", "model.gamma=0.5")
     assert slug(cfg) == "conic_hull-mlp4-last-gamma0.5-wd0.005-seed3"
     assert folder_name(cfg) == f"{slug(cfg)}-{run_id(cfg)}"
+
+
+@pytest.mark.parametrize(
+    ("varied", "overrides", "shown"),
+    [
+        (["optimizer.lr"], ["optimizer.lr=0.1"], "lr0.1"),
+        (["batch_size", "data.noise"], ["batch_size=16", "+data.noise=0.5"], "batch_size16-noise0.5"),
+        (["data.path"], ["data=arrays", "data.path=in/mine.npz"], "mine"),
+        (["loss", "optimizer"], ["loss=square", "optimizer=sgd"], "square-sgd"),
+        (["model.width", "data.width"], ["model.width=8", "+data.width=9"], "model.width8-data.width9"),
+        (["seed", "data", "trainer.accelerator", "batch_size"], ["batch_size=null"], ""),
+    ],
+)
+def test_slug_shows_what_a_sweep_varies(varied, overrides, shown, config, monkeypatch):
+    monkeypatch.setattr(identity, "_varied", ())
+    cfg = config(*overrides)
+    alone = slug(cfg)
+    identity.name_by(varied)
+    assert slug(cfg) == alone.replace("-wd", f"-{shown}-wd" if shown else "-wd")
 
 
 def test_flat_config_is_resolved(config):

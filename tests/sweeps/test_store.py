@@ -74,6 +74,21 @@ def test_a_single_run_is_taken_over_and_counts_as_finished(ncflow, tmp_path):
     assert f"taken over from {one}" in (other / "ncflow.log").read_text()
 
 
+def test_a_run_keeps_its_folder_whatever_varies_beside_it(ncflow, tmp_path):
+    tiny = [*TINY, "epochs=1", "measure.every_n_epochs=1"]
+    assert ncflow("-m", *tiny, "optimizer.lr=0.01,0.02").returncode == 0
+    names = sorted(path.parent.name for path in tmp_path.rglob("result.json"))
+    assert [name.rpartition("-wd")[0] for name in names] == [
+        "conic_hull-mlp3-last-lr0.01",
+        "conic_hull-mlp3-last-lr0.02",
+    ]
+    assert set(load_runs(tmp_path)["name"]) == {name.rpartition("-")[0] for name in names}
+    assert ncflow(*tiny, "optimizer.lr=0.01").stdout == f"finished already: {names[0]}\n"
+    other = ncflow("-m", *tiny, "optimizer.lr=0.02", "batch_size=128,64")
+    assert other.stdout.splitlines()[0] == "2 runs: 1 finished already, 1 to do"
+    assert len(list(tmp_path.rglob("result.json"))) == 3
+
+
 @pytest.fixture
 def two(config, tmp_path):
     """A config, and its run in two experiments; the first is finished."""

@@ -14,11 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ncflow.config.build import check_types
-from ncflow.config.compose import folder_of, looked_at
+from ncflow.config.compose import looked_at, run_of
 from ncflow.config.explain import one_line
-from ncflow.config.identity import describe, experiment_name, flat_config, resolved_once, run_id, without_hydra
+from ncflow.config.identity import flat_config, resolved_once, run_id, without_hydra
 from ncflow.config.schema import ConfigError, Rule
-from ncflow.results import RunFolder, Status
+from ncflow.results import Status
 from ncflow.results.report import Report
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.training.stacked import group
@@ -151,7 +151,7 @@ def train_group(configs: Sequence[DictConfig]) -> list[Report]:
         SystemExit: If a signal stopped training, which saved a checkpoint first.
     """
     data_cache, reports, ready = DataCache(), dict[str, Report](), list[Ready]()
-    folders = [RunFolder(folder_of(cfg).absolute(), describe(cfg, experiment_name(cfg))) for cfg in configs]
+    folders = [run_of(cfg, Path.cwd()) for cfg in configs]
     with ExitStack() as held:
         for folder, cfg in zip(folders, configs, strict=True):
             HydraConfig.instance().set_config(cfg)

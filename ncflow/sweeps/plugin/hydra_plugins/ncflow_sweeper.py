@@ -40,8 +40,9 @@ class NcflowSweeper(BasicSweeper):
         from ncflow.results import Status
         from ncflow.results.report import finish
 
-        self._begin()
-        batches = self.split_arguments(self._parsed(arguments), self.max_batch_size)
+        parsed = self._parsed(arguments)
+        self._begin(parsed)
+        batches = self.split_arguments(parsed, self.max_batch_size)
         plans = [self._plan(batch) for batch in batches]
         reports = [report for _, settled in plans for report in settled]
         # Only now that every cell was checked: a sweep that is refused leaves nothing behind.
@@ -58,15 +59,17 @@ class NcflowSweeper(BasicSweeper):
             raise SystemExit(code)
         return returns
 
-    def _begin(self) -> Any:
+    def _begin(self, overrides: Sequence[Override]) -> Any:
         """Begin a sweep; return the composer of its cells."""
         from ncflow.config.compose import composer_of
+        from ncflow.config.identity import name_by
 
         assert self.hydra_context is not None
         assert self.config is not None
         self._claimed: dict[str, str] = {}
         self._made: list[Path] = []
         self._launched = 0
+        name_by(override.key_or_group for override in overrides if override.is_sweep_override())
         self._composer = composer_of(self.hydra_context, self.config)
         return self._composer
 
@@ -100,10 +103,10 @@ class NcflowSweeper(BasicSweeper):
         Raises:
             ConfigError: If a cell cannot be run.
         """
-        from ncflow.config.compose import folder_of
-        from ncflow.config.identity import describe, experiment_name, resolved_once
+        from ncflow.config.compose import run_of
+        from ncflow.config.identity import resolved_once
         from ncflow.config.validate import check_hydra, claim_folder
-        from ncflow.results import RunFolder, stored
+        from ncflow.results import stored
         from ncflow.training.entry import find_twin
 
         cells: dict[Path, Cell] = {}
@@ -113,10 +116,10 @@ class NcflowSweeper(BasicSweeper):
         for overrides in batch:
             cfg = self._composer.shared(overrides)
             with resolved_once(cfg):
-                path, described = folder_of(cfg), describe(cfg, experiment_name(cfg))
+                folder = run_of(cfg)
+                path = folder.path
                 check_hydra(cfg)
-                claim_folder(self._claimed, path, described["run_id"])
-                folder = RunFolder(path, described)
+                claim_folder(self._claimed, path, folder.run_id)
                 report = _look(folder)
                 if report is not None:
                     settled[path] = report
@@ -166,7 +169,8 @@ class NcflowOptunaSweeper(NcflowSweeper):
         from ncflow.results.report import finish
         from ncflow.sweeps.search import Search
 
-        search = Search(self._begin(), self.config, self._parsed(arguments))  # type: ignore[arg-type]
+        parsed = self._parsed(arguments)
+        search = Search(self._begin(parsed), self.config, parsed)  # type: ignore[arg-type]
         if search.is_new:
             self._check_candidates(search)
         reports: list[Any] = []
