@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
-from ncflow.checks import error_line
+from ncflow.checks import ArgumentError, error_line
 from ncflow.figures.files import refuse_foreign, render, write_own
 from ncflow.figures.tables import once, provenance_differences
 from ncflow.results import Status, describe, load_history, load_runs, one_line
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ncflow.figures.report.page import Picture
 
 VERDICTS = "verdicts.json"
+FORMS = ("csv", "latex", "text")
 FORMATS = ("png", "pdf", "svg")
 Kind = Literal["svg", "png"]
 _LONGEST_PATH, _LONGEST_ERROR = 4096, 500
@@ -41,8 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     failed: list[str] = []
     try:
         with _warnings_as_lines():
+            if parsed.x is not None or parsed.compare:
+                answer(parsed)
+                return
             written = _draw_and_judge(parsed, kinds, failed)
-    except OSError as error:
+    except (OSError, ArgumentError) as error:
         print(f"ncflow-figures: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     for line in failed:
@@ -51,6 +55,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("no figure: these runs vary neither weight decay nor gamma, and have no history", file=sys.stderr)
     if failed or not written:
         raise SystemExit(1)
+
+
+def answer(parsed: argparse.Namespace) -> None:
+    """Answer a question of one's own: a figure or a table.
+
+    Raises:
+        OSError: If something cannot be read or written.
+        ArgumentError: If there is no such column, or runs of one point differ in more than their seed.
+    """
+    from ncflow.figures import asked
+    from ncflow.figures.compared import USUAL, compare
+    from ncflow.figures.written import table_of_differences, table_of_points
+
+    if parsed.compare:
+        one, other = (asked.where(_runs_below(folder), parsed.where) for folder in parsed.folders)
+        every = pd.concat([one, other], ignore_index=True)
+        asked_for = [asked.column_named("y", name, every) for name in parsed.y or []]
+        lines, table = compare(one, other, asked_for or [name for name in USUAL if name in every])
+        for line in lines:
+            print(line, file=sys.stderr)
+        print(table_of_differences(table, parsed.table or "text"), end="")
+        return
+    runs = asked.where(_runs_below(*parsed.folders), parsed.where)
+    question = asked.understood(asked.Question(parsed.x, tuple(parsed.y), parsed.hue, tuple(parsed.panel)), runs)
+    history = load_history(*runs["folder"]) if question.x in asked.OVER_TRAINING else pd.DataFrame()
+    points = asked.points(question, runs, history)
+    if parsed.table:
+        print(table_of_points(question, points, parsed.table), end="")
+        return
+    from ncflow.figures import style
+    from ncflow.figures.plots.asked import asked as picture
+
+    style.use()
+    figure, out = picture(question, points), parsed.out or Path(parsed.folders[0]) / "figures"
+    files = {out / f"{asked.stem(question)}.{kind}": render(figure, kind) for kind in parsed.format or ["png"]}
+    refuse_foreign(files)
+    out.mkdir(parents=True, exist_ok=True)
+    for path, content in files.items():
+        write_own(path, content)
+        print(path)
+
+
+def _runs_below(*folders: str) -> pd.DataFrame:
+    """The runs below some folders, each once; what is wrong with any is said on stderr."""
+    runs = load_runs(*folders)
+    if runs.empty:
+        raise FileNotFoundError(f"no runs below {', '.join(folders)}")
+    runs, _ = once(runs)
+    print(summary(runs), file=sys.stderr)
+    return runs
 
 
 def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: list[str]) -> list[Path]:
@@ -124,8 +178,25 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", choices=FORMATS, action="append", help="file format, png by default; repeatable")
     parser.add_argument("--html", action="store_true", help="also write report.html: figures, verdicts, table of runs")
     parser.add_argument("--wandb", action="store_true", help="also log figures, verdicts and table of runs to W&B")
+    own = parser.add_argument_group("a question of your own, in place of the figures and verdicts of the papers")
+    own.add_argument("--x", metavar="COLUMN", help="any column of load_runs, epoch or step; its end is enough (lr)")
+    own.add_argument("--y", metavar="COLUMN", action="append", help="of numbers (train/intra_min); repeatable")
+    own.add_argument("--hue", metavar="COLUMN", help="a colour for each of its values")
+    own.add_argument("--panel", metavar="COLUMN", action="append", default=[], help="a panel for each; repeatable")
+    own.add_argument(
+        "--where", metavar="COLUMN=VALUE,...", action="append", default=[], help="only these runs; repeatable"
+    )
+    own.add_argument("--compare", action="store_true", help="of two folders A, B: each measure y in A, in B, and B - A")
+    own.add_argument("--table", choices=FORMS, help="print a table (mean, sd over seeds) on stdout instead")
     parser.add_argument("--out", type=Path, help="where the files go; DIR/figures by default")
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    if parsed.x is not None and not parsed.y:
+        parser.error("--y must be given with --x")
+    if parsed.x is None and not parsed.compare and (parsed.y or parsed.hue or parsed.panel or parsed.table):
+        parser.error("--x must be given with --y, --hue, --panel and --table")
+    if parsed.compare and (parsed.x or parsed.hue or parsed.panel or len(parsed.folders) != 2):
+        parser.error(f"--compare takes two folders, --y and --table, found {len(parsed.folders)} folders")
+    return parsed
 
 
 def summary(runs: pd.DataFrame) -> str:

@@ -11,12 +11,8 @@ from ncflow.results import COLUMNS, FINAL, LAST_LAYER, Status
 from ncflow.theory.simplex import inter_limit
 
 # What varies inside a panel, or is no part of the experiment's description.
-_NOT_A_PANEL = (
+_NO_OPTION = (
     "seed",
-    "weight_decay",
-    "model.norm",
-    "model.norm_bias",
-    "model.affine",
     "run_id",
     "name",
     "folder",
@@ -28,6 +24,7 @@ _NOT_A_PANEL = (
     "experiment",
     "figures",
 )
+_NOT_A_PANEL = ("weight_decay", "model.norm", "model.norm_bias", "model.affine", *_NO_OPTION)
 # Names, which a user's own config may also give as a number or a list; all else that is asked for is numbers.
 _NAMES = ("model.norm", "model.name", "data.name", "loss.name")
 PROVENANCE = ("code/", "version/")
@@ -44,6 +41,7 @@ _NOT_PREFIXES = (
     "checkpoint.",
     "remeasured.",
 )
+_OF_NUMBERS = ("measure.delta", "measure.self_pairs", "trainer.precision")
 SPREAD = "spread"
 """min intra - max inter, the D of the conjectures."""
 
@@ -217,6 +215,29 @@ def panel_keys(runs: pd.DataFrame, *more: str) -> list[str]:
     groups = list(zip(*(map(str, runs[name].tolist()) for name in named), strict=True)) or [()] * len(runs)
     varied = [key for key in keys if not key.endswith((".name", "._target_")) and _varies(runs[key], groups)]
     return [*named, *varied]
+
+
+def varied(runs: pd.DataFrame, groups: Sequence[tuple[str, ...]]) -> list[str]:
+    """Config columns in which runs of one group differ, the seed apart.
+
+    Args:
+        runs: Table of :func:`ncflow.results.load_runs`.
+        groups: The group of each run.
+    """
+    return [column for column in options(runs) if _varies(runs[column], groups)]
+
+
+def options(runs: pd.DataFrame) -> list[str]:
+    """The columns of the config that the numbers of a run depend on, the seed apart.
+
+    Args:
+        runs: Table of :func:`ncflow.results.load_runs`.
+    """
+    return [
+        str(column)
+        for column in runs.columns
+        if column in _OF_NUMBERS or (column not in _NO_OPTION and not str(column).startswith(_NOT_PREFIXES))
+    ]
 
 
 def _varies(values: pd.Series, groups: Sequence[tuple[str, ...]]) -> bool:
