@@ -125,9 +125,11 @@ def run_task(cfg: DictConfig) -> Report:
 def _run(cfg: DictConfig, folder: RunFolder) -> Report:
     with folder.logged():
         try:
+            from ncflow.training.again import measured_again
             from ncflow.training.fit import fit
 
-            return fit(cfg, folder, _prepared.pop(folder.run_id, None))
+            prepared = _prepared.pop(folder.run_id, None)
+            return measured_again(cfg, folder) or fit(cfg, folder, prepared)
         except StoppedBySignalError as stop:
             raise stop.told(folder.path.name) from None
         except (Exception, SystemExit) as error:

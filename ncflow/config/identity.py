@@ -23,6 +23,7 @@ _NOT_IDENTITY = (
     "logger",
     "checkpoint",
     "measure.batch_size",
+    "measure.again",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -35,6 +36,7 @@ _NOT_IDENTITY = (
     "measure.ood.data_dir",
     "measure.ood.download",
 )
+_ONLY_MEASURED = ("measure.groups", "measure.layers", "measure.ood")
 _NOT_OF_A_RUN = ("hydra", "objective")  # of the command as a whole: runs are the same without
 _FILES = ("data.path", "measure.ood.path")
 MOVED: dict[str, str] = {}
@@ -118,6 +120,11 @@ def run_id(cfg: DictConfig) -> str:
 def setting_id(cfg: DictConfig) -> str:
     """As :func:`run_id`, of all but the seed: equal for runs that a mean over seeds is taken of."""
     return _hash(cfg, (*_NOT_IDENTITY, "seed"))
+
+
+def training_id(cfg: DictConfig) -> str:
+    """As :func:`run_id`, of all but what is measured of the network: equal for runs that are one training."""
+    return _hash(cfg, (*_NOT_IDENTITY, *_ONLY_MEASURED))
 
 
 def _is_left_out(key: str, left_out: Sequence[str]) -> bool:

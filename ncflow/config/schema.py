@@ -59,6 +59,7 @@ class Measure:
     groups: Annotated[Any, Rule("null or a list of names", list[str] | None)] = None
     ood: Annotated[Any, Rule("null or a group of options", dict[str, Any] | None)] = None
     per_class: bool | None = None
+    again: Annotated[str, Rule("one of 'checkpoint', 'training'", Literal["checkpoint", "training"])] = "checkpoint"
 
 
 @dataclass

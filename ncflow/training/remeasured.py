@@ -59,7 +59,7 @@ def kept_runs(*folders: Path) -> Iterator[Kept | ArgumentError]:
     require(len(found) > 0, "MODEL", "a folder with runs of ncflow", ", ".join(map(str, folders)))
     for folder in found:
         try:
-            yield _kept(folder)
+            yield kept_of(folder)
         except ArgumentError as error:
             yield error
         except Exception as error:  # whatever a config that somebody changed leads to
@@ -72,7 +72,12 @@ def _was_trained(described: Mapping[str, Any]) -> bool:
     return "remeasured.run_id" not in described and described.get("figures") != ["measured"]
 
 
-def _kept(folder: Path) -> Kept:
+def kept_of(folder: Path) -> Kept:
+    """A run of ours and its kept states.
+
+    Raises:
+        ArgumentError: If it is none, or has none.
+    """
     path = folder / HYDRA / "config.yaml"
     require(path.is_file(), "MODEL", "a run of ncflow with its config", f"{folder} without {HYDRA}/config.yaml")
     register()
@@ -132,17 +137,15 @@ def remeasure(
     def rows_at(index: int) -> Rows:
         if not built:
             set_up_process(cfg)
-            built.append(_built(cfg, device))
-        epoch = list(kept.files)[index]
-        rows = _rows(cfg, *built[0], kept, epoch)
-        _compare(rows, _own_rows(kept.folder))
-        return rows
+            built.append(states_of(cfg, device))
+        return rows_of_state(cfg, *built[0], kept, list(kept.files)[index])
 
     notes = [f"checkpoints of {kept.folder.absolute()}"]
     return write_run(folder, len(kept.files), rows_at, notes, device, measured_groups(cfg))
 
 
-def _built(cfg: DictConfig, device: torch.device) -> tuple[InMemoryData, Classifier]:
+def states_of(cfg: DictConfig, device: torch.device) -> tuple[InMemoryData, Classifier]:
+    """The data of a config, and a network that its kept states fit."""
     data, classifier = prepare(cfg)
     if cfg.trainer.channels_last:
         classifier.to(memory_format=torch.channels_last)
@@ -151,8 +154,16 @@ def _built(cfg: DictConfig, device: torch.device) -> tuple[InMemoryData, Classif
     return data, classifier.to(device)
 
 
-def _rows(cfg: DictConfig, data: InMemoryData, classifier: Classifier, kept: Kept, epoch: int) -> Rows:
-    """As :class:`ncflow.callbacks.NeuralCollapseCallback` measured while the run was trained."""
+def rows_of_state(cfg: DictConfig, data: InMemoryData, classifier: Classifier, kept: Kept, epoch: int) -> Rows:
+    """As :class:`ncflow.callbacks.NeuralCollapseCallback` measured while the run was trained.
+
+    Args:
+        cfg: What is to be measured.
+        data: Of :func:`states_of`.
+        classifier: Of :func:`states_of`; it has the state afterwards.
+        kept: The run.
+        epoch: Of the state.
+    """
     saved = read_checkpoint(kept.files[epoch], [kept.identity])
     require(saved is not None, "MODEL", "a run whose checkpoints stay", kept.files[epoch])
     assert saved is not None
@@ -161,6 +172,7 @@ def _rows(cfg: DictConfig, data: InMemoryData, classifier: Classifier, kept: Kep
     groups = Groups(measured_groups(cfg), data.ood_dataloader(cfg.measure.batch_size))
     for split, loader in data.measure_dataloaders(cfg.measure.batch_size).items():
         rows += rows_of(epoch, split, measured(cfg, classifier.network, classifier.loss, loader, groups))
+    _compare(rows, _own_rows(kept.folder))
     return rows
 
 

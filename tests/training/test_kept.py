@@ -11,8 +11,9 @@ from lightning import Callback
 from omegaconf import OmegaConf
 
 from ncflow.cli.measure import main
-from ncflow.config.identity import describe, run_id
+from ncflow.config.identity import describe, folder_name, run_id
 from ncflow.results import RunFolder, load_history, load_runs
+from ncflow.training.again import measured_again
 from ncflow.training.entry import enter
 from ncflow.training.fit import fit
 from ncflow.training.stacked import group
@@ -168,3 +169,67 @@ def test_what_cannot_be_measured_again_is_one_line_each(config, capsys):
     assert "a config of options" in refused()
     (own / ".hydra/config.yaml").unlink()
     assert "without .hydra/config.yaml" in refused()
+
+
+def as_command(cfg, experiment="mine"):
+    """Bring a run to its end as the command does."""
+    folder = RunFolder(Path("runs") / experiment / folder_name(cfg), describe(cfg, experiment))
+    with ExitStack() as held:
+        assert enter(folder, cfg, held) is None
+        return measured_again(cfg, folder) or fit(cfg, folder)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_measured_otherwise_is_not_trained_again(kept, config, caplog):
+    """Its numbers are those of a run that was trained for it: of all epochs if their weights were kept."""
+    options = SMALL if kept else SMALL[:-1]
+    more = ["measure.groups=[uniformity]", "measure.layers=all"]
+    first = as_command(config(*options))
+    caplog.set_level("INFO", "ncflow")
+    again = as_command(config(*options, *more))
+    assert f"is measured from the checkpoint of {first.folder}, not trained" in caplog.text
+    assert again.values["remeasured.run_id"] == first.values["run_id"]
+    trained = as_command(config(*options, *more), "other")
+    assert "remeasured.run_id" not in trained.values
+    assert trained.values["run_id"] == again.values["run_id"]
+    measured = {key for key in trained.values if key.startswith(("train/", "test/"))}
+    assert {key: again.values[key] for key in measured} == pytest.approx(
+        {key: trained.values[key] for key in measured}, rel=0, abs=0, nan_ok=True
+    )
+    keys = ["epoch", "split", "layer"]
+    ours, theirs = (
+        load_history(report.folder).drop(columns=["run_id", "folder"]).set_index(keys).sort_index()
+        for report in (again, trained)
+    )
+    if not kept:  # of the epochs before the last one: what the first run measured, and no made-up number
+        early = ours.index.get_level_values("epoch") < 5
+        assert set(ours[early].index.get_level_values("layer")) == {"last"}
+        assert ours[early]["gnc2_log_mean"].isna().all()
+        theirs = theirs.loc[ours.index]
+        theirs.loc[early, [name for name in theirs if name.startswith("gnc2")]] = float("nan")
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True, check_dtype=False)
+    assert RunFolder(Path(again.folder), again.values).damage(again.values) is None
+    if kept:
+        assert_same_weights(weights(Path(again.folder)), weights(Path(first.folder)))
+    main([again.folder, "--out", "once_more"])
+    assert load_runs("once_more")["train/gnc2_log_mean"].item() == trained.values["train/gnc2_log_mean"]
+
+
+@pytest.mark.parametrize(
+    "more", [["measure.again=training"], ["measure.delta=0.1"], ["measure.per_class=true"], ["epochs=6"]], ids=str
+)
+def test_what_only_training_gives_is_trained(more, config, monkeypatch):
+    as_command(config(*SMALL))
+    cfg = config(*SMALL, "measure.groups=[uniformity]", *more)
+    folder = RunFolder(Path("runs/mine") / folder_name(cfg), describe(cfg, "mine"))
+    assert measured_again(cfg, folder) is None
+
+
+def test_only_a_whole_finished_run_is_measured_again(config):
+    first = as_command(config(*SMALL))
+    cfg = config(*SMALL, "measure.groups=[uniformity]")
+    folder = RunFolder(Path("runs/mine") / folder_name(cfg), describe(cfg, "mine"))
+    with (Path(first.folder) / "history.csv").open("a") as file:
+        file.write("5,train,last\n")
+    assert measured_again(cfg, folder) is None
+    assert not folder.path.exists()
