@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _OF_THE_JOB = ("job", "log")  # in job.json beside the config
+_MEASURED = ("train/", "test/")
 _WHOLE = ("epoch", "step", "samples", "class", "other", "count")
 
 
@@ -49,16 +50,25 @@ def _row(folder: Path) -> dict[str, Any]:
     return {"status": str(Status.UNREADABLE), "folder": str(folder), "error": why}
 
 
-def load_history(*folders: Path | str) -> "pd.DataFrame":
+def load_history(*folders: Path | str, config: bool = False) -> "pd.DataFrame":
     """A row per run, epoch, split and layer: ``run_id``, ``folder`` and the columns of ``history.csv``.
 
     Measures of a group that no run asked for have no columns; where some did, those of the others are missing. A file
     that cannot be read is left out and named in a warning of the logger ``ncflow.results``.
 
+    Args:
+        folders: Folders that hold runs at any depth.
+        config: Whether each row has its run's config too, as :func:`load_runs` has it: ``seed``, ``model.norm``, ...
+
     Raises:
         FileNotFoundError: If a folder does not exist.
     """
-    return _load_tables(HISTORY, EVERY_COLUMN, ("epoch", "split", "layer"), folders, COLUMNS)
+    history = _load_tables(HISTORY, EVERY_COLUMN, ("epoch", "split", "layer"), folders, COLUMNS)
+    if not config:
+        return history
+    runs = load_runs(*folders)
+    kept = [name for name in runs if not str(name).startswith(_MEASURED) and (name == "folder" or name not in history)]
+    return history.merge(runs[kept], on="folder", how="left") if "folder" in runs else history
 
 
 def load_margins(*folders: Path | str) -> "pd.DataFrame":

@@ -36,6 +36,21 @@ def test_history_grows_and_keeps_every_digit(tmp_path):
     assert lines[2].startswith("5,train,last,5.1,")
 
 
+def test_history_with_its_config(tmp_path):
+    for seed in (0, 1):
+        folder = tmp_path / f"run{seed}"
+        described = {"run_id": f"{seed}", "seed": seed, "model.norm": "last", "train/loss": 9.0, "loss": "of a user"}
+        write_json(folder / "result.json", {**described, "status": "done"})
+        History(folder / "history.csv").append([row(0, intra_min=0.5), row(5, intra_min=0.75)])
+    table, alone = load_history(tmp_path, config=True), load_history(tmp_path)
+    assert list(table["seed"]) == [0, 0, 1, 1]
+    assert set(table["model.norm"]) == {"last"}
+    assert "train/loss" not in table
+    pd.testing.assert_frame_equal(table[list(alone)], alone)
+    (tmp_path / "empty").mkdir()
+    assert load_history(tmp_path / "empty", config=True).empty
+
+
 def test_history_refuses_a_measure_it_has_no_column_for(tmp_path):
     with pytest.raises(ValueError, match="nonsense"):
         History(tmp_path / "history.csv").append([row(0, nonsense=1)])
