@@ -10,6 +10,7 @@ import torch
 from lightning import Callback
 from omegaconf import OmegaConf
 
+from ncflow.checks import ArgumentError
 from ncflow.cli.measure import main
 from ncflow.config.identity import describe, folder_name, run_id
 from ncflow.results import RunFolder, load_history, load_runs
@@ -18,6 +19,7 @@ from ncflow.training.entry import enter
 from ncflow.training.fit import fit
 from ncflow.training.stacked import group
 from ncflow.training.stacked.ready import DataCache, take
+from ncflow.training.trained import load_network
 
 SMALL = [
     *("epochs=5", "measure.every_n_epochs=2", "batch_size=32", "model.width=8", "model.depth=3", "trainer=cpu"),
@@ -233,3 +235,18 @@ def test_only_a_whole_finished_run_is_measured_again(config):
         file.write("5,train,last\n")
     assert measured_again(cfg, folder) is None
     assert not folder.path.exists()
+
+
+def test_the_network_of_a_run_gives_what_was_measured(config):
+    report = as_command(config(*SMALL, "model.norm=last"))
+    history = load_history(report.folder).set_index(["epoch", "split"])
+    for epoch, place in ((None, 5), (2, 2)):
+        network, data = load_network(report.folder, epoch)
+        for name, split in (("train", data.train), ("test", data.test)):
+            with torch.no_grad():
+                accuracy = (network(split.inputs).argmax(1) == split.labels).double().mean().item()
+            assert accuracy == history.loc[(place, name), "accuracy"]
+    with pytest.raises(ArgumentError, match=r"epoch must be one whose weights are there \(0, 2, 4, 5\), found 3"):
+        load_network(report.folder, 3)
+    with pytest.raises(ArgumentError, match="found"):
+        load_network("runs")
