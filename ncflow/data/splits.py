@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from ncflow.checks import ArgumentError, require
@@ -25,6 +24,8 @@ def stratified(labels: NDArray[np.int64], test_fraction: float, seed: int) -> tu
     everything = np.arange(len(labels))
     if test_fraction == 0:
         return everything.tolist(), []
+    from sklearn.model_selection import train_test_split  # which takes most of a second to import
+
     try:
         train, test = train_test_split(
             everything, test_size=test_fraction, stratify=labels, random_state=derive_seed(seed, "split")
