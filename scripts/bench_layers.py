@@ -6,8 +6,8 @@ them. Printed: the time of a plain forward pass, of measuring the last layer, an
 in one process, of the thread's own time, and the ratio of the last two.
 
 Beside it the least ratio that exact sums allow with PyTorch's operations, each of which goes over a chunk of features
-once. The first pass casts to float64, takes norms, and sums features and directions by class; the second casts again, as
-float64 of all layers at once is twice the features, takes the class means off, takes norms, multiplies by the means
+once. The first pass casts to float64, takes norms, and sums features and directions by class; the second casts again,
+as float64 of all layers at once is twice the features, takes the class means off, takes norms, multiplies by the means
 (for NC1 and the nearest mean), and sums directions. These eight are timed alone, on one layer.
 
 usage: scripts/bench_layers.py [--repeats 7] [--samples 10000]

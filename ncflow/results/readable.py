@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ncflow.checks import error_line
-from ncflow.results.files import JOB, RESULT, RUN
+from ncflow.results.files import JOB, PROGRESS, RESULT, RUN
 from ncflow.results.report import Status
 
 if TYPE_CHECKING:
@@ -70,9 +70,10 @@ def leave_out(path: Path, error: Exception) -> None:
 def why_no_file(path: Path) -> str | None:
     """What is wrong where something stands in the place of a file; None for a file, and if there is nothing.
 
-    A pipe would block whoever opens it.
+    A pipe would block whoever opens it. How far a run is may be a link to a file that its group has yet to write.
     """
-    return f"{path.name} is no file" if os.path.lexists(path) and not path.is_file() else None
+    there = path.exists() if path.name == PROGRESS else os.path.lexists(path)
+    return f"{path.name} is no file" if there and not path.is_file() else None
 
 
 def why_unreadable(folder: Path) -> str | None:

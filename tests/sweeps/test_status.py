@@ -212,6 +212,12 @@ def test_torn_and_foreign_files_do_no_harm(tmp_path, capsys, content):
     assert len(json.loads(shown(capsys, tmp_path, "--json"))) == 5
 
 
+def test_a_run_whose_group_has_yet_to_end_an_epoch_is_readable(tmp_path):
+    stopped = make(tmp_path / "a", Status.INTERRUPTED)
+    (stopped / "progress.json").symlink_to("../.stacked/0123abcd/progress.json")
+    assert read_state(stopped).status == Status.INTERRUPTED
+
+
 @pytest.mark.parametrize(
     ("epoch", "epochs", "seconds"),
     [
