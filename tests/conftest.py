@@ -73,13 +73,10 @@ def warm():
 def ncflow(tmp_path, warm):
     """Run ``ncflow`` with its runs below ``tmp_path``; return the finished process.
 
-    What submits jobs is a process of its own, and so is what is to be another ``program``. The ``code`` of a program
-    runs in its place.
+    What is to be another ``program`` is a process of its own. The ``code`` of a program runs in its place.
     """
 
     def call(*arguments: str, program=None, code=None, env=None, timeout=240):
-        if program is None and any("launcher=slurm" in argument for argument in arguments):
-            program = (sys.executable, "-m", "ncflow") if code is None else (sys.executable, "-c", code)
         if program is None:
             done = warm.run(arguments, tmp_path, timeout=timeout, environment=env, program=code)
             return subprocess.CompletedProcess(["ncflow", *arguments], done.code, done.stdout, done.stderr)

@@ -42,10 +42,10 @@ def alone_on_the_cluster():
         yield
 
 
-def start(tmp_path, *arguments, env=None):
-    command = [sys.executable, "-m", "ncflow", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=tmp_path, env=environment(env), start_new_session=True, **pipes)
+@pytest.fixture
+def start(warm, tmp_path):
+    """Start ``ncflow``, which submits jobs that are processes of their own."""
+    return lambda *arguments, env=None: warm.start(arguments, tmp_path, environment=env)
 
 
 def wait_for(condition, what, timeout=300):
@@ -101,10 +101,10 @@ def assert_same_runs(one, other):
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory):
+def local(tmp_path_factory, warm):
     """The long run, made here without a stop."""
     tmp_path = tmp_path_factory.mktemp("local")
-    process = start(tmp_path, *LONG)
+    process = warm.start(LONG, tmp_path)
     assert process.wait(200) == 0, process.stderr.read()
     return tmp_path
 
@@ -138,8 +138,8 @@ def test_modules_and_setup_lines_run_in_the_job(ncflow, tmp_path):
 
 
 @on_slurm
-def test_the_sweep_outlives_the_process_that_submitted_it(local, tmp_path):
-    process = start(tmp_path, *SLURM, *LONG, "seed=0,1")
+def test_the_sweep_outlives_the_process_that_submitted_it(local, start, tmp_path):
+    process = start(*SLURM, *LONG, "seed=0,1")
     wait_for(lambda: len(list(tmp_path.rglob("job.json"))) == 2, "the submission")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -186,12 +186,12 @@ class Scaled(MLP):
 
 @on_slurm
 @pytest.mark.parametrize("snapshot", [True, False])
-def test_a_job_runs_the_code_that_was_submitted(snapshot, ncflow, tmp_path):
+def test_a_job_runs_the_code_that_was_submitted(snapshot, ncflow, start, tmp_path):
     (tmp_path / "scaled.py").write_text(SCALED.format(scale=1))
     options, env = [*TINY, "model._target_=scaled.Scaled"], {"PYTHONPATH": str(tmp_path)}
     assert ncflow(*options, "runs_dir=here", env=env).returncode == 0
     with closed_partition():
-        process = start(tmp_path, *SLURM, *options, "runs_dir=slurm", f"hydra.launcher.snapshot={snapshot}", env=env)
+        process = start(*SLURM, *options, "runs_dir=slurm", f"hydra.launcher.snapshot={snapshot}", env=env)
         wait_for(lambda: list(tmp_path.rglob("job.json")) or process.poll() is not None, "the submission")
         (tmp_path / "scaled.py").write_text(SCALED.format(scale=2))
     out, err = process.communicate(timeout=200)
@@ -225,8 +225,8 @@ def requeue(job):
 
 @on_slurm
 @pytest.mark.parametrize("stop", [preempt, requeue])
-def test_a_stopped_job_goes_on_to_the_same_numbers(stop, local, tmp_path):
-    process = start(tmp_path, *SLURM, *LONG)
+def test_a_stopped_job_goes_on_to_the_same_numbers(stop, local, start, tmp_path):
+    process = start(*SLURM, *LONG)
     wait_for(lambda: rows(tmp_path) >= 6, "some epochs")
     stop(job_of(tmp_path))
     assert process.wait(200) == 0, process.stderr.read()
@@ -238,8 +238,8 @@ def test_a_stopped_job_goes_on_to_the_same_numbers(stop, local, tmp_path):
 
 
 @on_slurm
-def test_a_job_that_is_preempted_while_it_imports_comes_to_its_end(local, tmp_path):
-    process = start(tmp_path, *SLURM, *LONG)
+def test_a_job_that_is_preempted_while_it_imports_comes_to_its_end(local, start, tmp_path):
+    process = start(*SLURM, *LONG)
     wait_for(lambda: "Loading pickle" in job_logs(tmp_path), "the job")
     preempt(None)
     assert process.wait(300) == 0, process.stderr.read()
@@ -260,7 +260,7 @@ class Slow(MLP):
 
 
 @on_slurm
-def test_a_time_out_goes_on_to_the_same_numbers(ncflow, tmp_path):
+def test_a_time_out_goes_on_to_the_same_numbers(ncflow, start, tmp_path):
     """A job whose time is cut when it has worked for a minute, from when on submitit takes a signal for a time-out."""
     (tmp_path / "slow.py").write_text(SLOW)
     options = [*TINY, "epochs=500", "model._target_=slow.Slow", "batch_size=300", "measure.every_n_epochs=100"]
@@ -269,7 +269,7 @@ def test_a_time_out_goes_on_to_the_same_numbers(ncflow, tmp_path):
     assert here.returncode == 0, here.stderr
     hold.touch()
     times = ["hydra.launcher.timeout_min=11", "hydra.launcher.signal_delay_s=120"]
-    there = start(tmp_path, *SLURM, *options, *times, "runs_dir=slurm", env={**env, "HOLD": str(hold)})
+    there = start(*SLURM, *options, *times, "runs_dir=slurm", env={**env, "HOLD": str(hold)})
     wait_for(lambda: any((tmp_path / "slurm").rglob("history.csv")) or there.poll() is not None, "training")
     job, began = job_of(tmp_path), time.time()
     wait_for(lambda: time.time() > began + 65, "a minute")  # of work: a busy machine may import for long before it
@@ -325,8 +325,8 @@ def kill_process(tmp_path):
 
 @on_slurm
 @pytest.mark.parametrize("kill", [cancel, kill_process])
-def test_a_killed_job_is_no_success_and_the_same_command_goes_on(kill, ncflow, local, tmp_path):
-    process = start(tmp_path, *SLURM, *LONG)
+def test_a_killed_job_is_no_success_and_the_same_command_goes_on(kill, ncflow, local, start, tmp_path):
+    process = start(*SLURM, *LONG)
     wait_for(lambda: rows(tmp_path) >= 6, "some epochs")
     kill(tmp_path)
     assert process.wait(120) == 1
@@ -396,11 +396,11 @@ def jobs_of(root):
 
 
 @pytest.fixture(scope="module")
-def packable(tmp_path_factory):
+def packable(tmp_path_factory, warm):
     """Four runs, made here without a stop: one by one, and two as one."""
     tmp_path = tmp_path_factory.mktemp("packable")
     for launcher in ("basic", "stacked"):
-        process = start(tmp_path, "-m", f"hydra/launcher={launcher}", *FOUR, f"runs_dir={launcher}")
+        process = warm.start(["-m", f"hydra/launcher={launcher}", *FOUR, f"runs_dir={launcher}"], tmp_path)
         assert process.wait(300) == 0, process.stderr.read()
     return tmp_path
 
@@ -414,8 +414,8 @@ def packable(tmp_path_factory):
         (["pack=4", "pack_at_once=2", "cpus_per_task=1"], preempt, [4], "basic"),
     ],
 )
-def test_stopped_packs_give_what_a_local_sweep_gives(packing, stop, sizes, here, packable, tmp_path):
-    process = start(tmp_path, *SLURM, *FOUR, *(f"hydra.launcher.{option}" for option in packing))
+def test_stopped_packs_give_what_a_local_sweep_gives(packing, stop, sizes, here, packable, start, tmp_path):
+    process = start(*SLURM, *FOUR, *(f"hydra.launcher.{option}" for option in packing))
     wait_for(lambda: rows(tmp_path) >= 6, "some epochs")
     assert jobs_of(tmp_path) == sizes
     begun = max(tmp_path.rglob("history.csv"), key=lambda file: file.read_text().count("\n"))
@@ -449,10 +449,10 @@ def test_a_failing_run_stops_no_other_of_its_pack(ncflow, tmp_path):
 
 
 @on_slurm
-def test_what_is_left_of_killed_packs_is_packed_anew(ncflow, tmp_path):
+def test_what_is_left_of_killed_packs_is_packed_anew(ncflow, start, tmp_path):
     """Two packs of two on one core: the first is killed at its second run."""
     options = [*FOUR, "hydra.launcher.pack=2"]
-    process = start(tmp_path, *SLURM, *options)
+    process = start(*SLURM, *options)
     wait_for(lambda: any(tmp_path.rglob("result.json")), "a result")
     seen = [sys.executable, "-c", "from ncflow.cli.status import main; main()", "runs", "--json"]
     shown = subprocess.run(seen, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
@@ -476,9 +476,9 @@ needs_two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs tw
 
 @on_slurm
 @needs_two_cores
-def test_two_tasks_share_a_run_and_survive_a_preemption(ncflow, tmp_path):
+def test_two_tasks_share_a_run_and_survive_a_preemption(ncflow, start, tmp_path):
     options = [*LONG, *DDP]
-    process = start(tmp_path, *SLURM, *options, "runs_dir=slurm")
+    process = start(*SLURM, *options, "runs_dir=slurm")
     wait_for(lambda: rows(tmp_path) >= 6, "some epochs")
     preempt(None)
     assert process.wait(200) == 0, process.stderr.read()
