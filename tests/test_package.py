@@ -35,6 +35,8 @@ def test_wheel_holds_configs_and_plugin_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for file in (ROOT / "conf").rglob("*.yaml"):
         assert f"ncflow/conf/{file.relative_to(ROOT / 'conf')}" in names
+    for file in (ROOT / "ncflow/figures/report/assets").iterdir():
+        assert f"ncflow/figures/report/assets/{file.name}" in names
     assert {"hydra_plugins/ncflow_sweeper.py", "hydra_plugins/ncflow_slurm.py"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scripts", "conf/", "ncflow/sweeps/plugin"))]
 

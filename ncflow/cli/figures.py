@@ -1,12 +1,16 @@
 """``ncflow-figures DIR ...``: figures and verdicts from the runs below some folders."""
 
 import argparse
+import io
 import json
 import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from datetime import date
+from errno import EADDRINUSE
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,20 +18,22 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from ncflow.checks import ArgumentError, error_line
+from ncflow.cli import questions
 from ncflow.figures.files import refuse_foreign, render, write_own
+from ncflow.figures.report import vega
 from ncflow.figures.tables import once, provenance_differences
 from ncflow.results import Status, describe, load_history, load_runs, one_line
 
 if TYPE_CHECKING:
     from ncflow.figures.papers.drawing import Drawing
     from ncflow.figures.papers.verdict import Verdict
-    from ncflow.figures.report.page import Picture
+    from ncflow.figures.report.pictures import Picture
 
 VERDICTS = "verdicts.json"
-FORMS = ("csv", "latex", "text")
 FORMATS = ("png", "pdf", "svg")
 Kind = Literal["svg", "png"]
 _LONGEST_PATH, _LONGEST_ERROR = 4096, 500
+_PORT = 8765
 _MOST_VALUES, _MOST_NAMES = 5, 3
 # Groups of a sweep are hardly ever equally large, and on a CPU that changes nothing.
 _TRAINED_WITH = "version/trained_with"
@@ -36,65 +42,28 @@ _TRAINED_WITH = "version/trained_with"
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``ncflow-figures``."""
     parsed = _parse(arguments)
+    if parsed.serve is not None:
+        _serve(parsed)
+        return
     kinds: list[Kind] = ["svg"] if parsed.html else []
     if parsed.wandb:
         kinds.append("png")
     failed: list[str] = []
     try:
         with _warnings_as_lines():
-            if parsed.x is not None or parsed.compare:
-                answer(parsed)
+            if questions.is_asked(parsed):
+                questions.answer(parsed, _runs_below)
                 return
-            written = _draw_and_judge(parsed, kinds, failed)
+            written, _ = _draw_and_judge(parsed, kinds, failed)
     except (OSError, ArgumentError) as error:
         print(f"ncflow-figures: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    for line in failed:
+    for line in [*failed, *_lacking(parsed.html)]:
         print(f"ncflow-figures: {line}", file=sys.stderr)
     if not written and not failed:
         print("no figure: these runs vary neither weight decay nor gamma, and have no history", file=sys.stderr)
     if failed or not written:
         raise SystemExit(1)
-
-
-def answer(parsed: argparse.Namespace) -> None:
-    """Answer a question of one's own: a figure or a table.
-
-    Raises:
-        OSError: If something cannot be read or written.
-        ArgumentError: If there is no such column, or runs of one point differ in more than their seed.
-    """
-    from ncflow.figures import asked
-    from ncflow.figures.compared import USUAL, compare
-    from ncflow.figures.written import table_of_differences, table_of_points
-
-    if parsed.compare:
-        one, other = (asked.where(_runs_below(folder), parsed.where) for folder in parsed.folders)
-        every = pd.concat([one, other], ignore_index=True)
-        asked_for = [asked.column_named("y", name, every) for name in parsed.y or []]
-        lines, table = compare(one, other, asked_for or [name for name in USUAL if name in every])
-        for line in lines:
-            print(line, file=sys.stderr)
-        print(table_of_differences(table, parsed.table or "text"), end="")
-        return
-    runs = asked.where(_runs_below(*parsed.folders), parsed.where)
-    question = asked.understood(asked.Question(parsed.x, tuple(parsed.y), parsed.hue, tuple(parsed.panel)), runs)
-    history = load_history(*runs["folder"]) if question.x in asked.OVER_TRAINING else pd.DataFrame()
-    points = asked.points(question, runs, history)
-    if parsed.table:
-        print(table_of_points(question, points, parsed.table), end="")
-        return
-    from ncflow.figures import style
-    from ncflow.figures.plots.asked import asked as picture
-
-    style.use()
-    figure, out = picture(question, points), parsed.out or Path(parsed.folders[0]) / "figures"
-    files = {out / f"{asked.stem(question)}.{kind}": render(figure, kind) for kind in parsed.format or ["png"]}
-    refuse_foreign(files)
-    out.mkdir(parents=True, exist_ok=True)
-    for path, content in files.items():
-        write_own(path, content)
-        print(path)
 
 
 def _runs_below(*folders: str) -> pd.DataFrame:
@@ -107,12 +76,50 @@ def _runs_below(*folders: str) -> pd.DataFrame:
     return runs
 
 
-def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: list[str]) -> list[Path]:
-    """Do what was asked for; return the files written."""
+def _lacking(has_report: bool) -> list[str]:
+    """What the report lacks, in a line."""
+    is_whole = not has_report or vega.is_installed()
+    return [] if is_whole else [f"the report has no charts to explore: {vega.HOW_TO_GET_IT}"]
+
+
+def _serve(parsed: argparse.Namespace) -> None:
+    """Show the page of a sweep that is going on until Ctrl-C."""
+    from ncflow.figures.report.serve import PageServer, serve
+    from ncflow.results.records import state_of
+
+    told: set[str] = set()
+
+    def build(version: str) -> bytes:
+        failed: list[str] = []
+        # What the first page is of is told; later ones are a line each.
+        with nullcontext() if not told else redirect_stdout(io.StringIO()), _warnings_as_lines():
+            _, page = _draw_and_judge(parsed, ["svg"], failed, version)
+        failed += _lacking(True)
+        for line in failed:
+            if line not in told:
+                print(f"ncflow-figures: {line}", file=sys.stderr)
+        told.update(failed, [""])
+        return page
+
+    try:
+        with PageServer(parsed.serve) as server:
+            serve(server, build, lambda: state_of(*parsed.folders))
+    except KeyboardInterrupt:
+        print("\nthe page is not served any more")
+    except OSError as error:
+        why = f"port {parsed.serve} is in use: choose another, --serve PORT" if error.errno == EADDRINUSE else error
+        print(f"ncflow-figures: error: {why}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _draw_and_judge(
+    parsed: argparse.Namespace, kinds: Sequence[Kind], failed: list[str], live: str | None = None
+) -> tuple[list[Path], bytes]:
+    """Do what was asked for; return the files written, and the page that bears a version if that is given."""
     from ncflow.figures.papers.as_json import as_json
     from ncflow.figures.papers.as_words import in_words
     from ncflow.figures.papers.claims import judge
-    from ncflow.figures.report.page import write_report
+    from ncflow.figures.report.page import page_of
 
     runs = load_runs(*parsed.folders)
     if runs.empty:
@@ -132,16 +139,17 @@ def _draw_and_judge(parsed: argparse.Namespace, kinds: Sequence[Kind], failed: l
         listed = json.dumps([as_json(verdict) for verdict in found], indent=1)
         write_own(out / VERDICTS, f"{listed}\n".encode())
         print(out / VERDICTS)
+    title = ", ".join(Path(folder).resolve().name for folder in parsed.folders)
+    shown = [picture for picture in pictures if picture.kind != "png"]
+    report = partial(page_of, runs, history, found, shown, title, date.today().isoformat())
     if parsed.html:
-        title = ", ".join(Path(folder).resolve().name for folder in parsed.folders)
-        shown = [picture for picture in pictures if picture.kind != "png"]
-        write_report(out / "report.html", runs, found, shown, title)
+        write_own(out / "report.html", report())
         written.append(out / "report.html")
     for path in written:
         print(path)
     if parsed.wandb:
         _upload(out, runs, found, [picture for picture in pictures if picture.kind != "svg"])
-    return written
+    return written, b"" if live is None else report(live)
 
 
 @contextmanager
@@ -178,25 +186,31 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", choices=FORMATS, action="append", help="file format, png by default; repeatable")
     parser.add_argument("--html", action="store_true", help="also write report.html: figures, verdicts, table of runs")
     parser.add_argument("--wandb", action="store_true", help="also log figures, verdicts and table of runs to W&B")
-    own = parser.add_argument_group("a question of your own, in place of the figures and verdicts of the papers")
-    own.add_argument("--x", metavar="COLUMN", help="any column of load_runs, epoch or step; its end is enough (lr)")
-    own.add_argument("--y", metavar="COLUMN", action="append", help="of numbers (train/intra_min); repeatable")
-    own.add_argument("--hue", metavar="COLUMN", help="a colour for each of its values")
-    own.add_argument("--panel", metavar="COLUMN", action="append", default=[], help="a panel for each; repeatable")
-    own.add_argument(
-        "--where", metavar="COLUMN=VALUE,...", action="append", default=[], help="only these runs; repeatable"
+    parser.add_argument(
+        "--serve",
+        nargs="?",
+        type=_port,
+        const=_PORT,
+        metavar="PORT",
+        help=f"show report.html to browsers on this machine, with new results as they come; port {_PORT} by default",
     )
-    own.add_argument("--compare", action="store_true", help="of two folders A, B: each measure y in A, in B, and B - A")
-    own.add_argument("--table", choices=FORMS, help="print a table (mean, sd over seeds) on stdout instead")
     parser.add_argument("--out", type=Path, help="where the files go; DIR/figures by default")
+    questions.add_options(parser)
     parsed = parser.parse_args(arguments)
-    if parsed.x is not None and not parsed.y:
-        parser.error("--y must be given with --x")
-    if parsed.x is None and not parsed.compare and (parsed.y or parsed.hue or parsed.panel or parsed.table):
-        parser.error("--x must be given with --y, --hue, --panel and --table")
-    if parsed.compare and (parsed.x or parsed.hue or parsed.panel or len(parsed.folders) != 2):
-        parser.error(f"--compare takes two folders, --y and --table, found {len(parsed.folders)} folders")
+    questions.check(parser, parsed)
+    if parsed.serve is not None and questions.is_asked(parsed):
+        parser.error("--serve shows the report, and takes no question (--x, --compare)")
+    if parsed.serve is not None and parsed.wandb:
+        parser.error("--serve and --wandb must not be given together: W&B would get the figures again and again")
     return parsed
+
+
+def _port(text: str) -> int:
+    """A port, or 0 for a free one."""
+    if not (text.isascii() and text.isdigit() and int(text) < 2**16):
+        rule = "the port must be a whole number from 0 (any that is free) to 65535"
+        raise argparse.ArgumentTypeError(f"{rule}, found {text!r}")
+    return int(text)
 
 
 def summary(runs: pd.DataFrame) -> str:
@@ -308,7 +322,7 @@ def _files(drawing: "Drawing", formats: Sequence[str]) -> dict[str, bytes]:
 
 def _pictures(name: str, drawing: "Drawing", files: dict[str, bytes], kinds: Sequence[Kind]) -> "list[Picture]":
     """The drawing as a picture of each kind; a GIF is one, of its own kind."""
-    from ncflow.figures.report.page import Picture
+    from ncflow.figures.report.pictures import Picture
 
     words = f"{name}: {drawing.caption}"
     if isinstance(drawing.content, bytes):

@@ -23,6 +23,7 @@ SNAPSHOTS = "snapshots"  # features of some samples at each measurement, if they
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 KEPT = "checkpoints/epoch=*.ckpt"  # weights alone, after that many epochs, if they were asked for
 LOG = "ncflow.log"
+OVERRIDES = Path(".hydra") / "overrides.yaml"  # the words of the command that made it
 CODE_DIFF = "code.*.diff"  # what was changed in the code since its commit, by the digest that result.json names
 LOCK = ".lock"
 DIGEST = "sha256/"  # in result.json, before the name of a table: the digest of what the run wrote

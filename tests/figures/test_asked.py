@@ -218,7 +218,7 @@ def test_command_answers_on_stdout_or_in_a_file(runs, tmp_path, capsys, monkeypa
     for wrong, said in [
         (["--x", "weight_decay"], "--y must be given with --x"),
         (["--y", "intra_min"], "--x must be given with --y"),
-        (["--compare"], "--compare takes two folders, --y and --table, found 1 folders"),
+        (["--compare"], "--compare takes two folders, --y, --where and --table, found 1 folders"),
         (["--x", "decay", "--y", "intra_min"], "x must be a column"),
     ]:
         with pytest.raises(SystemExit) as ended:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from ncflow.figures.papers.as_words import numbers
 from ncflow.figures.papers.verdict import Verdict
-from ncflow.figures.report.page import MEASURES, Picture
+from ncflow.figures.report.columns import MEASURES
+from ncflow.figures.report.pictures import Picture
 from ncflow.figures.tables import panel_keys
 from ncflow.results import read_json
 from ncflow.runtime.environment import load_environment
