@@ -34,7 +34,6 @@ register()  # also in the processes of a sweep, which import this module for its
 
 _FULL_ERROR = "NCFLOW_FULL_ERROR"
 _prepared: dict[str, Any] = {}  # what the check of a single run built, by its id: data can be large
-_MAIN_PROCESS = "NCFLOW_MAIN_PROCESS"
 _single: list[Report] = []  # of a single run, which Hydra returns to nobody
 
 
@@ -162,8 +161,8 @@ def _run_in_processes(cfg: DictConfig, folder: RunFolder) -> Report:
 
 def task(cfg: DictConfig) -> Report:
     """Hydra's task function: a run, and its line."""
-    if is_worker():
-        processes.end_with_parent(int(os.environ[_MAIN_PROCESS]))
+    if processes.is_worker():
+        processes.end_with_parent(int(os.environ[processes.MAIN_PROCESS]))
     try:
         report = run_task(cfg)
     finally:
@@ -174,14 +173,9 @@ def task(cfg: DictConfig) -> Report:
     if processes.rank() > 0:
         return report
     # What failed is listed at the end; the workers of a sweep with a live line must not write across it.
-    hidden = (single and bool(report.error)) or (is_worker() and sys.stderr.isatty())
+    hidden = (single and bool(report.error)) or (processes.is_worker() and sys.stderr.isatty())
     say(report, hidden)
     return report
-
-
-def is_worker() -> bool:
-    """Whether this process works for an ``ncflow`` in another process."""
-    return os.environ.get(_MAIN_PROCESS, str(os.getpid())) != str(os.getpid())
 
 
 def asked_for_traceback() -> bool:
@@ -199,7 +193,7 @@ def main() -> None:
     """What the command ``ncflow`` does."""
     load_environment()
     logging.raiseExceptions = False  # a log on a full disk must not cost a page for each line
-    os.environ[_MAIN_PROCESS] = str(os.getpid())
+    os.environ[processes.MAIN_PROCESS] = str(os.getpid())
     # A run has the threads of trainer.threads. Those that OpenMP and BLAS keep beside them wait busily for work that
     # never comes: measured, half as much CPU time again, and at two runs side by side twice the time.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
