@@ -4,11 +4,13 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -18,6 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ncflow.cli.completion import complete_nested
 from ncflow.config.explain import explain, one_line
 from ncflow.config.identity import describe, describe_for_wandb, experiment_name, without_hydra
 from ncflow.config.schema import CONF_DIR, ConfigError, register
@@ -189,8 +192,33 @@ def _use_own_search() -> None:
     ConfigStore.instance().repo.get("hydra", {}).get("sweeper", {}).pop("optuna.yaml", None)
 
 
+def options_last(arguments: Sequence[str]) -> list[str]:
+    """The arguments with options such as ``-m`` after all overrides, which Hydra's parser wants in one row."""
+    known, waiting = get_args_parser()._option_string_actions, list(arguments)
+    overrides, options = list[str](), list[str]()
+    while waiting:
+        word = waiting.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        options.append(word)
+        action = known.get(word)
+        if action is None or not waiting or action.nargs not in (None, "?"):
+            continue
+        if action.nargs is None or waiting[0] in (action.choices or ()):
+            options.append(waiting.pop(0))
+    return [*overrides, *options]
+
+
 def main() -> None:
     """What the command ``ncflow`` does."""
+    sys.argv[1:] = options_last(sys.argv[1:])
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        from ncflow.cli.help import show
+
+        show(sys.argv[1:])
+        return
+    complete_nested()
     load_environment()
     logging.raiseExceptions = False  # a log on a full disk must not cost a page for each line
     os.environ[processes.MAIN_PROCESS] = str(os.getpid())
