@@ -39,6 +39,7 @@ def fail(message: str) -> NoReturn:
 
 
 try:
+    import wandb
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 except ImportError as missing:
@@ -147,7 +148,9 @@ def workspace(entity: str, project: str, experiment: str, layers: list[str], gro
 def parse() -> argparse.Namespace:
     """Read the command line, what it leaves out from the environment, and check both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--entity", default=os.environ.get("WANDB_ENTITY"), help="WANDB_ENTITY by default")
+    parser.add_argument(
+        "--entity", default=os.environ.get("WANDB_ENTITY"), help="WANDB_ENTITY by default, else the account's own"
+    )
     parser.add_argument("--project", default=os.environ.get("WANDB_PROJECT"), help="WANDB_PROJECT by default")
     parser.add_argument("--experiment", required=True, help="group of the runs, for example pan_cao/fig2_small")
     parser.add_argument("--layers", nargs="+", default=[], metavar="LAYER", help="layers that were measured too")
@@ -156,19 +159,28 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--dry-run", action="store_true", help="print the workspace as JSON and contact nobody")
     parsed = parser.parse_args()
-    for name in ("entity", "project"):
-        if not getattr(parsed, name):
-            fail(f"--{name} must be given, or WANDB_{name.upper()} set")
+    if not parsed.project:
+        fail("--project must be given, or WANDB_PROJECT set")
     if re.search(r"""['"\\=<>\n]""", parsed.experiment):  # the package's filters are expressions, without escapes
         fail(f"--experiment must have no quote, backslash, =, < or >, found {parsed.experiment!r}")
     return parsed
+
+
+def own_entity() -> str:
+    """The entity of the account whose key this is, which W&B is asked for."""
+    try:
+        found = wandb.Api().default_entity
+    except Exception as error:  # W&B's errors share no class
+        fail(f"W&B: {type(error).__name__}: {error}")
+    return found or fail("--entity must be given, or WANDB_ENTITY set: this account has none of its own")
 
 
 def main() -> None:
     """Build the workspace; print it or save it."""
     load_environment()
     parsed = parse()
-    built = workspace(parsed.entity, parsed.project, parsed.experiment, parsed.layers, parsed.group_by)
+    entity = parsed.entity or ("" if parsed.dry_run else own_entity())
+    built = workspace(entity, parsed.project, parsed.experiment, parsed.layers, parsed.group_by)
     if parsed.dry_run:
         print(built._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=1))
         return

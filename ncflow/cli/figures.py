@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -13,7 +14,7 @@ from errno import EADDRINUSE
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -23,6 +24,7 @@ from ncflow.figures.files import refuse_foreign, render, write_own
 from ncflow.figures.report import vega
 from ncflow.figures.tables import once, provenance_differences
 from ncflow.results import Status, describe, load_history, load_runs, one_line
+from ncflow.results.report import counted
 
 if TYPE_CHECKING:
     from ncflow.figures.papers.drawing import Drawing
@@ -60,8 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(2) from None
     for line in [*failed, *_lacking(parsed.html)]:
         print(f"ncflow-figures: {line}", file=sys.stderr)
-    if not written and not failed:
-        print("no figure: these runs vary neither weight decay nor gamma, and have no history", file=sys.stderr)
     if failed or not written:
         raise SystemExit(1)
 
@@ -119,6 +119,8 @@ def _draw_and_judge(
     from ncflow.figures.papers.as_json import as_json
     from ncflow.figures.papers.as_words import in_words
     from ncflow.figures.papers.claims import judge
+    from ncflow.figures.papers.figures import choose
+    from ncflow.figures.papers.needs import in_lines
     from ncflow.figures.report.page import page_of
 
     runs = load_runs(*parsed.folders)
@@ -127,12 +129,15 @@ def _draw_and_judge(
     runs, again = once(runs)
     # What is wrong with the others is told once, in the summary.
     history = load_history(*runs.loc[runs["status"] != Status.UNREADABLE, "folder"])
-    print(summary(runs) + (f"\n{again} of them are in two folders, and count once" if again else ""))
+    print(summary(runs) + (f"\n{counted(again, 'run')} in two folders: counted once" if again else ""))
     for line in differences(runs):
         print(line)
     out = parsed.out or Path(parsed.folders[0]) / "figures"
     page = [out / VERDICTS, *([out / "report.html"] if parsed.html else [])]
     written, pictures = draw(runs, history, out, parsed.figure, parsed.format or ["png"], kinds, failed, page)
+    if not written and not failed:
+        for line in in_lines(name for name, *_ in choose(runs, parsed.figure)):
+            print(f"no figure; what it needs: {line}", file=sys.stderr)
     found = judge(runs, history, failed)
     print("\n".join(map(in_words, found)))
     if found:
@@ -177,11 +182,23 @@ def _warnings_as_lines() -> Iterator[None]:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     from ncflow.figures.papers.figures import FIGURES
+    from ncflow.figures.papers.needs import in_lines
 
-    parser = argparse.ArgumentParser(prog="ncflow-figures", description="Draw the figures that these runs allow.")
+    options: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "      ", "break_on_hyphens": False}
+    needs = [textwrap.fill(line, 78, **options) for line in in_lines(FIGURES)]
+    parser = argparse.ArgumentParser(
+        prog="ncflow-figures",
+        description="Draw the figures that these runs allow, and judge the claims they speak of.",
+        epilog="\n".join(["Which figure needs which runs:", *needs]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folders", nargs="+", metavar="DIR", help="folder with runs at any depth")
     parser.add_argument(
-        "--figure", choices=list(FIGURES), action="append", help="this figure, from all the runs; repeatable"
+        "--figure",
+        choices=list(FIGURES),
+        action="append",
+        metavar="NAME",
+        help="this figure, from all the runs; repeatable",
     )
     parser.add_argument("--format", choices=FORMATS, action="append", help="file format, png by default; repeatable")
     parser.add_argument("--html", action="store_true", help="also write report.html: figures, verdicts, table of runs")
@@ -216,7 +233,7 @@ def _port(text: str) -> int:
 def summary(runs: pd.DataFrame) -> str:
     """How many runs there are of each status, and which did not finish."""
     counts = runs["status"].value_counts()
-    lines = [f"{len(runs)} runs: " + ", ".join(f"{count} {status}" for status, count in counts.items())]
+    lines = [f"{counted(len(runs), 'run')}: " + ", ".join(f"{count} {status}" for status, count in counts.items())]
     for _, run in runs[runs["status"] != Status.DONE].iterrows():
         reason = run.get("error")
         place = f"  {run['status']}: {one_line(run['folder'], _LONGEST_PATH)}"
@@ -233,7 +250,7 @@ def differences(runs: pd.DataFrame) -> list[str]:
         parts = []
         for value, folders in list(found.items())[:_MOST_VALUES]:
             names = ", ".join(one_line(Path(folder).name) for folder in folders)
-            count = f"{len(folders)} run{'s' * (len(folders) > 1)}"
+            count = counted(len(folders), "run")
             which = f"{count}: {names}" if len(folders) <= _MOST_NAMES else count
             parts.append(f"{one_line(value, _LONGEST_ERROR)} ({which})")
         more = len(found) - len(parts)

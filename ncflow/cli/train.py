@@ -4,11 +4,13 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -18,6 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ncflow.cli.completion import complete_nested
 from ncflow.config.explain import explain, one_line
 from ncflow.config.identity import describe, describe_for_wandb, experiment_name, without_hydra
 from ncflow.config.schema import CONF_DIR, ConfigError, register
@@ -34,7 +37,6 @@ register()  # also in the processes of a sweep, which import this module for its
 
 _FULL_ERROR = "NCFLOW_FULL_ERROR"
 _prepared: dict[str, Any] = {}  # what the check of a single run built, by its id: data can be large
-_MAIN_PROCESS = "NCFLOW_MAIN_PROCESS"
 _single: list[Report] = []  # of a single run, which Hydra returns to nobody
 
 
@@ -164,8 +166,8 @@ def _run_in_processes(cfg: DictConfig, folder: RunFolder) -> Report:
 
 def task(cfg: DictConfig) -> Report:
     """Hydra's task function: a run, and its line."""
-    if is_worker():
-        processes.end_with_parent(int(os.environ[_MAIN_PROCESS]))
+    if processes.is_worker():
+        processes.end_with_parent(int(os.environ[processes.MAIN_PROCESS]))
     try:
         report = run_task(cfg)
     finally:
@@ -176,14 +178,9 @@ def task(cfg: DictConfig) -> Report:
     if processes.rank() > 0:
         return report
     # What failed is listed at the end; the workers of a sweep with a live line must not write across it.
-    hidden = (single and bool(report.error)) or (is_worker() and sys.stderr.isatty())
+    hidden = (single and bool(report.error)) or (processes.is_worker() and sys.stderr.isatty())
     say(report, hidden)
     return report
-
-
-def is_worker() -> bool:
-    """Whether this process works for an ``ncflow`` in another process."""
-    return os.environ.get(_MAIN_PROCESS, str(os.getpid())) != str(os.getpid())
 
 
 def asked_for_traceback() -> bool:
@@ -197,11 +194,36 @@ def _use_own_search() -> None:
     ConfigStore.instance().repo.get("hydra", {}).get("sweeper", {}).pop("optuna.yaml", None)
 
 
+def options_last(arguments: Sequence[str]) -> list[str]:
+    """The arguments with options such as ``-m`` after all overrides, which Hydra's parser wants in one row."""
+    known, waiting = get_args_parser()._option_string_actions, list(arguments)
+    overrides, options = list[str](), list[str]()
+    while waiting:
+        word = waiting.pop(0)
+        if not word.startswith("-"):
+            overrides.append(word)
+            continue
+        options.append(word)
+        action = known.get(word)
+        if action is None or not waiting or action.nargs not in (None, "?"):
+            continue
+        if action.nargs is None or waiting[0] in (action.choices or ()):
+            options.append(waiting.pop(0))
+    return [*overrides, *options]
+
+
 def main() -> None:
     """What the command ``ncflow`` does."""
+    sys.argv[1:] = options_last(sys.argv[1:])
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        from ncflow.cli.help import show
+
+        show(sys.argv[1:])
+        return
+    complete_nested()
     load_environment()
     logging.raiseExceptions = False  # a log on a full disk must not cost a page for each line
-    os.environ[_MAIN_PROCESS] = str(os.getpid())
+    os.environ[processes.MAIN_PROCESS] = str(os.getpid())
     # A run has the threads of trainer.threads. Those that OpenMP and BLAS keep beside them wait busily for work that
     # never comes: measured, half as much CPU time again, and at two runs side by side twice the time.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -5,8 +5,9 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,7 +25,17 @@ _LEFT_OUT = {
     },
     "loss": dict.fromkeys(("reduction", "reduce", "size_average", "ignore_index"), "it is the mean over a minibatch"),
 }
-_TYPES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+_TYPES = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    type(None): "null",
+    Path: "a path",
+}
+_OBJECT = "of type"
+_BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
+_NO_BOUND = 2**31 - 1  # not worth a word
 BUILD_ERRORS = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RuntimeError)
 """What a constructor raises for options that it refuses, or that are too large to be allocated."""
 
@@ -156,8 +167,7 @@ def check_types(group: str, target: Callable[..., Any], options: Mapping[str, An
 
 def _rule(hint: Any, broken: Mapping[str, Any]) -> str:
     """What a hint asks for, in words; ``broken`` is the error of pydantic."""
-    more = [item for part in (hint, *typing.get_args(hint)) for item in getattr(part, "__metadata__", ())]
-    words = [item.words for item in more if isinstance(item, Rule) and item.words]
+    more, words = _metadata(hint)
     if words and broken["type"] != "less_than_equal":
         return words[0]
     if more and not broken["type"].endswith("_type"):
@@ -166,11 +176,51 @@ def _rule(hint: Any, broken: Mapping[str, Any]) -> str:
     return _describe(hint)
 
 
+def _metadata(hint: Any) -> tuple[list[Any], list[str]]:
+    """What ``Annotated`` says of a hint or of a part of it, and the words of its rules."""
+    more = [item for part in (hint, *typing.get_args(hint)) for item in getattr(part, "__metadata__", ())]
+    return more, [item.words for item in more if isinstance(item, Rule) and item.words]
+
+
+def rules_of(target: Callable[..., Any]) -> dict[str, str]:
+    """Type and range of each parameter that has a hint, in words."""
+    hints = {name: p.annotation for name, p in _parameters(target).items() if p.annotation is not p.empty}
+    return {name: _type_and_range(hint) for name, hint in hints.items()}
+
+
+def _type_and_range(hint: Any) -> str:
+    more, words = _metadata(hint)
+    if words:
+        is_optional = type(None) in typing.get_args(hint) and "null" not in words[0]
+        return f"{words[0]} or null" if is_optional else words[0]
+    found = {name: value for item in more for name, value in _bounds(item) if value is not None and value < _NO_BOUND}
+    return ", ".join([_describe(hint), *(f"{_BOUNDS[name]} {value:g}" for name, value in found.items())])
+
+
+def _bounds(item: Any) -> list[tuple[str, Any]]:
+    """Bounds that an item of ``Annotated`` sets: a rule's, pydantic's, or one by itself."""
+    if isinstance(item, Rule):
+        return [(name, item.bounds.get(name)) for name in _BOUNDS]
+    return [(name, getattr(part, name, None)) for part in getattr(item, "metadata", [item]) for name in _BOUNDS]
+
+
 def _describe(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Annotated:
+    """A type hint in words, to be read after "must be"."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
         return _describe(hint.__origin__)
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_describe(part) for part in typing.get_args(hint))
-    return _TYPES.get(hint) or str(hint).removeprefix("typing.")
+    if origin is typing.Literal:
+        return "one of " + ", ".join(repr(choice) for choice in parts)
+    if origin in (typing.Union, types.UnionType):
+        words = [_describe(part) for part in parts]
+        # What only a program can give, as a tensor for a number, is none of a config's options.
+        return " or ".join([word for word in words if not word.startswith(_OBJECT)] or words)
+    kind = origin or hint
+    if not inspect.isclass(kind):
+        return str(hint).removeprefix("typing.")
+    if kind is tuple and parts and parts[-1] is not Ellipsis:
+        return f"a list of {len(parts)}: " + ", ".join(_describe(part) for part in parts)
+    if issubclass(kind, Sequence | set | Mapping) and not issubclass(kind, str):
+        each = f" of which each is {_describe(parts[0])}" if parts and not issubclass(kind, Mapping) else ""
+        return f"{'a group of options' if issubclass(kind, Mapping) else 'a list'}{each}"
+    return _TYPES.get(kind) or f"{_OBJECT} {kind.__name__}"

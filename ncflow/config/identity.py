@@ -31,6 +31,7 @@ _NOT_IDENTITY = (
     "trainer.sync_batchnorm",
     "trainer.threads",
     "trainer.channels_last",
+    "trainer.profiler",
     "data.data_dir",
     "data.download",
     "measure.ood.data_dir",

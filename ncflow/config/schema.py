@@ -108,7 +108,20 @@ class WandbLogger(Named):
     alerts: bool = False
 
 
-LOGGERS: dict[str, type[Named]] = {"csv": Named, "none": Named, "wandb": WandbLogger}
+@dataclass
+class MLflowLogger(Named):
+    """The group ``logger=mlflow``."""
+
+    tracking_uri: Text | None
+
+
+LOGGERS: dict[str, type[Named]] = {
+    "csv": Named,
+    "none": Named,
+    "wandb": WandbLogger,
+    "tensorboard": Named,
+    "mlflow": MLflowLogger,
+}
 
 
 def register() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ncflow.config.build import check_types
+from ncflow.config.explain import unknown_key
 from ncflow.config.identity import LARGEST_WHOLE, flatten, plain_config
 from ncflow.config.schema import LOGGERS, Checkpoint, ConfigError, Measure, Named, RunConfig, checked_runs_dir
 
@@ -54,7 +55,7 @@ def check_fields(cfg: DictConfig) -> None:
     options = plain_config(cfg)
     unknown = [key for key in options if key not in RunConfig.__dataclass_fields__]
     if unknown:
-        raise ConfigError(f"{unknown[0]} is not an option of this config, found {cfg[unknown[0]]!r}")
+        raise ConfigError(unknown_key(unknown[0], f", found {cfg[unknown[0]]!r}"))
     flat = dict(flatten(options))
     missing = sorted(name for name, value in flat.items() if value == "???")
     if missing:
@@ -78,7 +79,7 @@ def check_fields(cfg: DictConfig) -> None:
 def _check_logger(options: Any) -> None:
     kind = options.get("name") if isinstance(options, dict) else options
     if not isinstance(options, dict) or not isinstance(kind, str) or kind not in LOGGERS:
-        raise ConfigError(f"logger.name must be one of 'csv', 'none', 'wandb', found {kind!r}")
+        raise ConfigError(f"logger.name must be one of {', '.join(map(repr, LOGGERS))}, found {kind!r}")
     known = LOGGERS[kind].__dataclass_fields__
     for key in options:
         if key not in known:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ncflow.checks import ArgumentError, error_line, require
 from ncflow.data.base import InMemoryData
@@ -15,6 +16,7 @@ from ncflow.data.npz import read_arrays, read_headers
 from ncflow.data.splits import stratified
 
 _NAMES = ("X", "y", "X_test", "y_test")
+_ENOUGH = 512  # bytes, to tell text
 
 
 class Arrays(InMemoryData):
@@ -45,7 +47,9 @@ class Arrays(InMemoryData):
             shapes = f"X {tuple(train.inputs.shape[1:])} and X_test {tuple(test.inputs.shape[1:])}"
             same = train.inputs.shape[1:] == test.inputs.shape[1:]
             require(same, "path", "a file whose X and X_test have inputs of one shape", shapes)
+            _check_lowest(torch.cat([train.labels, test.labels]))
         else:
+            _check_lowest(train.labels)
             kept, held_out = stratified(train.labels.numpy(), self.test_fraction, self.seed)
             test = train.take(torch.tensor(held_out, dtype=torch.long))
             train = train.take(torch.tensor(kept))
@@ -56,8 +60,11 @@ class Arrays(InMemoryData):
         return train, test, num_classes
 
     def _read(self) -> dict[str, NDArray[Any]]:
-        single = self.path.open("rb").read(6) == b"\x93NUMPY"
-        require(not single, "path", "an .npz file, not a single array", str(self.path))
+        begins = self.path.open("rb").read(_ENOUGH)
+        require(not begins.startswith(b"\x93NUMPY"), "path", "an .npz file, not a single array", str(self.path))
+        is_text = bool(begins) and not begins.startswith(b"PK") and _is_text(begins)
+        rule = "an .npz file with X and y, as numpy.savez writes it, not a text file"
+        require(not is_text, "path", rule, str(self.path))
         try:
             headers = read_headers(self.path, _NAMES)
             numbers = sum(header.size for name, header in headers.items() if name.startswith("X"))
@@ -96,3 +103,20 @@ class Arrays(InMemoryData):
         result = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float32))
         require(bool(result.isfinite().all()), "path", f"a file whose {inputs} is finite in float32", "NaN or infinity")
         return Split(result, torch.from_numpy(y.astype(np.int64)))
+
+
+def _check_lowest(labels: Tensor) -> None:
+    """Refuse labels that are counted from 1: they would train one class more, of which there is no sample."""
+    lowest, highest = int(labels.min()), int(labels.max())
+    require(lowest == 0, "path", "a file whose labels in y are 0..C-1", f"{lowest}..{highest}")
+
+
+def _is_text(begins: bytes) -> bool:
+    """Whether a file that begins so is text in UTF-8; a character may be cut at the end."""
+    if b"\0" in begins:
+        return False
+    try:
+        begins.decode()
+    except UnicodeDecodeError as error:
+        return error.start >= len(begins) - 3
+    return True

@@ -1,8 +1,10 @@
 """Neural collapse of one layer as a pure function, and what the Metric shares with it."""
 
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ncflow.checks import require
@@ -15,18 +17,18 @@ Center = Literal["samples", "classes", "none"]
 
 
 def neural_collapse(
-    features: Tensor,
-    labels: Tensor,
+    features: Tensor | NDArray[Any],
+    labels: Tensor | NDArray[Any],
     num_classes: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
+    weight: Tensor | NDArray[Any] | None = None,
+    bias: Tensor | NDArray[Any] | None = None,
     delta: float = 0.05,
     self_pairs: bool = False,
     *,
     center: Center = "samples",
-    logits: Tensor | None = None,
+    logits: Tensor | NDArray[Any] | None = None,
 ) -> dict[str, Tensor]:
-    """Measure the collapse of features.
+    """Measure the collapse of features, tensors or NumPy arrays.
 
     Sums are in float64 whatever the type of the features. What leaves a measure undefined (an absent class, a class of
     one, a feature at the centre) is left out of it; a measure that nothing defines is NaN, and so is one that reads a
@@ -61,6 +63,10 @@ def neural_collapse(
         >>> measures["intra_min"].item(), measures["inter_max"].item(), measures["nc1"].item()
         (1.0, -1.0, 0.0)
     """
+    features, labels = as_tensor("features", features), as_tensor("labels", labels)
+    weight = None if weight is None else as_tensor("weight", weight)
+    bias = None if bias is None else as_tensor("bias", bias)
+    logits = None if logits is None else as_tensor("logits", logits)
     require(features.ndim == 2, "features", "of shape (N, d)", tuple(features.shape))
     require(len(features) > 0, "features", "at least one sample", tuple(features.shape))
     if weight is not None and bias is not None:
@@ -83,6 +89,26 @@ def neural_collapse(
         own, agreeing = margins(logits.detach(), labels), second.nearest_is_predicted
         measures |= choice_measures(own, agreeing, first.squares, len(labels))
     return measures
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """A tensor as it is, and the numbers of a NumPy array as one.
+
+    Args:
+        name: Of the argument.
+        value: Its value.
+
+    Raises:
+        ArgumentError: For anything else, and for an array that has no numbers.
+    """
+    if isinstance(value, Tensor):
+        return value
+    require(isinstance(value, np.ndarray), name, "a tensor or a NumPy array", f"of type {type(value).__name__}")
+    is_known = value.dtype.kind in "biuf" and value.dtype.itemsize <= 8
+    require(is_known, name, "an array of real numbers of at most 64 bits", value.dtype)
+    # PyTorch takes neither another byte order nor memory that must not be written to, and knows few unsigned types.
+    kind = np.int64 if value.dtype.kind == "u" else value.dtype.newbyteorder("=")
+    return torch.from_numpy(np.require(value, kind, ["C", "W"]))
 
 
 def exact_logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -112,6 +138,8 @@ def check_batch(
     Raises:
         ArgumentError: Naming the argument, the rule and the value found.
     """
+    for name, value in (("features", features), ("labels", labels), ("logits", logits)):
+        require(value is None or isinstance(value, Tensor), name, "a tensor", f"of type {type(value).__name__}")
     shape = tuple(features.shape)
     require(len(shape) == 2 and shape[1] == feature_dim, "features", f"of shape (B, {feature_dim})", shape)
     require(features.is_floating_point(), "features", "of a floating type", features.dtype)

@@ -132,6 +132,11 @@ class Report:
         return self.seconds_per_epoch * self.epochs_left
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def as_word(value: Any) -> str | None:
     """A value that is text, else None."""
     return value if isinstance(value, str) and value else None

@@ -17,6 +17,9 @@ from ncflow.results import read_json, write_json
 from ncflow.runtime.signals import Listener
 
 LOG = "processes.log"
+MAIN_PROCESS = "NCFLOW_MAIN_PROCESS"
+"""Variable in which an ``ncflow`` leaves its process id to those that it starts."""
+
 _REPORT = ".report.json"
 _SECONDS_BETWEEN_LOOKS, _SECONDS_TO_SAVE = 0.5, 30.0
 _watching: list[int] = []  # the parent that a thread of this process watches
@@ -34,6 +37,11 @@ def rank() -> int:
     if launched() == 1:
         return 0
     return int(os.environ["RANK" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_PROCID"])
+
+
+def is_worker() -> bool:
+    """Whether this process works for an ``ncflow`` in another process."""
+    return os.environ.get(MAIN_PROCESS, str(os.getpid())) != str(os.getpid())
 
 
 def wanted(trainer: Any) -> int:

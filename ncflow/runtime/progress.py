@@ -6,31 +6,55 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
 from ncflow.results import RESULT
+from ncflow.runtime import processes
 
 _shared: Progress | None = None  # at most one live display a process: a run inside a sweep draws into the sweep's
 
 
+class _Name(ProgressColumn):
+    """What a bar is of, cut rather than wrapped: a bar is one line at any width."""
+
+    def render(self, task: Task) -> Text:
+        """The description."""
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
 def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
+    return Progress(  # where there is no room, the name and the bar give way first
+        _Name(),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        MofNCompleteColumn(table_column=_fixed()),
+        TextColumn("{task.fields[unit]}", table_column=_fixed()),
+        TimeElapsedColumn(table_column=_fixed()),
+        TextColumn("left", table_column=_fixed()),
+        TimeRemainingColumn(table_column=_fixed()),
         console=Console(stderr=True),
         speed_estimate_period=600,
         transient=True,
     )
 
 
+def _fixed() -> Column:
+    return Column(no_wrap=True)
+
+
 def is_interactive() -> bool:
-    """Whether somebody is watching: the error output is a terminal."""
-    return Console(stderr=True).is_terminal
+    """Whether this process may draw for somebody who watches: in a terminal, and no worker, whose sweep draws."""
+    return not processes.is_worker() and Console(stderr=True).is_terminal
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from ncflow.config.build import check_types
 from ncflow.config.compose import Chosen, folder_of, looked_at
 from ncflow.config.schema import ConfigError, Rule
 from ncflow.results import FINAL, Status, status_of
-from ncflow.results.report import Report
+from ncflow.results.report import Report, counted
 from ncflow.sweeps.local import PackOption, check_pack
 from ncflow.sweeps.packs import Task, plan_packs
 from ncflow.sweeps.squeue import QueueError, ask_squeue, is_alive
@@ -292,7 +292,7 @@ def submitted_in_words(submitted: Mapping[Path, Any], queued: int, waiting: int,
     arrays = list(dict.fromkeys(job.split("_")[0] for job in jobs))
     packed = f" in {len(jobs)} pack{'s' * (len(jobs) > 1)}" if len(jobs) < len(submitted) else ""
     numbers = ", ".join(sorted(arrays, key=int))
-    parts = [f"submitted {len(submitted)} runs{packed} as SLURM job {numbers}"] if submitted else []
+    parts = [f"submitted {counted(len(submitted), 'run')}{packed} as SLURM job {numbers}"] if submitted else []
     parts += [f"{queued} are in the queue already"] if queued else []
     parts += [f"{waiting} wait for room in the queue"] if waiting else []
     return f"{', '.join(parts) or 'submitted nothing'}; ncflow-status {folder}{SHOWS_HOW}"

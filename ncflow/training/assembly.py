@@ -28,6 +28,7 @@ from ncflow.measuring.split import measure_split, rows_of
 from ncflow.models import Classifier
 from ncflow.results import HISTORY, History, RunFolder, columns_with, final_measures
 from ncflow.runtime import processes
+from ncflow.runtime.run_loggers import MLflowRunLogger, TensorBoardRunLogger, missing_package
 from ncflow.runtime.wandb_logger import wandb_logger
 from ncflow.runtime.wandb_runs import under_agent
 from ncflow.seeding import derive_seed
@@ -316,11 +317,15 @@ def check_logger(cfg: DictConfig) -> None:
     """Refuse a logger that there is not.
 
     Raises:
-        ConfigError: For a sweep under a ``wandb agent``: all of its runs would be the one that the agent asks for.
+        ConfigError: If its package is missing; and for a sweep under a ``wandb agent``, whose runs would all be the one
+            that the agent asks for.
     """
     sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if cfg.logger.name == "wandb" and under_agent() and sweep:
         raise ConfigError("hydra.mode must be RUN under a wandb agent, found MULTIRUN")
+    missing = missing_package(cfg.logger.name)
+    if missing is not None:
+        raise ConfigError(missing)
 
 
 def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
@@ -330,7 +335,14 @@ def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
         ConfigError: As of :func:`check_logger`.
     """
     check_logger(cfg)
-    if cfg.logger.name != "wandb" or processes.rank() > 0:
+    if processes.rank() > 0:
+        return []
+    if cfg.logger.name == "tensorboard":
+        return [TensorBoardRunLogger(folder.path, folder.described)]
+    if cfg.logger.name == "mlflow":
+        place = cfg.logger.tracking_uri or f"sqlite:///{Path(str(cfg.runs_dir)).absolute() / 'mlflow.db'}"
+        return [MLflowRunLogger(folder.path, folder.described, place)]
+    if cfg.logger.name != "wandb":
         return []
     alerts = bool(cfg.logger.get("alerts"))  # a config that was written before there were any has none
     described = describe_for_wandb(cfg, folder.described)

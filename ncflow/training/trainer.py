@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.profilers import AdvancedProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from ncflow.callbacks.progress import EpochProgress
 from ncflow.checks import error_line
 from ncflow.config.build import check_types, locate
+from ncflow.config.left_out import NOT_TRAINER_OPTIONS
 from ncflow.config.schema import ConfigError, Rule
 from ncflow.results import CHECKPOINT
 from ncflow.runtime import processes
@@ -28,23 +30,6 @@ from ncflow.training.checkpoints import Checkpoints
 _OWN_TRAINER_OPTIONS = ("_target_", "threads", "channels_last")
 _GIVEN = ("devices", "num_nodes", "threads", "channels_last")  # which no config may leave to Lightning
 _WHOLE = "a whole number of at least 1"
-_LENGTH = "epochs is what sets how long a run is"
-_IDLE = "it does nothing in a run of ncflow"
-# Arguments of lightning.Trainer that ncflow sets itself, that do nothing here, or that would break a run or resuming.
-_NOT_TRAINER_OPTIONS = {
-    **dict.fromkeys(("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"), _LENGTH),
-    "fast_dev_run": "epochs=1 is a short run",
-    "logger": "logger=csv, none or wandb is what sets it",
-    "default_root_dir": "runs_dir is what sets it",
-    **dict.fromkeys(("overfit_batches", "limit_train_batches"), "data.num_samples is what limits the training data"),
-    **dict.fromkeys(("callbacks", "plugins", "enable_checkpointing", "barebones"), "ncflow needs its own"),
-    **dict.fromkeys(("enable_progress_bar", "enable_model_summary", "log_every_n_steps"), "ncflow has its own"),
-    "profiler": "profile the program instead",
-    **dict.fromkeys(("limit_val_batches", "limit_test_batches", "limit_predict_batches"), _IDLE),
-    **dict.fromkeys(("val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps", "inference_mode"), _IDLE),
-    **dict.fromkeys(("use_distributed_sampler", "reload_dataloaders_every_n_epochs"), _IDLE),
-    **dict.fromkeys(("enable_autolog_hparams", "model_registry"), _IDLE),
-}
 
 
 class TrainerOptions:
@@ -64,7 +49,8 @@ class TrainerOptions:
         gradient_clip_val: Annotated[float | None, Rule("null or greater than 0", gt=0)] = None,
         gradient_clip_algorithm: Literal["norm", "value"] | None = None,
         accumulate_grad_batches: Annotated[int, Rule("in 1..2147483647", ge=1, lt=2**31)] = 1,
-        detect_anomaly: bool = False,
+        detect_anomaly: bool | None = None,
+        profiler: Literal["simple", "advanced"] | None = None,
         threads: Annotated[int, Rule(_WHOLE, ge=1, le=1024)] = 1,
         channels_last: bool = False,
     ) -> None:
@@ -87,8 +73,8 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
     for name in named:
         if name not in known:
             raise ConfigError(f"trainer.{name} must be an argument of lightning.Trainer")
-        if name in _NOT_TRAINER_OPTIONS:
-            raise ConfigError(f"trainer.{name} must be left out: {_NOT_TRAINER_OPTIONS[name]}")
+        if name in NOT_TRAINER_OPTIONS:
+            raise ConfigError(f"trainer.{name} must be left out: {NOT_TRAINER_OPTIONS[name]}")
         if name not in inspect.signature(TrainerOptions).parameters:  # of a Lightning that is newer than this list
             raise ConfigError(f"trainer.{name} must be left out: ncflow does not know what it would do to a run")
     check_types("trainer", TrainerOptions, dict.fromkeys(_GIVEN) | given)
@@ -191,7 +177,10 @@ def make_trainer(
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 10**9,
     }
-    options = trainer_options(cfg)
+    options = {name: value for name, value in trainer_options(cfg).items() if value is not None}
+    if "profiler" in options:  # its report is of the run: in its folder, one after the other where a run goes on
+        kind = {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[options["profiler"]]
+        options["profiler"] = kind(dirpath=folder, filename="profile")
     try:
         trainer = locate("trainer", cfg.trainer._target_)(**{**options, **given})
     except Exception as error:  # Lightning raises many kinds for options that it refuses

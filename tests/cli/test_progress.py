@@ -1,9 +1,12 @@
 """Bars for somebody who watches; tests/training/test_runs.py shows that nobody else sees them."""
 
+import io
 import sys
 
 import pytest
+from rich.console import Console
 
+from ncflow.runtime import processes, progress
 from tests.conftest import TINY
 from tests.terminals import in_a_terminal, ncflow_in_a_terminal
 
@@ -40,3 +43,31 @@ def test_a_stacked_group_shows_its_cells_and_epochs(watch):
     assert "/60" in seen
     assert "left" in seen
     assert "3 runs: 3 done" in seen
+
+
+@pytest.mark.parametrize("width", [12, 25, 40, 80, 200])
+def test_a_bar_is_one_line_at_any_width(width):
+    shown = io.StringIO()
+    console = Console(file=shown, width=width, color_system=None)
+    bars = progress._progress()
+    bars.add_task("conic_hull-mlp4-last-wd0.0005-seed0", total=2000, completed=704, unit="epochs")
+    bars.add_task("sweep", total=4, completed=1, unit="runs")
+    console.print(bars.get_renderable())
+    lines = shown.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= width for line in lines)
+    assert ("704/2000" in lines[0]) == (width >= 40)
+
+
+def test_a_worker_of_a_sweep_draws_nothing(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # for rich a terminal
+    assert progress.is_interactive()
+    monkeypatch.setenv(processes.MAIN_PROCESS, "1")
+    assert not progress.is_interactive()
+
+
+def test_a_local_sweep_has_one_bar(watch):
+    seen = watch("-m", "hydra/launcher=local", "hydra.launcher.n_jobs=2", *TINY, "epochs=60", "seed=1,2")
+    assert "sweep" in seen
+    assert "epochs" not in seen
+    assert seen.endswith("2 runs: 2 done\r\n")

@@ -187,6 +187,11 @@ BAD = [
     (["+trainer.foo=2"], "trainer.foo must be an argument of lightning.Trainer"),
     (["+model.foo=2"], "model.foo must be one of the options of MLP"),
     (["+foo=2"], "foo is not an option of this config, found 2"),
+    (["+lr=2"], "lr is not an option of this config, found 2; did you mean optimizer.lr?"),
+    (["+early_stopping=true"], "early_stopping must be left out: runs are compared at equal epochs"),
+    (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run must be left out: runs are compared at equal epochs"),
+    (["trainer.profiler=all"], "trainer.profiler must be one of 'simple', 'advanced' or null, found 'all'"),
+    (["optimizer.betas=[a]"], "optimizer.betas must be a list of 2: a number, a number, found ['a']"),
     (["model._target_=nowhere.Net"], "model._target_ must be an importable object, found 'nowhere.Net'"),
     (["seed=-1"], "seed must be at least 0, found -1"),
     (["epochs=0"], "epochs must be at least 1, found 0"),
@@ -296,6 +301,25 @@ MISSPELT = [
     ("weight_decy=0", "weight_decy is not an option of this config; did you mean weight_decay?"),
     ("loss.targets=signs", "loss.targets is an option of loss=square, loss=square_signs, which this config does not"),
     ("model=nope", "model must be one of convnet, mlp, resnet, resnet18,"),
+    ("data=cifar", "found 'cifar'; did you mean cifar10?"),
+    ("experiment=fig2", "lists, found 'fig2'; did you mean cbmm_117/fig2 or pan_cao/fig2?"),
+    ("experiment=pan_cao/fig22", "found 'pan_cao/fig22'; did you mean pan_cao/fig2?"),
+    ("hydra/launcher=locl", "hydra/launcher must be one of basic, "),
+    ("hydra/launcher=locl", "slurm, found 'locl'; did you mean local?"),
+    ("hydra/sweeper=optun", "found 'optun'; did you mean optuna?"),
+    ("launcher=local", "launcher is not an option of this config; did you mean hydra/launcher?"),
+    ("optimiser=sgd", "optimiser is not an option of this config; did you mean optimizer?"),
+    ("lr=0.1", "lr is not an option of this config; did you mean optimizer.lr?"),
+    ("hydra.launcher.foo=3", "hydra.launcher.foo is not an option of this config"),
+    ("hydra.launcher.pack=3", "hydra.launcher.pack is an option of hydra/launcher=local, hydra/launcher=slurm, which"),
+    ("callbacks=early_stopping", "callbacks must be left out: runs are compared at equal epochs, and are not stopped"),
+    ("callbacks.early_stopping.patience=3", "must be left out: runs are compared at equal epochs"),
+    (
+        "trainer.fast_dev_run=true",
+        "trainer.fast_dev_run must be left out: runs are compared at equal epochs; experiment=d",
+    ),
+    ("figures=3", "figures must be a list, found 3"),
+    ("data=null", "the option of a group must be a name, found null"),
     ("seed=abc", "Value 'abc' of type 'str' could not be converted to Integer"),
 ]
 
@@ -310,7 +334,14 @@ def test_misspelt_keys_are_explained_in_one_line(override, message, config):
 
 def test_identity_is_what_changes_the_numbers(config, tmp_path):
     base = run_id(config())
-    for same in ("runs_dir=/x", "logger=none", "trainer.threads=2", "trainer=cpu", "measure.batch_size=7"):
+    for same in (
+        "runs_dir=/x",
+        "logger=none",
+        "trainer.profiler=simple",
+        "trainer.threads=2",
+        "trainer=cpu",
+        "measure.batch_size=7",
+    ):
         assert run_id(config(same)) == base, same
     changes = ["seed=1", "epochs=301", "weight_decay=1e-3", "weight_decay_scope=last_layer", "batch_size=64"]
     changes += ["model.norm=none", "model.gamma=0.5", "model.gamma=1", "data=teacher_mlp", "data.random_labels=0.1"]

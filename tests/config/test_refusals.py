@@ -52,7 +52,7 @@ REFUSED = [
         "scheduler.fractions must be at least one number (scheduler=constant has none), found",
     ),
     (["+trainer.max_epochs=5"], "trainer.max_epochs must be left out: epochs is what sets how long a run is"),
-    (["+trainer.logger=true"], "trainer.logger must be left out: logger=csv, none or wandb is what sets it"),
+    (["+trainer.logger=true"], "trainer.logger must be left out: logger=csv, none, wandb, tensorboard or mlflow is"),
     (["+trainer.gradient_clip_val=0"], "trainer.gradient_clip_val must be null or greater than 0, found 0"),
     (
         ["+trainer.gradient_clip_algorithm=value"],
@@ -78,7 +78,7 @@ REFUSED = [
     (["trainer.accelerator=tpu"], "trainer.accelerator must be one of 'auto', 'cpu', "),
     (["+trainer.accumulate_grad_batches=0"], "trainer.accumulate_grad_batches must be in 1..2147483647, found 0"),
     (["+trainer.accumulate_grad_batches=2147483648"], "trainer.accumulate_grad_batches must be in 1..2147483647, f"),
-    (["+trainer.detect_anomaly=1"], "trainer.detect_anomaly must be true or false, found 1"),
+    (["+trainer.detect_anomaly=1"], "trainer.detect_anomaly must be true or false or null, found 1"),
     (["~trainer.threads"], "trainer.threads must be a whole number of at least 1, found None"),
     (["~trainer.devices"], "trainer.devices must be a whole number of at least 1, found None"),
     (["~trainer.channels_last"], "trainer.channels_last must be true or false, found None"),

@@ -221,6 +221,23 @@ def test_unusable_arrays_are_refused(case, tmp_path, monkeypatch):
     assert not (tmp_path / "pwned").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (dict(X=np.zeros((6, 2)), y=np.arange(6) % 3 + 1), "a file whose labels in y are 0..C-1, found '1..3'"),
+        ("a,b\n1,2\n", "an .npz file with X and y, as numpy.savez writes it, not a text file, found '"),
+        ("\u00e9" * 600, "an .npz file with X and y, as numpy.savez writes it, not a text file, found '"),
+    ],
+    ids=["labels from 1", "csv", "utf-8"],
+)
+def test_what_is_wrong_with_a_file_of_arrays_is_said(content, rule, tmp_path):
+    path = tmp_path / "mine.npz"
+    path.write_text(content) if isinstance(content, str) else np.savez(path, **content)
+    with pytest.raises(ArgumentError) as error:
+        ready(Arrays(path=str(path)))
+    assert str(error.value).startswith(f"path must be {rule}")
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage", pickle.dumps(Hostile()), None])
 def test_files_that_are_no_archive_are_refused(content, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -19,6 +19,7 @@ from ncflow.figures import style
 from ncflow.figures.papers.as_words import numbers
 from ncflow.figures.papers.claims import judge
 from ncflow.figures.papers.figures import FIGURES, drawings
+from ncflow.figures.papers.needs import NEEDS
 from ncflow.figures.papers.pan_cao.figures import published
 from ncflow.figures.plots.collapse import (
     MEAN,
@@ -157,8 +158,22 @@ def test_command_refuses_in_one_line(tmp_path, capsys):
 def test_too_few_runs_for_a_figure_is_said(tmp_path, capsys):
     write_json(tmp_path / "run.json", {"run_id": "x", "status": "failed"})
     with pytest.raises(SystemExit, match="1"):
-        main([str(tmp_path)])
-    assert "no figure" in capsys.readouterr().err
+        main([str(tmp_path), "--figure", "fig9", "--figure", "fig3_3"])
+    out, err = capsys.readouterr()
+    assert err.splitlines() == [f"no figure; what it needs: {name}: {NEEDS[name]}" for name in ("fig9", "fig3_3")]
+    assert out.startswith("1 run: 1 failed\n")
+
+
+def test_what_every_figure_needs_is_in_the_help(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert set(NEEDS) == set(FIGURES)
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in said.splitlines())
+    text = " ".join(said.split())
+    assert all(need in text for need in NEEDS.values())
+    assert all(name in text for name in NEEDS)
 
 
 EXPERIMENT_FIGURES = {

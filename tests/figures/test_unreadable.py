@@ -533,5 +533,6 @@ def test_where_every_run_is_unreadable_each_has_its_line(whole, tmp_path, capsys
         (folder / "result.json").write_text('{"status": "done", "seed": []}')
     assert code_of(main, [str(root)]) == 1
     out, err = capsys.readouterr()
-    assert err == "no figure: these runs vary neither weight decay nor gamma, and have no history\n"
+    assert all(line.startswith("no figure; what it needs: ") for line in err.splitlines())
+    assert "fig2: finished runs at two weight decays or more" in err
     assert out.count("result.json: seed is no whole number: []") == 6

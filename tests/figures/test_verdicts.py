@@ -125,8 +125,10 @@ def test_seeds_that_would_decide():
     seeds = undecided.seeds_to_decide
     assert 5 < seeds < 100
     recipe = f"about {seeds} seeds would decide it, if they are like these: model=mlp 'seed=range({seeds})'"
-    assert recipe in in_words(undecided)
+    assert recipe in " ".join(in_words(undecided).split())
     assert "more than 1000 seeds like these" in in_words(verdict(0.021, 0.019, 0.0200001))
+    few = " ".join(in_words(Verdict("p/1", "", "", Quantifier.ALL, (Setting("one", (effect(0.1),), 1),), "")).split())
+    assert "x: 1 seed, two are needed; 1 seed, 1 run" in few
     mean, deviation = np.mean([0.05, 0.0, 0.045]), np.std([0.05, 0.0, 0.045], ddof=1)
     decided = [verdict(*rng.normal(mean, deviation, seeds)).answer != Answer.UNDECIDED for _ in range(400)]
     assert 0.72 < np.mean(decided) < 0.88
@@ -138,8 +140,10 @@ def test_seeds_that_would_decide():
 def test_a_verdict_says_all_for_people_and_machines():
     parts = (setting(effect(*YES)), Setting("two", (effect(*NO),), 4, "1 left out", True), Setting("three", (), 0))
     verdict = Verdict("p/1", "It is so", "A, section 1", Quantifier.ALL, parts, "seed=0,1", "none", {"of others": 3})
-    text = in_words(verdict)
-    assert text.splitlines()[0] == "       SUPPORTED  It is so (in all settings)"
+    lines = in_words(verdict).splitlines()
+    assert lines[0] == "       SUPPORTED  It is so (in all settings)"
+    assert max(map(len, lines)) <= 80
+    text = " ".join(in_words(verdict).split())
     assert "not counted, contradicted: two" in text
     assert "x +0.110 [+0.093, +0.127] (matters from 0.02); 3 seeds, 10 runs" in text
     assert "left out: 3 of others" in text

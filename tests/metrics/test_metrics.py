@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics import MetricCollection
 
+from ncflow.checks import ArgumentError
 from ncflow.metrics import NeuralCollapse, neural_collapse
 from ncflow.metrics.class_means import FirstSums, geometry
 from ncflow.metrics.margins import margins, predictions, weight_norm_product
@@ -462,3 +463,36 @@ def test_class_counts_are_of_all_batches_also_after_a_second_pass():
             metric.update(features, labels)
         metric.second_pass()
     assert metric.class_counts().tolist() == [4, 0, 2]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.dtype(">f8"), np.float64])
+def test_numpy_arrays_are_measured_as_tensors_are(kind):
+    rng = np.random.default_rng(0)
+    H, W, b = rng.normal(size=(30, 4)).astype(kind), rng.normal(size=(3, 4)), rng.normal(size=3)
+    y = np.repeat(np.arange(3, dtype=np.uint16), 10)
+    H.setflags(write=False)
+    as_torch = [torch.tensor(np.array(part, part.dtype.newbyteorder("="))) for part in (H, W, b)]
+    expected = neural_collapse(as_torch[0], torch.arange(3).repeat_interleave(10), 3, *as_torch[1:])
+    found = neural_collapse(H[:, ::1], y, 3, W, b)
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(
+        {name: value.item() for name, value in expected.items()}, nan_ok=True, abs=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "message"),
+    [
+        ([[1.0]], np.zeros(1, int), "features must be a tensor or a NumPy array, found 'of type list'"),
+        (np.array([["a"]]), np.zeros(1, int), "features must be an array of real numbers of at most 64 bits, found "),
+        (np.eye(3), np.array([1, 2, 3]), "labels must be in 0..2, found '1..3'"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_refused(features, labels, message):
+    with pytest.raises(ArgumentError) as error:
+        neural_collapse(features, labels, 3)
+    assert str(error.value).startswith(message)
+
+
+def test_the_metric_takes_tensors_alone():
+    with pytest.raises(ArgumentError, match="features must be a tensor, found 'of type ndarray'"):
+        NeuralCollapse(3, 3).update(np.eye(3), torch.arange(3))

@@ -1,17 +1,21 @@
 """The W&B workspace, as JSON and as it is sent to a server on this machine: every key in it is one that runs log."""
 
 import json
+import os
+import re
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
-from ncflow.config.identity import describe_for_wandb, flat_config
+from ncflow.config.identity import describe_for_wandb, flat_config, folder_name
 from tests.conftest import TINY, run_folder
 from tests.wandb_files import read_all
 from tests.wandb_server import serving
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "wandb_dashboard.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT, README = ROOT / "scripts" / "wandb_dashboard.py", ROOT / "README.md"
 GIVEN = ["--entity", "team", "--project", "collapse", "--experiment", "pan_cao/fig2"]
 OFFLINE = {"NETRC": "/nonexistent", "WANDB_ERROR_REPORTING": "false"}
 KEY = {"WANDB_API_KEY": "a" * 40}
@@ -199,7 +203,6 @@ def refused(done):
 
 def test_what_is_missing_is_said_in_one_line(dashboard):
     experiment = ["--experiment", "single"]
-    assert "--entity must be given, or WANDB_ENTITY set" in refused(dashboard(*experiment, "--project", "p"))
     assert "--project must be given, or WANDB_PROJECT set" in refused(dashboard(*experiment, "--entity", "e"))
     assert "must have no quote" in refused(dashboard("--entity", "e", "--project", "p", "--experiment", "it's"))
     assert "pip install -e '.[dashboard]'" in refused(dashboard(*GIVEN, code=WITHOUT_PACKAGE))
@@ -237,6 +240,30 @@ def test_the_saved_view_is_the_one_that_a_dry_run_prints(dashboard, spec, server
     assert (sent["entityName"], sent["projectName"]) == ("team", "collapse")
     assert without_ids(json.loads(sent["spec"])) == without_ids(spec()["spec"])
     assert done.stdout.startswith(f"{server.url}/team/collapse?nw=")
+
+
+def test_the_command_of_the_readme_works_as_it_is_written(dashboard, server):
+    """Without an entity: that of the account, and with ``--dry-run`` nobody is asked."""
+    (command,) = re.findall(r"`scripts/(wandb_dashboard.py [^`]*)`", README.read_text())
+    script, *given = command.split()
+    assert script == SCRIPT.name
+    assert os.access(SCRIPT, os.X_OK)
+    done = dashboard(*given, "--dry-run", code=ALONE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["project"] == "ncflow"
+    done = dashboard(*given, WANDB_BASE_URL=server.url, **KEY)
+    assert done.returncode == 0, done.stderr
+    assert server.saved[0]["entityName"] == "me"
+
+
+def test_the_runs_that_the_readme_names_to_wandb_are_those_of_its_sweep(config):
+    text = README.read_text()
+    (sweep,) = re.findall(r"^ncflow -m (logger=wandb .*)$", text, re.MULTILINE)
+    (pattern,) = re.findall(r"^wandb \w+ (\S*/wandb)\b", text, re.MULTILINE)
+    options = [(word.partition("=")[0], word.partition("=")[2].split(",")) for word in sweep.split()]
+    cells = [[f"{key}={values[place]}" for key, values in options] for place in (0, -1)]
+    names = [f"runs/single/{folder_name(config(*cell))}/wandb" for cell in cells]
+    assert [fnmatch(name, pattern) for name in names] == [True, False]
 
 
 def test_a_server_that_refuses_is_one_line(dashboard, server):

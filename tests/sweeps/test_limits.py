@@ -102,7 +102,7 @@ def test_what_the_queue_has_no_room_for_is_submitted_later(ncflow, tmp_path):
             assert "6 are in the queue already, 2 wait for room in the queue" in full.stderr
             assert jobs_below(tmp_path).count(None) == 2
             cancel(min(filter(None, jobs_below(tmp_path))))
-            assert "submitted 1 runs as SLURM job" in status(tmp_path, "--submit").stderr
+            assert "submitted 1 run as SLURM job" in status(tmp_path, "--submit").stderr
             assert jobs_below(tmp_path).count(None) == 2  # of eight, where six have room
             cancel(*filter(None, jobs_below(tmp_path)))
             assert "submitted 6 runs as SLURM job" in status(tmp_path, "--submit").stderr

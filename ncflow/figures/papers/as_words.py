@@ -1,17 +1,27 @@
 """Verdicts for people: the lines of the terminal and of the report."""
 
 import re
+import textwrap
 
 from ncflow.figures.papers.verdict import MOST_SEEDS, Answer, Effect, Setting, Verdict
+from ncflow.results.report import counted
 
 _MOST_SHOWN = 4
+_WIDTH, _INDENT = 80, " " * 18
 _WORST_NEWS_FIRST = [Answer.CONTRADICTED, Answer.NO_EFFECT, Answer.UNDECIDED, Answer.NOT_ENOUGH, Answer.SUPPORTED]
 
 
 def in_words(verdict: Verdict) -> str:
     """A verdict as some lines: the answer and the claim, and its numbers below."""
-    lines = [f"{verdict.answer.upper():>16}  {verdict.claim} ({verdict.quantifier})"]
-    return "\n".join([*lines, *(f"{'':18}{line}" for line in numbers(verdict))])
+    first = _wrapped(f"{verdict.claim} ({verdict.quantifier})", f"{verdict.answer.upper():>16}  ", _INDENT)
+    return "\n".join([first, *(_wrapped(line, _INDENT, f"{_INDENT}  ") for line in numbers(verdict))])
+
+
+def _wrapped(line: str, first: str, later: str) -> str:
+    """A line cut at words for a terminal; no word is cut, so that what is to be copied stays whole."""
+    return textwrap.fill(
+        line, _WIDTH, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def numbers(verdict: Verdict) -> tuple[str, ...]:
@@ -20,7 +30,7 @@ def numbers(verdict: Verdict) -> tuple[str, ...]:
     for setting in sorted(verdict.settings, key=lambda one: (one.excepted, _WORST_NEWS_FIRST.index(one.answer))):
         told = f"not counted, {setting.answer}" if setting.excepted else setting.answer
         note = f"; {setting.note}" if setting.note else ""
-        lines.append(f"{told}: {setting.name}: {effects(setting)}; {setting.seeds} seeds, {setting.runs} runs{note}")
+        lines.append(f"{told}: {setting.name}: {effects(setting)}; {_basis(setting)}{note}")
     lines += [f"against: {setting.name}: {_who(setting)}" for setting in verdict.against]
     if verdict.answer == Answer.NOT_ENOUGH:
         lines.append(f"needs {verdict.needs}")
@@ -29,6 +39,10 @@ def numbers(verdict: Verdict) -> tuple[str, ...]:
     if verdict.left_out:
         lines.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in verdict.left_out.items()))
     return tuple(lines)
+
+
+def _basis(setting: Setting) -> str:
+    return f"{counted(setting.seeds, 'seed')}, {counted(setting.runs, 'run')}"
 
 
 def effects(setting: Setting) -> str:
@@ -40,7 +54,7 @@ def effects(setting: Setting) -> str:
 
 def _effect(effect: Effect) -> str:
     if not effect.is_testable:
-        return f"{effect.quantity}: {len(effect.blocks)} seed{'s' * (len(effect.blocks) != 1)}, two are needed"
+        return f"{effect.quantity}: {counted(len(effect.blocks), 'seed')}, two are needed"
     low, high = effect.estimate.interval
     at_most = "at most " if effect.absent else ""
     return (
@@ -54,7 +68,7 @@ def _who(setting: Setting) -> str:
     parts = []
     for effect, seeds in setting.against[:_MOST_SHOWN]:
         count, some = len(effect.blocks), f"seed{'s' * (len(seeds) > 1)} {', '.join(f'{seed:g}' for seed in seeds)} of"
-        those = f"all {count} seeds" if len(seeds) == count else f"{some} {count}"
+        those = f"all {counted(count, 'seed')}" if len(seeds) == count else f"{some} {count}"
         side = "above" if effect.absent else "below"
         parts.append(
             f"{effect.quantity}: "

@@ -68,6 +68,8 @@ class Extracted:
         require(
             int(labels.min()) >= 0 and int(labels.max()) < classes, "labels", rule, f"{labels.min()}..{labels.max()}"
         )
+        if W is None and int(labels.min()) == 1:  # every class from 1 on: a class more would be counted, as absent
+            require(len(labels.unique()) < int(labels.max()), "labels", "0..C-1", f"1..{labels.max()}")
         if W is not None:
             fits = W.ndim == 2 and W.shape[1] == H.shape[1] and len(W) >= 2
             require(fits, "weight", f"of shape (C, {H.shape[1]}), C being at least 2", W.shape)

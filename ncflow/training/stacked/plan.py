@@ -36,6 +36,7 @@ _NEEDED: dict[str, tuple[Any, ...]] = {
     "trainer.gradient_clip_val": (None,),
     "trainer.accumulate_grad_batches": (None, 1),
     "trainer.detect_anomaly": (None, False),
+    "trainer.profiler": (None,),
     "measure.margins": (None, False),
     "measure.snapshot_samples": (None,),
     "measure.per_class": (None, False),

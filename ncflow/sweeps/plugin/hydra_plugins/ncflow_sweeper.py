@@ -38,7 +38,7 @@ class NcflowSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Check, launch and sum up."""
         from ncflow.results import Status
-        from ncflow.results.report import finish
+        from ncflow.results.report import counted, finish
 
         parsed = self._parsed(arguments)
         self._begin(parsed)
@@ -50,7 +50,7 @@ class NcflowSweeper(BasicSweeper):
             reports += self._make(cells)
         waiting = sum(len(cells) for cells, _ in plans)
         skipped = sum(report.status == Status.SKIPPED for report in reports)
-        print(f"{len(reports) + waiting} runs: {skipped} finished already, {waiting} to do", flush=True)
+        print(f"{counted(len(reports) + waiting, 'run')}: {skipped} finished already, {waiting} to do", flush=True)
 
         returns = self._launch(plans)
         reports += [job.return_value for jobs in returns for job in jobs]
