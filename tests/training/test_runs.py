@@ -16,10 +16,13 @@ from lightning import Callback
 from torch import nn
 
 from ncflow.metrics import collapse
+from ncflow.models import Classifier
 from ncflow.models.mlp import MLP
 from ncflow.results import COLUMNS, load_history, load_runs
+from ncflow.runtime import run_loggers
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.seeding import derive_seed, epoch_order
+from ncflow.training import assembly
 from ncflow.training.assembly import prepare
 from tests.conftest import TINY, run_folder, train_here
 
@@ -592,3 +595,30 @@ def test_logger_none_keeps_the_result_alone(ncflow, tmp_path):
     assert (folder / "result.json").exists()
     assert not (folder / "history.csv").exists()
     assert not os.path.exists(folder / "wandb")
+
+
+# --- looking closer ---------------------------------------------------------------------------------------------
+
+
+def test_a_debug_run_is_one_epoch_and_stops_at_a_nan_where_it_arises(config, tmp_path, monkeypatch):
+    small = ["experiment=debug", "model.width=16", "trainer=cpu"]
+    report = train_here(config(*small, "trainer.profiler=simple"), tmp_path / "whole")
+    assert (report.status, report.values["epochs"], report.values["data.num_samples"]) == ("done", 1, 100)
+    assert "run_training_epoch" in (tmp_path / "whole/fit-profile.txt").read_text()
+    forward = Classifier.training_step
+    poisoned = lambda self, batch, index: (forward(self, batch, index) - 1e4).sqrt()  # noqa: E731
+    monkeypatch.setattr(Classifier, "training_step", poisoned)
+    with pytest.raises(RuntimeError, match=r"SqrtBackward0.* returned nan values"):
+        train_here(config(*small), tmp_path / "broken")
+    assert not torch.is_anomaly_enabled()
+
+
+def test_measures_reach_tensorboard_at_the_steps_of_the_history(config, tmp_path, monkeypatch):
+    rows = []
+    monkeypatch.setattr(assembly, "missing_package", lambda name: None)
+    keep = lambda self, metrics, step=None: rows.append((step, int(metrics["epoch"]), metrics["train/nc1"]))  # noqa: E731
+    monkeypatch.setattr(run_loggers.RunLogger, "log_metrics", keep)
+    train_here(config(*TINY, "logger=tensorboard"), tmp_path)
+    history = load_history(tmp_path).query("split == 'train'")
+    assert [(epoch, nc1) for _, epoch, nc1 in rows] == list(zip(history["epoch"], history["nc1"], strict=True))
+    assert [step for step, *_ in rows] == [3 * epoch for epoch in history["epoch"]]
