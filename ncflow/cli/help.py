@@ -3,6 +3,7 @@
 What is said of an option is the comment beside it in the configs.
 """
 
+import os
 import re
 import sys
 import textwrap
@@ -69,11 +70,11 @@ def show(arguments: Sequence[str]) -> None:
     """
     own = [Path(found) for option in ("--config-dir", "-cd") if (found := _after(option, arguments))]
     words = [word for word in arguments if not word.startswith("-") and Path(word) not in own]
-    if not words:
-        print(_overview(own))
     try:
-        for word in words:
-            print(_told_of(word, own))
+        for told in [_told_of(word, own) for word in words] or [_overview(own)]:
+            print(told, flush=True)
+    except BrokenPipeError:  # by a reader who has seen enough; what Python flushes at its end would fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ConfigError as error:
         print(f"ncflow: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,5 +1,6 @@
 """What somebody sees who asks first: ``--help``, completion, and options in any place."""
 
+import os
 import subprocess
 import sys
 
@@ -41,6 +42,15 @@ def test_help_is_ours_and_needs_no_pytorch():
     assert (done.returncode, done.stderr) == (0, "")
     assert "trains a classifier" in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+
+def test_a_reader_of_the_help_may_have_seen_enough(monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        show(["loss"])
+        print("more", flush=True)
 
 
 def test_help_has_five_examples_every_group_launcher_and_option(told, config):
