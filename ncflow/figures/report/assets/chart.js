@@ -202,11 +202,12 @@ function trajectories(runs, measure, width) {
     i: run, run: columns.get("run").text(run), epoch: epoch[row], split: split[row], y: historyValue(measure, row),
   })));
   const numbered = every.filter(row => Number.isFinite(row.y));
-  const log = isLog(state.mscale, numbered.map(row => row.y), 1000);
+  const log = isLog(state.mscale, numbered.map(row => row.y), 100);
   const values = numbered.filter(row => !log || row.y > 0);
-  const words = numbered.length > values.length ? `${numbered.length - values.length} values are not above 0, which a logarithmic axis cannot show.` : "";
+  const lost = numbered.length - values.length;
+  const words = `Training is solid, test dashed.${lost ? ` ${lost} values are not above 0, which a logarithmic axis cannot show.` : ""}`;
   const none = every.length ? `no finite ${measure} in their histories` : "no history";
-  if (!values.length) return { spec: null, words: words || `These runs have ${none}.` };
+  if (!values.length) return { spec: null, words: lost ? words : `These runs have ${none}.` };
   const domain = runs.map(run => columns.get("run").text(run));
   const spec = {
     data: { values },
@@ -217,9 +218,9 @@ function trajectories(runs, measure, width) {
       x: { field: "epoch", type: "quantitative", title: "epoch", axis: { tickCount: Math.ceil(width / 120) } },
       y: { field: "y", type: "quantitative", title: measure, scale: log ? { type: "log" } : { zero: false } },
       color: { field: "run", type: "nominal", title: null, scale: { domain, range: domain.map((_, place) => SERIES[place % SERIES.length]) },
-        legend: { columns: width < 700 ? 1 : 2, labelLimit: Math.min(480, width - 60) } },
+        legend: { columns: width < 700 ? 1 : 2, labelLimit: Math.min(480, width - 110) } },
       strokeDash: { field: "split", type: "nominal", title: null, scale: { domain: ["train", "test"], range: [[1, 0], [4, 3]] },
-        legend: { symbolType: "stroke" } },
+        legend: null },
       detail: { field: "i" },
       tooltip: [said("run", "run"), said("split", "split"), said("epoch", "epoch"), said("y", measure, "quantitative")],
     },
