@@ -8,6 +8,7 @@ import itertools
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -151,6 +152,9 @@ def test_verdicts_are_words_with_their_numbers(runs):
     assert page.texts["div"][2:4] == ["1. First (in all settings)", "2. Second (in all settings)"]
     first = page.texts["details"][0]
     assert page.texts["cite"] == ["Paper A, section 1"] * 5
+    assert page.texts["h3"][0] == "p"
+    of_a_paper = report(runs, [replace(VERDICTS[0], id="pan_cao/1")])
+    assert of_a_paper.texts["h3"][0].startswith("Pan and Cao, Towards Understanding Neural Collapse")
     assert "the test departs from the text: it is ours & not theirs" in first
     assert "supported: digits: intra & inter +0.905" in first
     assert "needs seed=0,1" in page.texts["details"][2]

@@ -206,6 +206,7 @@ def test_a_point_names_its_run_and_leads_to_all_that_is_known_of_it(visit, addre
     labels = labels_of(page, "#trajectories .mark-symbol path")
     history = load_history(runs / HOSTILE)
     assert len([label for label in labels if "split: test" in label]) == len(history) / 2
+    assert page.locator("#chosen .said").inner_text() == "Training is solid, test dashed."
     page.click("details.run button:has-text('choose all its seeds')")
     assert page.locator("details.run").count() == 4  # one of them failed
     shows(page, "#trajectories .mark-line path", 6)

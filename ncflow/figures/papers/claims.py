@@ -15,6 +15,15 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
 }
 _DEFAULT = "pan_cao"
 
+PAPERS = {
+    "pan_cao": "Pan and Cao, Towards Understanding Neural Collapse: The Effects of Batch Normalization and Weight "
+    "Decay",
+    "pan_thesis": "Pan's thesis on neural collapse",
+    "cbmm_117": "Rangamani, Xu, Banburski, Liao and Poggio, Dynamics and Neural Collapse in Deep Classifiers trained "
+    "with the Square Loss, CBMM Memo 117 (2021)",
+}
+"""What the claims are of, by the first part of their ids."""
+
 
 def judge(runs: pd.DataFrame, history: pd.DataFrame, failed: list[str] | None = None) -> list[Verdict]:
     """The verdict on each claim of which there are runs, whatever experiment they came from.

@@ -18,6 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ncflow.figures.papers.as_words import numbers
+from ncflow.figures.papers.claims import PAPERS
 from ncflow.figures.papers.verdict import Answer, Verdict
 from ncflow.figures.report import vega
 from ncflow.figures.report.columns import config_texts, counted, present, version_name, versions
@@ -75,7 +76,7 @@ def page_of(
         data=compressed(data_of(runs, history)),
         count=len(runs),
         statuses=Counter(runs["status"]).most_common(),
-        verdicts=verdicts,
+        papers=_by_paper(verdicts),
         numbers=numbers,
         signs=_SIGNS,
         figures=figures,
@@ -88,6 +89,15 @@ def page_of(
     )
     # JSON can carry half a surrogate pair, which UTF-8 cannot.
     return page.encode(errors="replace")
+
+
+def _by_paper(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
+    """The verdicts under the papers that they are on."""
+    found: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        paper = verdict.id.partition("/")[0]
+        found.setdefault(PAPERS.get(paper, paper), []).append(verdict)
+    return found
 
 
 def _asset(name: str) -> str:

@@ -32,7 +32,10 @@ function look() {
     background: null,
     font: "system-ui, sans-serif",
     axis: { ...words, gridColor: line, domainColor: line, tickColor: line, labelLimit: 140, titleLimit: 320 },
-    legend: { ...words, orient: "top", labelLimit: 240, titleLimit: 240, columns: 4, symbolOpacity: 1 },
+    legend: {
+      ...words, orient: "top", labelLimit: 240, titleLimit: 240, columns: 4, symbolOpacity: 1,
+      layout: { top: { anchor: "start", direction: "vertical" } },
+    },
     header: { ...words, labelLimit: 240 },
     view: { stroke: line },
   };
@@ -54,7 +57,7 @@ function overview(runs, width) {
   const finished = runs.filter(isFinished), said = [];
   const numbered = finished.filter(run => isNumber(y.at(run)) && (!x.numeric || isNumber(x.at(run))));
   const logs = {
-    x: x.numeric && isLog(state.xscale, numbered.map(x.at), 50),
+    x: x.numeric && isLog(state.xscale, numbered.map(x.at), 8),
     y: isLog(state.yscale, numbered.map(y.at), 1000),
   };
   let drawn = numbered.filter(run => (!logs.x || x.at(run) > 0) && (!logs.y || y.at(run) > 0));
@@ -158,7 +161,7 @@ function sharedEncoding(parts) {
       : { field: "x", type: "nominal", title: x.name, sort: levels(drawn.map(x.at)).map(textOf), axis: { labelAngle: -30 } },
     y: quantitative("y", y.name, logs.y),
   };
-  if (x.numeric) encoding.x.axis = { labelFlush: true, tickCount: 5, ...(logs.x ? { format: "~g" } : {}) };
+  if (x.numeric) encoding.x.axis = { labelFlush: true, tickCount: 5, ...(logs.x ? { format: "~g", grid: false } : {}) };
   if (colour && isContinuous(parts)) {
     const log = isLog("auto", drawn.map(colour.at).filter(isNumber), 50);
     encoding.color = { field: "c", type: "quantitative", title: colour.name, scale: { scheme: "viridis", ...(log ? { type: "log" } : {}) } };
@@ -199,11 +202,12 @@ function trajectories(runs, measure, width) {
     i: run, run: columns.get("run").text(run), epoch: epoch[row], split: split[row], y: historyValue(measure, row),
   })));
   const numbered = every.filter(row => Number.isFinite(row.y));
-  const log = isLog(state.mscale, numbered.map(row => row.y), 1000);
+  const log = isLog(state.mscale, numbered.map(row => row.y), 100);
   const values = numbered.filter(row => !log || row.y > 0);
-  const words = numbered.length > values.length ? `${numbered.length - values.length} values are not above 0, which a logarithmic axis cannot show.` : "";
+  const lost = numbered.length - values.length;
+  const words = `Training is solid, test dashed.${lost ? ` ${lost} values are not above 0, which a logarithmic axis cannot show.` : ""}`;
   const none = every.length ? `no finite ${measure} in their histories` : "no history";
-  if (!values.length) return { spec: null, words: words || `These runs have ${none}.` };
+  if (!values.length) return { spec: null, words: lost ? words : `These runs have ${none}.` };
   const domain = runs.map(run => columns.get("run").text(run));
   const spec = {
     data: { values },
@@ -214,8 +218,9 @@ function trajectories(runs, measure, width) {
       x: { field: "epoch", type: "quantitative", title: "epoch", axis: { tickCount: Math.ceil(width / 120) } },
       y: { field: "y", type: "quantitative", title: measure, scale: log ? { type: "log" } : { zero: false } },
       color: { field: "run", type: "nominal", title: null, scale: { domain, range: domain.map((_, place) => SERIES[place % SERIES.length]) },
-        legend: { columns: width < 700 ? 1 : 2, labelLimit: Math.min(480, width - 60) } },
-      strokeDash: { field: "split", type: "nominal", title: null, scale: { domain: ["train", "test"], range: [[1, 0], [4, 3]] } },
+        legend: { columns: width < 700 ? 1 : 2, labelLimit: Math.min(480, width - 110) } },
+      strokeDash: { field: "split", type: "nominal", title: null, scale: { domain: ["train", "test"], range: [[1, 0], [4, 3]] },
+        legend: null },
       detail: { field: "i" },
       tooltip: [said("run", "run"), said("split", "split"), said("epoch", "epoch"), said("y", measure, "quantitative")],
     },

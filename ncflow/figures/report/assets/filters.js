@@ -23,11 +23,13 @@ function isWanted(run) {
   return true;
 }
 
-/** A fold with the values of each column that varies. */
+/** A fold with the values of each column that varies: first of those that tell runs apart, then of what follows from them. */
 function buildFilters(changed) {
   const names = ["status", "seed", ...data.varied].filter(name => columns.get(name).values);
-  const place = document.querySelector("#filter .filters");
-  place.replaceChildren(...names.map(name => filterOf(columns.get(name), changed)));
+  const first = names.filter(name => ["status", "seed", ...data.by].includes(name)), others = names.filter(name => !first.includes(name));
+  const folds = some => some.map(name => filterOf(columns.get(name), changed));
+  const more = element("details", { className: "filters" }, element("summary", {}, "what else varies"), ...folds(others));
+  document.querySelector("#filter .filters").replaceChildren(...folds(first), ...(others.length ? [more] : []));
 }
 
 function filterOf(column, changed) {
