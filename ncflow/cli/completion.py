@@ -20,8 +20,8 @@ def _query(self: Any, word: str, config_name: str | None, words: list[str]) -> t
     if group == _NESTED and "=" in word:
         return [f"{group}={name}" for name in _options(self, group) if name.startswith(begun)], True
     found, is_exact = _of_hydra(self, word, config_name, words)
-    # Its folders are no groups of their own.
-    kept = [name for name in found if not name.startswith(f"{_NESTED}/")]
+    # Its folders are no groups of their own, and what options share is none of them.
+    kept = [name for name in found if not name.startswith(f"{_NESTED}/") and "=_" not in name]
     return [f"{name}=" if name == _NESTED else name for name in kept], is_exact
 
 

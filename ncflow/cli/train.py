@@ -133,7 +133,7 @@ def _run(cfg: DictConfig, folder: RunFolder) -> Report:
             prepared = _prepared.pop(folder.run_id, None)
             return measured_again(cfg, folder) or fit(cfg, folder, prepared)
         except StoppedBySignalError as stop:
-            raise stop.told(folder.path.name) from None
+            raise stop.told(folder.path.name, processes.is_silent()) from None
         except (Exception, SystemExit) as error:
             log.debug("%s", traceback.format_exc())
             line = one_line(error)
@@ -177,8 +177,7 @@ def task(cfg: DictConfig) -> Report:
         _single.append(report)
     if processes.rank() > 0:
         return report
-    # What failed is listed at the end; the workers of a sweep with a live line must not write across it.
-    hidden = (single and bool(report.error)) or (processes.is_worker() and sys.stderr.isatty())
+    hidden = (single and bool(report.error)) or processes.is_silent()  # what failed is listed at the end
     say(report, hidden)
     return report
 

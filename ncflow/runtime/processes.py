@@ -44,6 +44,11 @@ def is_worker() -> bool:
     return os.environ.get(MAIN_PROCESS, str(os.getpid())) != str(os.getpid())
 
 
+def is_silent() -> bool:
+    """Whether this process must leave the terminal to the ``ncflow`` that it works for, which draws there."""
+    return is_worker() and sys.stderr.isatty()
+
+
 def wanted(trainer: Any) -> int:
     """Number of processes that the config group ``trainer`` asks for; 1 if its values are not numbers."""
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes")

@@ -25,9 +25,9 @@ class StoppedBySignalError(RuntimeError):
         super().__init__(f"stopped by {signal.Signals(signum).name} {place}, the same command goes on from there")
         self.signum = signum
 
-    def told(self, name: str) -> SystemExit:
-        """Say what was interrupted; return the exit that comes of it."""
-        log.info("interrupted: %s: %s", name, self)
+    def told(self, name: str, hidden: bool = False) -> SystemExit:
+        """Say what was interrupted, on the console too unless that is hidden; return the exit that comes of it."""
+        log.log(logging.DEBUG if hidden else logging.INFO, "interrupted: %s: %s", name, self)
         return SystemExit(128 + self.signum)
 
 

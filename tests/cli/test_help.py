@@ -139,6 +139,8 @@ def test_completion_knows_experiments(completed):
     assert completed("exper") == ["experiment="]
     assert completed("experiment=quickstart data=cifar") == ["data=cifar10", "data=cifar100"]
     assert "optimizer.lr=" in completed("optimizer.l")
+    assert completed("hydra/launcher=l") == ["hydra/launcher=local"]
+    assert completed("hydra/launcher=_") == []
 
 
 def test_a_console_script_finds_modules_where_it_stands(tmp_path, monkeypatch):

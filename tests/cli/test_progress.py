@@ -1,12 +1,15 @@
 """Bars for somebody who watches; tests/training/test_runs.py shows that nobody else sees them."""
 
 import io
+import logging
+import signal
 import sys
 
 import pytest
 from rich.console import Console
 
 from ncflow.runtime import processes, progress
+from ncflow.runtime.signals import StoppedBySignalError
 from tests.conftest import TINY
 from tests.terminals import in_a_terminal, ncflow_in_a_terminal
 
@@ -64,6 +67,16 @@ def test_a_worker_of_a_sweep_draws_nothing(monkeypatch):
     assert progress.is_interactive()
     monkeypatch.setenv(processes.MAIN_PROCESS, "1")
     assert not progress.is_interactive()
+
+
+def test_an_interrupted_worker_leaves_the_last_word_to_its_sweep(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "ncflow")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    stop = StoppedBySignalError(signal.SIGTERM, "after epoch 3 of 9")
+    assert stop.told("alone", processes.is_silent()).code == 128 + signal.SIGTERM
+    monkeypatch.setenv(processes.MAIN_PROCESS, "1")
+    stop.told("of a sweep", processes.is_silent())
+    assert [record.getMessage().split(":")[1] for record in caplog.records] == [" alone"]
 
 
 def test_a_local_sweep_has_one_bar(watch):

@@ -20,6 +20,7 @@ from ncflow.config.identity import flat_config, resolved_once, run_id, without_h
 from ncflow.config.schema import ConfigError, Rule
 from ncflow.results import Status
 from ncflow.results.report import Report
+from ncflow.runtime import processes
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.training.stacked import group
 from ncflow.training.stacked.interrupted import interrupted_groups
@@ -171,7 +172,7 @@ def _train(ready: Sequence[Ready], sweep: Path) -> dict[str, Report]:
         for stopped, saved, runs in parts(ready, sweep):
             reports |= group.train_cells(runs, sweep, stopped, saved)
     except StoppedBySignalError as stop:
-        raise stop.told(f"{len(ready)} cells as one") from None
+        raise stop.told(f"{len(ready)} cells as one", processes.is_silent()) from None
     except (Exception, SystemExit) as error:
         trace, line = traceback.format_exc(), one_line(error)
         for run in ready:
