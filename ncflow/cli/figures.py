@@ -159,7 +159,7 @@ def _draw_and_judge(
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Print what the readers warn of on stderr, each line once: several figures may read one file."""
+    """Print what is warned of on stderr, each line once: several figures may read one file."""
     seen: set[str] = set()
 
     class Once(logging.Handler):
@@ -169,7 +169,7 @@ def _warnings_as_lines() -> Iterator[None]:
                 seen.add(line)
                 print(f"ncflow-figures: {line}", file=sys.stderr)
 
-    log, handler = logging.getLogger("ncflow.results"), Once(logging.WARNING)
+    log, handler = logging.getLogger("ncflow"), Once(logging.WARNING)
     log.addHandler(handler)
     try:
         with warnings.catch_warnings():
@@ -319,7 +319,7 @@ def _plan(
         rule = f"figures must be of {', '.join(FIGURES)}"
         failed += [f"not drawn: {rule}, found {one_line(name)} in these runs" for name in unknown(runs)]
     planned: dict[str, Drawing] = {}
-    for name, recipe, suited in choose(runs, names):
+    for name, recipe, suited in choose(runs, history, names):
         try:
             for drawing in recipe(suited, history):
                 again = (f"{drawing.name}_{number}" for number in count(2))

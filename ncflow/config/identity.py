@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ _NOT_IDENTITY = (
 _ONLY_MEASURED = ("measure.groups", "measure.layers", "measure.ood")
 _NOT_OF_A_RUN = ("hydra", "objective")  # of the command as a whole: runs are the same without
 _FILES = ("data.path", "measure.ood.path")
+DATA_DIGEST = "data.digest"
+"""Beside a run's config: of what is in the file of its data, 12 hex digits."""
 MOVED: dict[str, str] = {}
 """Where each class of ncflow that has been moved was first published, by the path that it has now.
 
@@ -104,8 +107,30 @@ def _canonical(value: Any) -> Any:
 
 
 def _file_digest(path: Any) -> str:
-    file = Path(str(path)).expanduser()
-    return file_digest(file) if file.is_file() else "missing"
+    """Of a file its content's; of a folder, which may be large, that of the names and sizes of its files."""
+    place = Path(str(path)).expanduser()
+    if place.is_dir():
+        return _names_digest(place, place.stat().st_mtime_ns)
+    if not place.is_file():
+        return "missing"
+    seen = place.stat()
+    return _content_digest(place, seen.st_size, seen.st_mtime_ns)
+
+
+@cache
+def _names_digest(folder: Path, changed: int) -> str:
+    files = sorted((file.relative_to(folder).as_posix(), file.stat().st_size) for file in _files(folder))
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (file for file in folder.rglob("*") if file.is_file())
+
+
+@cache
+def _content_digest(file: Path, size: int, changed: int) -> str:
+    """Of a file as it was when it had this size and was changed last: a sweep asks for each of its cells."""
+    return file_digest(file)
 
 
 def run_id(cfg: DictConfig) -> str:
@@ -128,13 +153,14 @@ def training_id(cfg: DictConfig) -> str:
     return _hash(cfg, (*_NOT_IDENTITY, *_ONLY_MEASURED))
 
 
-def _is_left_out(key: str, left_out: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in left_out)
+def is_left_out(option: str, left_out: Sequence[str] = _NOT_IDENTITY) -> bool:
+    """Whether an option, by its dotted name, does not count for what a run is."""
+    return any(option == name or option.startswith(f"{name}.") for name in left_out)
 
 
 def _hash(cfg: DictConfig, left_out: Sequence[str]) -> str:
     flat = {key: _canonical(value) for key, value in flat_config(cfg).items() if value is not None}
-    kept = {key: value for key, value in flat.items() if not _is_left_out(key, left_out)}
+    kept = {key: value for key, value in flat.items() if not is_left_out(key, left_out)}
     for file in set(_FILES) & set(kept):
         kept[file] = _file_digest(kept[file])
     kept |= {key: MOVED.get(str(path), path) for key, path in kept.items() if key.endswith("._target_")}
@@ -169,7 +195,7 @@ def slug(cfg: DictConfig) -> str:
 
 
 def _more_parts(cfg: DictConfig) -> list[str]:
-    options = [key for key in _varied if key not in _SHOWN and not _is_left_out(key, _NOT_IDENTITY)]
+    options = [key for key in _varied if key not in _SHOWN and not is_left_out(key, _NOT_IDENTITY)]
     last = [key.rpartition(".")[2] for key in options]
     parts = []
     for key, name in zip(options, last, strict=True):
@@ -205,12 +231,16 @@ def describe_for_wandb(cfg: DictConfig, described: Mapping[str, Any]) -> dict[st
 def describe(cfg: DictConfig, experiment: str, folder: Path | None = None) -> dict[str, Any]:
     """What a run's files say of it: ``run_id``, ``name``, ``experiment`` and the config under its dotted names.
 
+    Of data that are a file, the digest of its content is :data:`DATA_DIGEST`: at one path there may be others later.
+
     Args:
         cfg: The run's config.
         experiment: Name of its experiment.
         folder: The run's folder, whose name before the id is the run's; else, or None, its :func:`slug` is.
     """
-    identity = run_id(cfg)
+    identity, flat = run_id(cfg), flat_config(cfg)
     known = "" if folder is None else folder.name.removesuffix(f"-{identity}")
     name = slug(cfg) if folder is None or known in ("", folder.name) else known
-    return {"run_id": identity, "name": name, "experiment": experiment, **flat_config(cfg)}
+    path = flat.get("data.path")
+    digest = {} if path is None else {DATA_DIGEST: _file_digest(path)[:12]}
+    return {"run_id": identity, "name": name, "experiment": experiment, **flat, **digest}

@@ -1,5 +1,7 @@
 """One look for all figures: colours that colour-blind readers tell apart, shapes besides colours, no clutter."""
 
+import textwrap
+from collections.abc import Iterable
 from typing import Any
 from zlib import crc32
 
@@ -76,32 +78,48 @@ def words(value: Any) -> str:
     return one_line(f"{value:g}" if isinstance(value, float) else value, _LONGEST_NAME)
 
 
+def fold(text: str, inches: float, size: float = 11) -> str:
+    """Words in lines that fit into a width, at a size of the letters in points."""
+    return "\n".join(textwrap.fill(line, max(8, int(inches * 72 / (0.55 * size)))) for line in text.splitlines())
+
+
 def literal(text: str) -> str:
     """Words for a text of matplotlib, in which a dollar sign is one and begins no formula."""
     return text.replace("$", r"\$")
 
 
-def norm_colour(norm: Any) -> str:
-    """Colour of a BN placement, or of whatever a user's own model calls its norm."""
-    own = _OWN_COLOURS[_hash(norm) % len(_OWN_COLOURS)]
-    return COLOURS.get(norm, own) if isinstance(norm, str) else own
+def norm_looks(norms: Iterable[Any]) -> dict[Any, tuple[str, str]]:
+    """A colour and a shape of the points for each BN placement, or for whatever a user's own model calls its norm.
 
-
-def norm_marker(norm: Any) -> str:
-    """Shape of the points of a BN placement."""
-    own = _OWN_MARKERS[_hash(norm) // len(_OWN_COLOURS) % len(_OWN_MARKERS)]
-    return MARKERS.get(norm, own) if isinstance(norm, str) else own
+    Ours always look the same, and so do others, by their name, as far as they can be told apart.
+    """
+    looks: dict[Any, tuple[str, str]] = {}
+    for norm in sorted(set(norms), key=norm_order):
+        if isinstance(norm, str) and norm in COLOURS:
+            looks[norm] = COLOURS[norm], MARKERS[norm]
+            continue
+        first, count = _hash(norm), len(_OWN_COLOURS)
+        own = [
+            (_OWN_COLOURS[(first + k) % count], _OWN_MARKERS[(first // count + k // count + k) % len(_OWN_MARKERS)])
+            for k in range(count * len(_OWN_MARKERS))
+        ]
+        taken = set(looks.values())
+        colours = {colour for colour, _ in taken}
+        free = [look for look in own if look[0] not in colours] or [look for look in own if look not in taken] or own
+        looks[norm] = free[0]
+    return looks
 
 
 def norm_label(norm: Any) -> str:
-    """Words for a BN placement."""
-    return NORM_LABELS[norm] if isinstance(norm, str) and norm in NORM_LABELS else words(norm)
+    """Words for a BN placement, and for what else tells it apart after a comma."""
+    placed, comma, more = str(norm).partition(", ")
+    return NORM_LABELS[placed] + comma + words(more) if placed in NORM_LABELS else words(norm)
 
 
 def norm_order(norm: Any) -> tuple[int, str]:
     """Sort key of BN placements: ours as in ``COLOURS``, then others by name."""
-    ours = list(COLOURS)
-    return (ours.index(norm) if isinstance(norm, str) and norm in ours else len(ours)), str(norm)
+    ours, placed = list(COLOURS), str(norm).partition(", ")[0]
+    return (ours.index(placed) if placed in ours else len(ours)), str(norm)
 
 
 def data_label(name: Any) -> str:

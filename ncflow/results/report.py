@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -56,6 +57,7 @@ class Report:
         turn: After how many others of that job it is its turn.
         log: The log of that job; of a failed run its own log if it has one.
         reason: Why its job waits, a state of its job that needs attention, or what became of its job.
+        changed: Classes of the user's whose code is another than when the run was finished.
     """
 
     status: str
@@ -67,6 +69,7 @@ class Report:
     turn: int = 0
     log: str | None = None
     reason: str | None = None
+    changed: tuple[str, ...] = ()
 
     def of_cell(self) -> "Report":
         """Of a cell of a sweep: one whose folder is not its own fails, and stops no other."""
@@ -190,6 +193,14 @@ def finish(reports: Sequence[Report]) -> int:
     for report in reports:
         if report.status == Status.REFUSED:
             print(f"ncflow: error: {report.error}", file=sys.stderr)
+    changed = Counter(target for report in reports for target in report.changed)
+    for target, count in changed.items():
+        which = "this run was" if len(reports) == 1 else f"{count} finished run{'s were' if count > 1 else ' was'}"
+        print(
+            f"ncflow: {which} trained before the code of {target} changed; to train anew: another runs_dir, or move "
+            f"{'its folder' if count == 1 else 'their folders'} away",
+            file=sys.stderr,
+        )
     failed: dict[str, list[Path]] = {}
     for report in reports:
         if report.status == Status.FAILED:

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,32 @@ def code_of(name: str) -> Code | None:
     """
     place = local_code().get(name)
     return None if place is None else _state(name, place)
+
+
+def own_digest(name: str) -> str | None:
+    """Digest of the sources of a user's package or module, which need not be imported, as they were when first asked.
+
+    Args:
+        name: Of a top-level package or module.
+
+    Returns:
+        None for ncflow, for one that is installed, whose version tells what it is, and for one that is not found.
+    """
+    if name == "ncflow":
+        return None
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):  # the latter of a module without a spec
+        return None
+    places = [] if spec is None else [*(spec.submodule_search_locations or ()), spec.origin or ""]
+    place = Path(places[0]).absolute() if places else None
+    known = place is not None and place.exists() and not is_library(place)
+    return _first_digest(place)[:12] if place is not None and known else None
+
+
+@cache
+def _first_digest(place: Path) -> str:
+    return digest(place)
 
 
 def local_code() -> dict[str, Path]:

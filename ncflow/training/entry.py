@@ -12,8 +12,11 @@ from omegaconf import DictConfig, OmegaConf
 from ncflow.results import CHECKPOINT, RunFolder, Status
 from ncflow.results.files import write_atomically
 from ncflow.results.report import Report
+from ncflow.runtime.code import own_digest
 
 HYDRA = ".hydra"
+SOURCE = "source/"
+"""Before the name of a user's package or module in a result: a digest of its sources."""
 
 
 def settled(folder: RunFolder) -> Report | None:
@@ -28,7 +31,27 @@ def settled(folder: RunFolder) -> Report | None:
         complaint = None if result is None else folder.damage(result)
     if complaint is not None:
         return Report(Status.REFUSED, path, complaint)
-    return None if result is None else Report(Status.SKIPPED, path)
+    return None if result is None else Report(Status.SKIPPED, path, changed=changed_since(result))
+
+
+def targets(described: Mapping[str, Any]) -> list[str]:
+    """The classes and functions that a run's config names."""
+    return [str(value) for key, value in described.items() if key.endswith("_target_")]
+
+
+def changed_since(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """The user's own classes of a finished run whose package or module is not what it was when the run was trained.
+
+    Args:
+        result: Of the run; one that does not say what the code was has not changed.
+    """
+    found = []
+    for target in targets(result):
+        name = target.partition(".")[0]
+        then = str(result.get(f"{SOURCE}{name}", "")).rpartition(" ")[2]  # of the last attempt
+        if then and own_digest(name) not in (None, then):
+            found.append(target)
+    return tuple(found)
 
 
 def enter(folder: RunFolder, cfg: DictConfig | None, held: ExitStack) -> Report | None:
@@ -90,7 +113,7 @@ def take_over(folder: RunFolder, cfg: DictConfig, twin: Twin) -> Report:
         report = enter(folder, cfg, held)
         if report is None:
             folder.take_over(*twin)
-        return report or Report(Status.SKIPPED, str(folder.path))
+        return report or Report(Status.SKIPPED, str(folder.path), changed=changed_since(twin[1]))
 
 
 def _leave_config(folder: Path, cfg: DictConfig) -> None:

@@ -13,7 +13,8 @@ import torch
 import ncflow
 from ncflow.results import RunFolder
 from ncflow.results.files import CODE_DIFF
-from ncflow.runtime.code import code_of
+from ncflow.runtime.code import code_of, own_digest
+from ncflow.training.entry import SOURCE, targets
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "numpy", "scipy", "scikit-learn")
 _DRIVER = Path("/proc/driver/nvidia/version")
@@ -25,7 +26,8 @@ def provenance(described: Mapping[str, Any], device: torch.device, cells: int | 
     """What the numbers of a run may depend on, under its names in ``result.json``.
 
     ``code/<package>`` is the commit of ncflow's code, or of a package of the user's that the config names, and a digest
-    of what was changed since; ``version/<package>`` are installed ones.
+    of what was changed since, ``source/<package>`` a digest of what it has, whatever its commit; ``version/<package>``
+    are installed ones.
 
     Args:
         described: The run's flat description.
@@ -37,6 +39,9 @@ def provenance(described: Mapping[str, Any], device: torch.device, cells: int | 
         with suppress(PackageNotFoundError):
             found[f"version/{name}"] = version(name)
     for name in _named(described):
+        own = own_digest(name)
+        if own is not None:
+            found[f"{SOURCE}{name}"] = own
         code, package = code_of(name), sys.modules.get(name)
         if code is not None:
             found[f"code/{name}"] = code.state
@@ -84,8 +89,7 @@ def joined(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
 
 def _named(described: Mapping[str, Any]) -> list[str]:
     """ncflow, and other packages that the config takes something from, or that a model was built by."""
-    targets = (value for key, value in described.items() if key.endswith("_target_"))
-    return list(dict.fromkeys(["ncflow", *(str(target).partition(".")[0] for target in targets)]))
+    return list(dict.fromkeys(["ncflow", *(target.partition(".")[0] for target in targets(described))]))
 
 
 def _gpu(device: torch.device) -> dict[str, str]:

@@ -14,6 +14,7 @@ from ncflow.figures import style
 from ncflow.figures.asked import Question, column_named, points, understood, where
 from ncflow.figures.compared import compare
 from ncflow.figures.plots.asked import asked
+from ncflow.figures.tables import once
 from ncflow.figures.written import table_of_differences, table_of_points
 from tests.figures.planted import history_of, runs_of
 
@@ -225,3 +226,16 @@ def test_command_answers_on_stdout_or_in_a_file(runs, tmp_path, capsys, monkeypa
             figures.main([str(tmp_path), *wrong])
         assert ended.value.code == 2
         assert said in capsys.readouterr().err
+
+
+def test_what_was_measured_again_of_a_run_is_no_other_run(runs):
+    more = runs.iloc[:3].assign(
+        **{"run_id": ["x", "y", "z"], "remeasured.run_id": runs["run_id"].iloc[:3], "train/gnc2_log_mean": 0.5}
+    )
+    alone = more.iloc[2:].assign(**{"remeasured.run_id": "not here", "run_id": "w"})
+    found, again = once(pd.concat([more, alone, runs], ignore_index=True))
+    assert again == 0
+    assert sorted(found["run_id"]) == sorted([*runs["run_id"], "w"])
+    own = found.set_index("run_id").loc[runs["run_id"]]
+    assert own["train/gnc2_log_mean"].notna().tolist() == [True] * 3 + [False] * (len(runs) - 3)
+    np.testing.assert_array_equal(own["train/intra_min"], runs["train/intra_min"])

@@ -77,7 +77,7 @@ def test_norms_and_errors_have_bars_over_seeds(tmp_path):
     ("experiment", "names"),
     [
         ("cbmm_117/fig2_small", {"cbmm_fig2"}),
-        ("cbmm_117/fig6", {"cbmm_fig6"}),
+        ("cbmm_117/fig6", {f"cbmm_fig6_init_norm_{init:g}" for init in INITS}),
         ("cbmm_117/fig12", {"cbmm_fig12", "cbmm_fig12_scatter"}),
         ("cbmm_117/fig17", {"cbmm_fig15", "cbmm_fig17"}),
         ("cbmm_117/fig16", {"cbmm_fig14", "cbmm_fig16"}),

@@ -259,7 +259,7 @@ def test_figure_7_shows_every_run_that_was_trained(tmp_path):
     assert {axis.get_ylim()[0] for axis in panels} == {-0.45}
     history.loc[0, "nc3_cosine_min"] = -0.9
     (drawing,) = drawings(runs, history, ["fig7"])
-    assert sorted(axis.get_ylim()[0] for axis in drawing.content.axes if axis.get_title())[:2] == [-1.1, -0.45]
+    assert all(axis.get_ylim()[0] < -0.9 for axis in drawing.content.axes if axis.get_title())
     (some,) = drawings(runs, history, ["trajectories"])
     assert "6 of 20 runs, the lowest seed at the least, the middle and the largest decay" in some.caption
     assert len([axis for axis in some.content.axes if axis.get_title()]) == 6
@@ -382,7 +382,7 @@ def test_limits_over_epochs_and_against_gamma_are_those_of_the_runs(tmp_path):
 
 
 def legend_of(figure):
-    return [text.get_text() for text in figure.legends[0].get_texts()]
+    return [" ".join(text.get_text().split()) for text in figure.legends[0].get_texts()]
 
 
 def test_the_same_figure_gives_the_same_file(tmp_path):

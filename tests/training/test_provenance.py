@@ -14,7 +14,7 @@ from ncflow.runtime import code
 from ncflow.runtime.code import LARGEST_DIFF, Code, code_of, digest, local_code
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.training import provenance
-from tests.conftest import train_here
+from tests.conftest import TINY, train_here
 
 
 def git(folder, *arguments):
@@ -131,6 +131,25 @@ def test_a_run_says_what_it_was_trained_with(mine, config, tmp_path):
     assert "+from ncflow.models.mlp import MLP as Net" in (tmp_path / f"run/code.{state.split()[-1]}.diff").read_text()
     assert found["code/ncflow"]
     assert "version/gpu" not in found
+
+
+def test_runs_finished_by_other_code_of_the_users_say_so_in_one_line(ncflow, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("from ncflow.models.mlp import MLP as Net\n")
+    options, env = [*TINY, "model._target_=own.Net", "runs_dir=here"], {"PYTHONPATH": str(tmp_path)}
+    sweep = ["-m", *options, "seed=0,1", "hydra/launcher=stacked"]
+    assert ncflow(*sweep, env=env).returncode == 0
+    assert ncflow(*sweep, env=env).stderr == ""
+    before = [result(file.parent) for file in sorted(tmp_path.rglob("result.json"))]
+    own.write_text("from ncflow.models.mlp import MLP as Net  # an edit\n")
+    done = ncflow(*sweep, env=env)
+    how = "changed; to train anew: another runs_dir, or move {} away\n"
+    several = "ncflow: 2 finished runs were trained before the code of own.Net " + how.format("their folders")
+    assert (done.returncode, done.stderr) == (0, several)
+    assert "2 finished already" in done.stdout
+    one = ncflow(*options, "seed=0", env=env)
+    assert one.stderr == "ncflow: this run was trained before the code of own.Net " + how.format("its folder")
+    assert [result(file.parent) for file in sorted(tmp_path.rglob("single/*/result.json"))] == before
 
 
 @pytest.mark.parametrize("changed", [True, False])

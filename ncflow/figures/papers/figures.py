@@ -11,6 +11,7 @@ from ncflow.figures.papers.drawing import Drawing, Recipe
 from ncflow.figures.papers.elsewhere import FIGURES as ELSEWHERE
 from ncflow.figures.papers.pan_cao import figures as pan_cao
 from ncflow.figures.papers.pan_thesis import figures as pan_thesis
+from ncflow.figures.tables import trained_once
 
 FIGURES: dict[str, Recipe] = {**pan_cao.FIGURES, **pan_thesis.FIGURES, **cbmm_117.FIGURES, **ELSEWHERE}
 
@@ -19,24 +20,28 @@ _ANY_IMAGE_RUNS = ("fig1", "fig4", "fig5", "trajectories", "gap")
 _ANY_1000_CLASS_RUNS = ("fig6", "trajectories", "gap")
 
 
-def choose(runs: pd.DataFrame, names: list[str] | None = None) -> Iterator[tuple[str, Recipe, pd.DataFrame]]:
+def choose(
+    runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None = None
+) -> Iterator[tuple[str, Recipe, pd.DataFrame]]:
     """(name, recipe, runs) of named figures, from all runs, or of those that the runs were made for.
 
-    Runs of an experiment are drawn as its ``figures`` say; others by what they are.
+    Runs of an experiment are drawn as its ``figures`` say; others by what they are. Those that were trained alike, and
+    measured differently, are one.
     """
     if names is not None:
-        yield from ((name, FIGURES[name], runs) for name in dict.fromkeys(names))
+        for name in dict.fromkeys(names):
+            yield name, FIGURES[name], trained_once(runs, history, name)
         return
     made_for = [_figures_of(run) for _, run in runs.iterrows()]
     for name, recipe in FIGURES.items():
         suited = runs[[name in figures for figures in made_for]]
         if not suited.empty:
-            yield name, recipe, suited
+            yield name, recipe, trained_once(suited, history, name)
 
 
 def drawings(runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None = None) -> Iterator[Drawing]:
     """Draw the figures that :func:`choose` chooses."""
-    for _, recipe, suited in choose(runs, names):
+    for _, recipe, suited in choose(runs, history, names):
         yield from recipe(suited, history)
 
 

@@ -11,17 +11,7 @@ from matplotlib.pyplot import subplots
 
 from ncflow.figures.asked import DEVIATION, MEAN, OVER_TRAINING, SEEDS, Question
 from ncflow.figures.plots.panels import bottom_legend, mark_values, series_colours
-from ncflow.figures.style import (
-    LABELS,
-    data_label,
-    label,
-    literal,
-    norm_colour,
-    norm_label,
-    norm_marker,
-    norm_order,
-    words,
-)
+from ncflow.figures.style import LABELS, SERIES, data_label, label, literal, norm_label, norm_looks, norm_order, words
 from ncflow.figures.tables import is_number, panel_title
 
 _LOG_FROM = 20.0  # times the least value
@@ -66,7 +56,7 @@ def asked(question: Question, points: pd.DataFrame) -> Figure:
         Line2D([], [], color=colour, marker=marker, ls=line, label=text) for text, colour, marker in hues.values()
     ]
     seeds = Line2D([], [], ls="none", label=_seeds(question, points))
-    bottom_legend(figure, [*(entries if question.hue else []), seeds], inches=3.3)
+    bottom_legend(figure, [*(entries if question.hue else []), seeds])
     return figure
 
 
@@ -91,11 +81,12 @@ def _panels(question: Question, points: pd.DataFrame) -> list[tuple[str, pd.Data
 def _hues(question: Question, points: pd.DataFrame) -> dict[str, tuple[str, str, str]]:
     """By the text of a hue's value: its words, colour and marker."""
     if question.hue is None:
-        return {"": ("", norm_colour("last"), "o")}
+        return {"": ("", SERIES[0], "o")}
     found = {repr(value): value for value in points[question.hue]}
     if question.hue == "model.norm":
+        looks = norm_looks(found.values())
         ordered = sorted(found.items(), key=lambda item: norm_order(item[1]))
-        return {key: (literal(norm_label(value)), norm_colour(value), norm_marker(value)) for key, value in ordered}
+        return {key: (literal(norm_label(value)), *looks[value]) for key, value in ordered}
     colours = series_colours(found)
     is_data = question.hue == "data.name"
     return {

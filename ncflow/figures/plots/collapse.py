@@ -1,6 +1,7 @@
 """Collapse against weight decay, against gamma, and over the epochs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -9,10 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ncflow.figures.plots.panels import (
+    LIMIT_LOOK,
     bottom_legend,
     draw_inter_limits,
     grid,
     limit_entry,
+    line_widths,
+    log_ticks,
     mark_values,
     missed_entry,
     norm_entries,
@@ -24,17 +28,17 @@ from ncflow.figures.style import (
     LABELS,
     LOSS_COLOUR,
     PUBLISHED_COLOUR,
+    fold,
     label,
     literal,
-    norm_colour,
-    norm_marker,
-    norm_order,
+    norm_looks,
 )
 from ncflow.figures.tables import limits_of, over_seeds, panel_title, panels, unequal_classes
 
 INTRA_STYLE, INTER_STYLE = "-", "--"
 WORST, MEAN, QUANTILE = ("intra_min", "inter_max"), ("intra_mean", "inter_mean"), ("intra_quantile", "inter_quantile")
 UNCENTRED = ("intra_raw_min", "inter_raw_max")
+_WIDTH, _COLUMNS = 4.4, 3  # of a panel in inches, and how many stand in a row
 _ROWS = {WORST: "worst class, worst pair", QUANTILE: "5 %, 95 % quantile", MEAN: "mean over classes, pairs"}
 
 
@@ -43,6 +47,7 @@ def collapse_against(
     by: str,
     pairs: Sequence[tuple[str, str]] = (WORST,),
     published: pd.DataFrame | None = None,
+    more: Sequence[str] = (),
 ) -> Figure:
     """Intra- and inter-class cosine against a config column: a panel a setting, a colour a BN placement.
 
@@ -56,44 +61,59 @@ def collapse_against(
         pairs: An intra and an inter measure for each row of panels.
         published: Results of others, drawn in grey beside the runs of the same model: the columns ``model``, ``by``
             and the measures.
+        more: Further columns that tell the BN of ``model.norm`` apart.
     """
-    cut = panels(runs, by)
+    cut, looks = panels(runs, by, *more), norm_looks(runs["model.norm"])
     if len(pairs) == 1:
-        figure, flat = grid(len(cut), columns=3, width=4.4, height=3.6)
+        figure, flat = grid(len(cut), columns=_COLUMNS, width=_WIDTH, height=3.6, shared=True)
         table = [flat]
     else:
-        size = (4.2 * len(cut), 3.3 * len(pairs))
-        figure, axes = plt.subplots(len(pairs), len(cut), figsize=size, squeeze=False, sharex="col")
+        size = (_WIDTH * len(cut), 3.3 * len(pairs))
+        figure, axes = plt.subplots(len(pairs), len(cut), figsize=size, squeeze=False, sharex="col", sharey="row")
         table = [list(row) for row in axes]
     for (intra, inter), row in zip(pairs, table, strict=True):
         for axis, (values, part) in zip(row, cut, strict=True):
-            for norm in sorted(part["model.norm"].unique(), key=norm_order):
+            norms = norm_looks(part["model.norm"])
+            for norm, width in zip(norms, line_widths(len(norms)), strict=True):
                 of_norm = part[part["model.norm"] == norm]
                 for measure, style in ((intra, INTRA_STYLE), (inter, INTER_STYLE)):
-                    _series(axis, of_norm, by, measure, norm_colour(norm), norm_marker(norm), style)
+                    _series(axis, of_norm, by, measure, *looks[norm], style, width)
             if published is not None:
                 _draw_published(axis, published[published["model"].isin(part["model.name"])], by, (intra, inter))
-            axis.axhline(1, color="0.5", lw=1, ls=":")
-            _limit_lines(axis, part, by, inter)
+            axis.axhline(1, **LIMIT_LOOK)
+            _limit_lines(axis, part, by, inter, {norm: colour for norm, (colour, _) in looks.items()})
             _log_scale(axis, part[by])
+            title = fold(panel_title(values), _WIDTH - 0.5)
+            axis.set(title=literal(title) if row is table[0] else "")
+            axis.set_xlabel(label(by) if len(pairs) == 1 or row is table[-1] else "")
+        row[0].set_ylabel(f"cosine: {_ROWS[intra, inter]}" if len(pairs) > 1 else "cosine (training split)")
+        if len(pairs) == 1:
+            for axis in row[::_COLUMNS]:
+                axis.set_ylabel("cosine (training split)")
+    for row in table:
+        for axis, (_, part) in zip(row, cut, strict=True):
             mark_values(axis, sorted(part[by].unique()))
-            shown = f"cosine: {_ROWS[intra, inter]}" if len(pairs) > 1 else "cosine (training split)"
-            axis.set(title=literal(panel_title(values)) if row is table[0] else "", ylabel=shown)
-            axis.set_xlabel(label(by) if row is table[-1] else "")
     _legend(figure, runs, pairs, published is not None)
     return figure
 
 
 def _series(
-    axis: Axes, runs: pd.DataFrame, by: str, measure: str, colour: str, marker: str = "o", style: str = "-"
+    axis: Axes,
+    runs: pd.DataFrame,
+    by: str,
+    measure: str,
+    colour: str,
+    marker: str = "o",
+    style: str = "-",
+    width: float = 1.8,
 ) -> None:
     """Means with bars over seeds; a point is hollow where a run does not reach training accuracy 1."""
     table = over_seeds(runs, by, f"train/{measure}")
-    axis.errorbar(table.index, table["mean"], yerr=table["std"], color=colour, ls=style, capsize=2, zorder=2)
+    axis.errorbar(table.index, table["mean"], yerr=table["std"], color=colour, ls=style, lw=width, capsize=2, zorder=2)
     full = runs.groupby(by)["train/interpolated"].min().reindex(table.index) == 1
     for chosen, face in ((full, colour), (~full, "white")):
         shown = table[chosen.to_numpy()]
-        axis.plot(shown.index, shown["mean"], marker, color=colour, mfc=face, ls="none", zorder=3)
+        axis.plot(shown.index, shown["mean"], marker, color=colour, mfc=face, ls="none", ms=3 + 1.7 * width, zorder=3)
 
 
 def _draw_published(axis: Axes, published: pd.DataFrame, by: str, measures: tuple[str, str]) -> None:
@@ -103,7 +123,7 @@ def _draw_published(axis: Axes, published: pd.DataFrame, by: str, measures: tupl
             axis.plot(table[by], table[measure], style, color=PUBLISHED_COLOUR, marker="x", lw=1.2, zorder=1)
 
 
-def _limit_lines(axis: Axes, runs: pd.DataFrame, by: str, measure: str) -> None:
+def _limit_lines(axis: Axes, runs: pd.DataFrame, by: str, measure: str, colours: Mapping[Any, str]) -> None:
     """What inter is at the optimum: a line for equal classes, else a curve in the colour of each BN placement."""
     limits = limits_of(runs, measure)
     if not unequal_classes(runs).any():
@@ -125,7 +145,7 @@ def _limit_lines(axis: Axes, runs: pd.DataFrame, by: str, measure: str) -> None:
         return
     for norm, of_norm in runs.assign(limit=limits).dropna(subset=["limit"]).groupby("model.norm"):
         table = over_seeds(of_norm, by, "limit")
-        axis.plot(table.index, table["mean"], ":", color=norm_colour(norm), marker="_", lw=1.2, zorder=1)
+        axis.plot(table.index, table["mean"], ":", color=colours[norm], marker="_", lw=1.2, zorder=1)
     axis.set_ylim(axis.get_ylim()[0], 1.08)
 
 
@@ -144,12 +164,12 @@ def _legend(figure: Figure, runs: pd.DataFrame, pairs: Sequence[tuple[str, str]]
     entries = norm_entries(runs)
     for text, style in zip(labels, (INTRA_STYLE, INTER_STYLE), strict=True):
         entries.append(Line2D([], [], color="0.3", ls=style, label=text))
-    if unequal_classes(runs).any():
-        entries.append(limit_entry(runs, pairs[0][1]))
+    entries.append(Line2D([], [], label="limit 1 of intra", **LIMIT_LOOK))
+    entries.append(limit_entry(runs, pairs[0][1]))
     entries += missed_entry(runs)
     if published:
         entries.append(Line2D([], [], color=PUBLISHED_COLOUR, marker="x", lw=1.2, label="published"))
-    bottom_legend(figure, entries, inches=2.6)
+    bottom_legend(figure, entries)
 
 
 def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
@@ -161,24 +181,28 @@ def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
     Args:
         runs: Finished runs with a fixed ``model.gamma``.
     """
-    cut = panels(runs, "model.gamma")
+    cut = panels(runs, "model.gamma", inside=("weight_decay",))
     colours = series_colours(sorted(runs["weight_decay"].unique()))
-    size = (4.0 * len(cut), 5.6)
-    figure, axes = plt.subplots(2, len(cut), figsize=size, squeeze=False, sharex="col")
+    size = (max(_WIDTH, 4.0 * len(cut)), 5.6)
+    figure, axes = plt.subplots(2, len(cut), figsize=size, squeeze=False, sharex="col", sharey="row")
     for column, (values, part) in enumerate(cut):
         for row, measure in enumerate(WORST):
             axis = axes[row][column]
-            for decay, of_decay in part.groupby("weight_decay"):
-                _series(axis, of_decay, "train/gamma_norm", measure, colours[decay])
+            widths = line_widths(part["weight_decay"].nunique())
+            for (decay, of_decay), width in zip(part.groupby("weight_decay"), widths, strict=True):
+                _series(axis, of_decay, "train/gamma_norm", measure, colours[decay], width=width)
             axis.set_xscale("log")
             if column == 0:
                 axis.set_ylabel(LABELS[measure])
         draw_inter_limits(axes[1][column], limits_of(part, "inter_max"))
-        axes[0][column].set_title(literal(panel_title(values)))
+        axes[0][column].axhline(1, **LIMIT_LOOK)
+        axes[0][column].set_title(literal(fold(panel_title(values), 3.6)))
         axes[1][column].set_xlabel(LABELS["gamma_norm"])
         mark_values(axes[1][column], sorted(part["train/gamma_norm"].unique()))
+    intra_limit = Line2D([], [], label="limit 1 of intra", **LIMIT_LOOK)
     bottom_legend(
-        figure, [*series_entries("weight_decay", colours, marker="o"), limit_entry(runs), *missed_entry(runs)]
+        figure,
+        [*series_entries("weight_decay", colours, marker="o"), intra_limit, limit_entry(runs), *missed_entry(runs)],
     )
     return figure
 
@@ -196,22 +220,28 @@ def trajectories(history: pd.DataFrame, shown: Sequence[tuple[str, Sequence[str]
     """
     figure, axes = grid(len(shown), columns=columns, width=5.6, height=3.4 if len(shown) <= 2 * columns else 2.6)
     curves = {"intra_min": ("last", "-"), "inter_max": ("none", "--"), "nc3_cosine_min": ("all", "-.")}
+    widths = line_widths(len(curves))
+    drawn = history[history["folder"].isin([folder for _, folders in shown for folder in folders])]
+    limits = limits_of(drawn, "inter_max", prefix="")
+    # Panels are compared, and no cosine is out of sight.
+    least = min(-0.39, limits.min() if limits.notna().any() else 0, drawn[[*curves]].min().min())
+    losses = drawn.loc[drawn["loss"] > 0, "loss"]
     for axis, (title, folders) in zip(axes, shown, strict=True):
         loss_axis = axis.twinx()
-        width = 1.8 if len(folders) == 1 else 0.9
+        thin = 1.0 if len(folders) == 1 else 0.5
         for folder in folders:
             rows = history[history["folder"] == folder].sort_values("epoch")
             mark = "o" if len(rows) == 1 else ""  # which is no line
-            for measure, (colour, style) in curves.items():
-                axis.plot(rows["epoch"], rows[measure], color=COLOURS[colour], ls=style, lw=width, marker=mark)
-            loss_axis.plot(rows["epoch"], rows["loss"], color=LOSS_COLOUR, ls=":", lw=width, marker=mark)
-        own = history[history["folder"].isin(folders)]
-        limits = draw_inter_limits(axis, limits_of(own, "inter_max", prefix=""))
-        low = min([-0.45, *(limit - 0.1 for limit in limits)])
-        if (own[[*curves]] < low).any(axis=None):
-            low = -1.1  # no cosine is out of sight
-        axis.set(xlabel=LABELS["epoch"], ylabel="cosine", title=title, ylim=(low, 1.05))
-        loss_axis.set(yscale="log" if (own["loss"] > 0).any() else "linear", ylabel=LABELS["loss"])
+            for (measure, (colour, style)), width in zip(curves.items(), widths, strict=True):
+                axis.plot(rows["epoch"], rows[measure], color=COLOURS[colour], ls=style, lw=width * thin, marker=mark)
+            loss_axis.plot(rows["epoch"], rows["loss"], color=LOSS_COLOUR, ls=":", lw=1.8 * thin, marker=mark)
+        draw_inter_limits(axis, limits[drawn["folder"].isin(folders)])
+        axis.set(xlabel=LABELS["epoch"], ylabel="cosine", ylim=(least - 0.06, 1.06))
+        axis.set_title(fold(title, 4.6))
+        if len(losses):
+            loss_axis.set(yscale="log", ylim=(losses.min() / 1.3, losses.max() * 1.3))
+        loss_axis.set_ylabel(LABELS["loss"])
+        log_ticks(loss_axis)
         loss_axis.grid(False)
         loss_axis.spines["right"].set_visible(True)
     entries = [
@@ -219,6 +249,5 @@ def trajectories(history: pd.DataFrame, shown: Sequence[tuple[str, Sequence[str]
         for measure, (colour, style) in curves.items()
     ]
     loss = Line2D([], [], color=LOSS_COLOUR, ls=":", label="training loss (right axis)")
-    drawn = history[history["folder"].isin([folder for _, folders in shown for folder in folders])]
     bottom_legend(figure, [*entries, loss, limit_entry(drawn, prefix="")])
     return figure

@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from ncflow.figures.plots.panels import bottom_legend, series_colours, series_entries
+from ncflow.figures.plots.panels import bottom_legend, line_widths, log_ticks, series_colours, series_entries
 from ncflow.figures.style import LABELS, SERIES, label
 from ncflow.figures.tables import last_layer, over_seeds
 
@@ -28,6 +29,7 @@ COLLAPSE = (
     ("nc2_equiangular_weights", "log"),
 )
 _ROUNDING = 1e-12
+_NARROWEST = 5.0  # inches
 
 
 def with_test_error(history: pd.DataFrame) -> pd.DataFrame:
@@ -52,31 +54,37 @@ def over_epochs(
         history: Table of :func:`ncflow.results.load_history`.
         by: Config column of the colours.
         rows: (measure, scale) of each row.
-        columns: Config column of the columns; a batch size of 0 is the whole training split.
+        columns: Config column of the columns; an infinite batch size is the whole training split.
     """
     paths = with_test_error(history)
     paths = paths[paths["folder"].isin(runs["folder"])]
     # Two centred means are opposite whatever happens: what is 0 but for rounding says nothing.
     rows = [(measure, scale) for measure, scale in rows if paths[measure].max() > _ROUNDING]
     settings, colours = sorted(runs[columns].unique()), series_colours(sorted(runs[by].unique()))
-    size = (4.6 * len(settings), 2.7 * len(rows))
+    size = (4.6 * len(settings), max(3.3, 2.7 * len(rows)))
     figure, axes = plt.subplots(len(rows), len(settings), figsize=size, squeeze=False, sharex="col", sharey="row")
     for column, setting in enumerate(settings):
-        for value, colour in colours.items():
+        for (value, colour), width in zip(colours.items(), line_widths(len(colours)), strict=True):
             chosen = runs[(runs[columns] == setting) & (runs[by] == value)]
             part = paths[paths["folder"].isin(chosen["folder"])]
             for row, (measure, scale) in enumerate(rows):
-                _band(axes[row][column], part, measure, scale, colour)
-        whole = columns == "batch_size" and setting == 0
-        axes[0][column].set_title("full batches" if whole else f"{label(columns)} = {setting:g}")
+                _band(axes[row][column], part, measure, scale, colour, width=width)
+        axes[0][column].set_title(_valued(columns, setting))
         axes[-1][column].set_xlabel(LABELS["epoch"])
     for row, (measure, scale) in enumerate(rows):
         axes[row][0].set(ylabel=label(measure), yscale=scale)
+        log_ticks(axes[row][0])
     bottom_legend(figure, series_entries(by, colours))
     return figure
 
 
-def _band(axis: Axes, part: pd.DataFrame, measure: str, scale: str, colour: str, along: str = "epoch") -> None:
+def _valued(column: str, value: float) -> str:
+    return "full batches" if column == "batch_size" and np.isinf(value) else f"{label(column)} = {value:g}"
+
+
+def _band(
+    axis: Axes, part: pd.DataFrame, measure: str, scale: str, colour: str, along: str = "epoch", width: float = 1.8
+) -> None:
     table = part.pivot_table(index=along, columns="folder", values=measure)
     if table.empty:
         return
@@ -85,7 +93,7 @@ def _band(axis: Axes, part: pd.DataFrame, measure: str, scale: str, colour: str,
     low, high = middle - spread, middle + spread
     if scale == "log":
         middle, low, high = 10**middle, 10**low, 10**high
-    axis.plot(table.index, middle, color=colour)
+    axis.plot(table.index, middle, color=colour, lw=width)
     axis.fill_between(table.index, low, high, color=colour, alpha=0.2, lw=0)
 
 
@@ -106,8 +114,8 @@ def over_first_epochs(
     name, scale = measure
     paths = last_layer(history)
     values = sorted(runs[by].unique())
-    size = (4.2 * len(windows), 2.4 * len(values))
-    figure, axes = plt.subplots(len(values), len(windows), figsize=size, squeeze=False, sharex="col")
+    size = (4.2 * len(windows), 2.6 * len(values))
+    figure, axes = plt.subplots(len(values), len(windows), figsize=size, squeeze=False, sharex="col", sharey="row")
     for row, (value, colour) in zip(axes, series_colours(values).items(), strict=True):
         own = paths[paths["folder"].isin(runs.loc[runs[by] == value, "folder"])]
         for axis, window in zip(row, windows, strict=True):
@@ -120,6 +128,7 @@ def over_first_epochs(
         axis.set_title("all epochs" if window is None else f"first {window} epochs")
     for axis in axes[-1]:
         axis.set_xlabel(LABELS["epoch"])
+    log_ticks(*axes[:, 0])
     return figure
 
 
@@ -129,26 +138,25 @@ def over_steps(runs: pd.DataFrame, history: pd.DataFrame, measure: str) -> Figur
     Lines are means over seeds, bands one standard deviation, of the logarithm. (CBMM Memo 117, section J.2.)
 
     Args:
-        runs: Finished runs with ``loss.name``, ``epochs``, ``steps`` and ``batch_size``; 0 is the whole training split.
+        runs: Finished runs with ``loss.name``, ``epochs``, ``steps`` and ``batch_size``; infinite is the whole training
+            split.
         history: Table of :func:`ncflow.results.load_history`.
         measure: Of the training rows.
     """
     losses, colours = sorted(runs["loss.name"].unique()), series_colours(sorted(runs["batch_size"].unique()))
-    size = (5 * len(losses), 3.6)
+    size = (max(_NARROWEST, 5 * len(losses)), 3.6)
     figure, axes = plt.subplots(1, len(losses), figsize=size, squeeze=False, sharex=True, sharey=True)
     paths = last_layer(history)
     for axis, loss in zip(axes[0], losses, strict=True):
-        for batch_size, colour in colours.items():
+        for (batch_size, colour), width in zip(colours.items(), line_widths(len(colours)), strict=True):
             chosen = runs[(runs["loss.name"] == loss) & (runs["batch_size"] == batch_size)].set_index("folder")
             part = paths[paths["folder"].isin(chosen.index) & (paths["epoch"] > 0)]
             steps = part["epoch"] * part["folder"].map((chosen["steps"] / chosen["epochs"]).round())
-            _band(axis, part.assign(step=steps), measure, "log", colour, "step")
+            _band(axis, part.assign(step=steps), measure, "log", colour, "step", width)
         axis.set(title=loss.replace("_", " "), xlabel=LABELS["step"], xscale="log", yscale="log")
     axes[0][0].set_ylabel(label(measure))
-    entries = [
-        Line2D([], [], color=colour, label=f"batch size {size:g}" if size else "full batches")
-        for size, colour in colours.items()
-    ]
+    log_ticks(*axes[0])
+    entries = [Line2D([], [], color=colour, label=_valued("batch_size", size)) for size, colour in colours.items()]
     bottom_legend(figure, entries)
     return figure
 
@@ -171,12 +179,15 @@ def norms_and_errors(runs: pd.DataFrame, by: str) -> Figure:
     figure, axes = plt.subplots(1, len(shown), figsize=(4.2 * len(shown), 3.5))
     colours = series_colours(sorted(table["weight_decay"].unique()))
     for axis, (measure, name) in zip(axes, shown.items(), strict=True):
-        for decay, colour in colours.items():
+        for (decay, colour), width in zip(colours.items(), line_widths(len(colours)), strict=True):
             found = over_seeds(table[table["weight_decay"] == decay], by, measure)
-            axis.errorbar(found.index, found["mean"], found["std"], color=colour, marker="o", capsize=2)
+            axis.errorbar(found.index, found["mean"], found["std"], color=colour, lw=width, marker="o", capsize=2)
         axis.set(xlabel=label(by), ylabel=name)
         if measure != "error" and (table[measure] > 0).all() and table[measure].max() > 10 * table[measure].min():
             axis.set_yscale("log")
+            log_ticks(axis)
+        elif (table[measure] >= 0).all():
+            axis.set_ylim(0, 1.1 * table[measure].max() or None)  # what hardly differs looks so
     bottom_legend(figure, series_entries("weight_decay", colours, marker="o"))
     return figure
 
@@ -201,6 +212,9 @@ def norm_against_accuracy(runs: pd.DataFrame, by: str) -> Figure:
     axis.set(xlabel="1/$\\rho$", ylabel="test accuracy")
     if table["inverse"].max() > 10 * table["inverse"].min():
         axis.set_xscale("log")
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+    log_ticks(axis)
     handles, _ = axis.get_legend_handles_labels()
     bottom_legend(figure, handles)
     return figure

@@ -119,7 +119,7 @@ def valley(weight_decay: float) -> Figure:
         Line2D([], [], color="black", marker="o", label="gradient flow (dot: end)"),
         Line2D([], [], color=SERIES[1], marker="*", ms=12, ls="none", label="least norm that interpolates"),
     ]
-    bottom_legend(figure, entries, inches=3.4)
+    bottom_legend(figure, entries)
     return figure
 
 
@@ -146,7 +146,7 @@ def norms(paths: Mapping[tuple[float, float], Trajectory]) -> Figure:
     table[0, 0].set_ylabel(r"norm $\rho$")
     table[1, 0].set_ylabel("mean square error")
     entries = [Line2D([], [], color=c, label=rf"$\rho(0) = {start:g}$") for start, c in colours.items()]
-    bottom_legend(figure, entries, inches=1.6)
+    bottom_legend(figure, entries)
     return figure
 
 
@@ -175,7 +175,7 @@ def margins(paths: Mapping[tuple[float, float], Trajectory]) -> Figure:
         Line2D([], [], color=SERIES[0], lw=0.9, label="a sample"),
         Line2D([], [], color=SERIES[1], ls="--", label=r"$1/\rho$, the margin of interpolation"),
     ]
-    bottom_legend(figure, entries, inches=3)
+    bottom_legend(figure, entries)
     return figure
 
 

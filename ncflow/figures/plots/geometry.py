@@ -15,7 +15,7 @@ from scipy.linalg import orthogonal_procrustes
 
 from ncflow.figures.files import MAKER
 from ncflow.figures.plots.panels import bottom_legend
-from ncflow.figures.style import SERIES
+from ncflow.figures.style import SERIES, fold, literal
 from ncflow.results import Snapshot
 from ncflow.theory.simplex import simplex_etf
 
@@ -108,7 +108,7 @@ def _legend(figure: Figure) -> None:
         Line2D([], [], color="0.3", marker="s", mfc="white", ls="--", label="classifier rows"),
         Line2D([], [], color="0.4", ls=":", label="simplex"),
     ]
-    bottom_legend(figure, entries, inches=1.15)
+    bottom_legend(figure, entries)
 
 
 def collapse_in_space(snapshots: Sequence[Snapshot], count: int = 4) -> Figure:
@@ -138,12 +138,13 @@ def _spread(scatter: Sequence[float], count: int) -> list[int]:
     return sorted({0, last} | inner)
 
 
-def animate(snapshots: Sequence[Snapshot], most_frames: int = 60) -> bytes:
+def animate(snapshots: Sequence[Snapshot], heading: str = "", most_frames: int = 60) -> bytes:
     """GIF of the snapshots one after the other, the last one for two seconds; of many every second one, or third."""
     drawn = views(snapshots)
     step = -(-len(drawn) // most_frames)
     shown = drawn[::-1][::step][::-1]  # the last one always
-    figure = plt.figure(figsize=(4.6, 4.6))
+    figure = plt.figure(figsize=(4.6, 4.9))
+    figure.suptitle(literal(fold(heading, 4.2)), fontsize=10)
     axis = figure.add_subplot(projection="3d")
     assert isinstance(axis, Axes3D)
     _legend(figure)
@@ -167,7 +168,7 @@ def classes_in_the_plane(snapshot: Snapshot) -> Figure:
     Args:
         snapshot: One with ``inputs`` (n, 2).
     """
-    figure, axis = plt.subplots(figsize=(4.6, 4.2))
+    figure, axis = plt.subplots(figsize=(4.8, 5.0))
     for label in np.unique(snapshot.labels):
         x, y = snapshot.inputs[snapshot.labels == label].T
         axis.plot(x, y, ".", color=SERIES[label % len(SERIES)], ms=4, label=f"class {label}")
@@ -182,5 +183,6 @@ def classes_in_the_plane(snapshot: Snapshot) -> Figure:
     axis.axhline(0, color="0.7", lw=0.8)
     axis.axvline(0, color="0.7", lw=0.8)
     axis.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
-    figure.legend(loc="outside lower center", ncols=4, markerscale=3)
+    handles, _ = axis.get_legend_handles_labels()
+    bottom_legend(figure, handles)
     return figure

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from ncflow.figures.plots.panels import bottom_legend, series_colours, series_entries
+from ncflow.figures.plots.panels import bottom_legend, line_widths, log_ticks, series_colours, series_entries
 from ncflow.figures.style import LABELS, SERIES
 
 _MARGIN = "margin / $\\rho$"
@@ -33,12 +33,13 @@ def sorted_margins(runs: pd.DataFrame, margins: pd.DataFrame, by: str) -> Figure
     final = normalised(margins.sort_values("step").groupby("folder").last())
     levels = _levels(margins)
     decays, colours = sorted(runs["weight_decay"].unique()), series_colours(sorted(runs[by].unique()))
-    figure, axes = plt.subplots(1, len(decays), figsize=(4.8 * len(decays), 3.6), squeeze=False)
+    size = (4.8 * len(decays), 3.6)
+    figure, axes = plt.subplots(1, len(decays), figsize=size, squeeze=False, sharey=True)
     for axis, decay in zip(axes[0], decays, strict=True):
-        for value, colour in colours.items():
+        for (value, colour), width in zip(colours.items(), line_widths(len(colours)), strict=True):
             folders = runs[(runs["weight_decay"] == decay) & (runs[by] == value)]["folder"]
             part = final.reindex(folders).dropna()
-            axis.plot(levels, part.mean(), color=colour)
+            axis.plot(levels, part.mean(), color=colour, lw=width)
         axis.set(title=f"{LABELS['weight_decay']} = {decay:g}", xlabel="share of training samples")
     axes[0][0].set_ylabel(_MARGIN)
     bottom_legend(figure, series_entries(by, colours))
@@ -65,11 +66,12 @@ def margins_over_time(margins: pd.DataFrame, along: str) -> Figure:
     middle.set(xlabel=LABELS[along], ylabel=f"training {_MARGIN}")
     right.plot(moments, rows["rho"], color=SERIES[1])
     right.set(xlabel=LABELS[along], ylabel=LABELS["rho"], yscale="log")
+    log_ticks(right)
     entries = [
         Rectangle((0, 0), 1, 1, color=SERIES[0], alpha=alpha, label=share)
         for alpha, share in ((0.15, "all samples"), (0.3, "5 to 95 %"), (0.55, "25 to 75 %"))
     ]
-    bottom_legend(figure, [*entries, Line2D([], [], color=SERIES[0], label="median")], inches=1.6)
+    bottom_legend(figure, [*entries, Line2D([], [], color=SERIES[0], label="median")])
     return figure
 
 

@@ -1,5 +1,6 @@
 """Collapse and loss beside the theory's optimum, over all runs of a sweep."""
 
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -8,33 +9,42 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import SymmetricalLogLocator
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, NullLocator
 
-from ncflow.figures.plots.panels import bottom_legend, mark_values, missed_entry
-from ncflow.figures.style import LABELS, data_label, literal, norm_colour, norm_label, norm_order
-from ncflow.figures.tables import equal_classes, limits_of
+from ncflow.figures.plots.panels import bottom_legend, log_ticks, mark_values, missed_entry
+from ncflow.figures.style import LABELS, data_label, literal, norm_label, norm_looks
+from ncflow.figures.tables import equal_classes, limits_of, panel_title, panels
 from ncflow.theory.bounds import bounds_from_norms, proof_kappa
 from ncflow.theory.simplex import inter_limit
 
 _ROUNDING = 1e-12  # of a difference of two losses
 _LEAST: dict[str, Any] = {"marker": "_", "ms": 14, "mew": 1.2, "ls": "none"}
-_SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
+_SMALLEST, _LARGEST = 3.5, 8.0  # points of a shape, by weight decay
+_TICKS = 4  # on either side of zero
+SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""Of so many settings at most the points in one figure can be told apart."""
 
 
 def collapse_against_gap(runs: pd.DataFrame) -> Figure:
     """Draw the regularised loss beside its least value, and intra and inter less their limits against the gap.
 
-    Every point is a run; a colour is a BN placement, a shape a data set. Optimum and limits are those for the run's own
-    class shares, weight decay and BN. What is 0 or less is drawn, too: there the axis is linear around 0. For equal
-    classes, and where it is not vacuous, the bound of Theorem 2.1 is drawn for the norms of the median run, for the
-    worst class (delta = 1/C) and pair, with the least kappa that the theorem's proof needs. (The gap of the regularised
-    loss bounds that of the plain one.)
+    Every point is a run; a colour is a BN placement, a shape a setting, a size a weight decay. Optimum and limits are
+    those for the run's own class shares, weight decay and BN. What is 0 or less is drawn, too: there the axis is linear
+    around 0. For equal classes, and where it is not vacuous, the bound of Theorem 2.1 is drawn for the norms of the
+    median run, for the worst class (delta = 1/C) and pair, with the least kappa that the theorem's proof needs. (The
+    gap of the regularised loss bounds that of the plain one.)
 
     Args:
         runs: Finished runs as of :func:`has_theory`.
     """
     figure, (losses, intra, inter) = plt.subplots(1, 3, figsize=(13.2, 4.2))
-    shapes = dict(zip(sorted(runs["data.name"].unique()), _SHAPES * 9, strict=False))
+    cut, looks = panels(runs), norm_looks(runs["model.norm"])
+    named = [panel_title(values) or data_label(part["data.name"].iloc[0]) for values, part in cut]
+    shapes: dict[Any, str] = dict(zip(named, cycle(SHAPES), strict=False))
+    setting = pd.concat([pd.Series(name, index=part.index) for name, (_, part) in zip(named, cut, strict=True)])
+    all_decays = sorted(runs["weight_decay"].unique())
+    sizes = dict(zip(all_decays, np.linspace(_SMALLEST, _LARGEST, len(all_decays)), strict=True))
     bound_drawn = _bounds(intra, inter, runs[equal_classes(runs)])
     shown = pd.DataFrame(
         {
@@ -45,28 +55,34 @@ def collapse_against_gap(runs: pd.DataFrame) -> Figure:
         }
     )
     losses.set(xlabel=LABELS["weight_decay"], ylabel=LABELS["regularized_loss"], xscale="log", yscale="log")
-    mark_values(losses, sorted(runs["weight_decay"].unique()))
     words = {"intra": "1 - min intra-class cosine", "inter": "max inter-class cosine - its limit"}
     for axis, measure in ((intra, "intra"), (inter, "inter")):
         axis.set(xlabel=LABELS["regularized_loss_gap"], ylabel=words[measure])
         _set_scales(axis, shown["gap"], shown[measure])
-    keys = [runs["data.name"], runs["model.norm"], runs["train/interpolated"] == 1]
-    for (name, norm, full), part in shown.groupby(keys):
-        colour = norm_colour(norm)
+    keys = [setting, runs["model.norm"], runs["train/interpolated"] == 1, runs["weight_decay"]]
+    for (name, norm, full, decay), part in shown.groupby(keys):
+        colour, _ = looks[norm]
         look: dict[str, Any] = {"color": colour, "mfc": colour if full else "white", "ls": "none"}
-        look |= {"marker": shapes[name], "ms": 5, "alpha": 0.8}
-        decays = runs["weight_decay"][part.index]
+        look |= {"marker": shapes[name], "ms": sizes[decay], "alpha": 0.8}
+        decays = [decay] * len(part)
         losses.plot(decays, runs["train/regularized_loss"][part.index], **look)
         losses.plot(decays, part["least"], **_LEAST, color=colour)
         intra.plot(part["gap"], part["intra"], **look)
         inter.plot(part["gap"], part["inter"], **look)
-    norms = sorted(runs["model.norm"].unique(), key=norm_order)
-    entries = [Line2D([], [], color=norm_colour(norm), lw=5, label=literal(norm_label(norm))) for norm in norms]
+    mark_values(losses, all_decays)
+    log_ticks(losses, intra, inter)
+    entries: list[Any] = [Patch(color=colour, label=literal(norm_label(norm))) for norm, (colour, _) in looks.items()]
     entries += [
-        Line2D([], [], color="0.3", marker=shape, ls="none", label=literal(data_label(name)))
+        Line2D([], [], color="0.3", marker=shape, ls="none", ms=5, label=literal(name))
         for name, shape in shapes.items()
     ]
-    entries.append(Line2D([], [], color="0.3", **_LEAST, label="least value for the run's class shares and BN"))
+    ends = sorted({all_decays[0], all_decays[-1]})
+    entries += [
+        Line2D([], [], color="0.3", marker="o", ls="none", ms=sizes[decay], label=f"size: weight decay {decay:g}")
+        for decay in ends
+        if len(ends) > 1
+    ]
+    entries.append(Line2D([], [], color="0.3", **_LEAST, label="least value (left) for the run's class shares and BN"))
     if bound_drawn:
         entries.append(Line2D([], [], color="0.3", ls="--", label="bound of Theorem 2.1"))
     bottom_legend(figure, [*entries, *missed_entry(runs)])
@@ -83,9 +99,13 @@ def _set_scales(axis: Axes, x: "pd.Series[float]", y: "pd.Series[float]") -> Non
         sizes = values.abs()[values.abs() > _ROUNDING]
         around = 10 ** np.floor(np.log10(sizes.min())) if len(sizes) else _ROUNDING
         set_scale("symlog", linthresh=around, linscale=1.5)
-        locator = SymmetricalLogLocator(base=10, linthresh=around)
-        locator.set_params(numticks=9)
-        ticks.set_major_locator(locator)
+        largest = max(sizes.max() if len(sizes) else around, around)
+        decades = np.arange(np.log10(around), np.floor(np.log10(largest)) + 1)
+        marked = 10.0 ** decades[:: max(1, round(len(decades) / _TICKS + 0.4))]
+        deepest = 10 * max(-values.min(), 0) if values.min() < -around else 0
+        below = [-size for size in marked[::-1] if size <= deepest]
+        ticks.set_major_locator(FixedLocator([*below, 0.0, *(marked if values.max() > 0 else [])]))
+        ticks.set_minor_locator(NullLocator())
         zero(0, color="0.5", lw=1)
 
 

@@ -10,26 +10,24 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from ncflow.figures.style import (
-    SERIES,
-    label,
-    literal,
-    norm_colour,
-    norm_label,
-    norm_marker,
-    norm_order,
-)
+from ncflow.figures.style import SERIES, fold, label, literal, norm_label, norm_looks
 from ncflow.figures.tables import limits_of, unequal_classes
 
-_LIMIT_LOOK: dict[str, Any] = {"color": "0.5", "lw": 1, "ls": ":"}
+_TICK_ROOM = 28  # points between two ticks whose words are turned
+_FEW_DECADES = 1.7
+_MANY = 6  # ticks with a number
+_LOW_LEGEND = 0.5  # inches
+LIMIT_LOOK: dict[str, Any] = {"color": "0.5", "lw": 1, "ls": ":"}
 
 
-def grid(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Figure with ``count`` panels of a size in inches, in so many columns or fewer."""
+def grid(count: int, columns: int, width: float, height: float, shared: bool = False) -> tuple[Figure, list[Axes]]:
+    """Figure with ``count`` panels of a size in inches, in so many columns or fewer, perhaps of one vertical axis."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    size = (width * columns, height * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=shared)
     flat = list(axes.flat)
     for unused in flat[count:]:
         unused.set_visible(False)
@@ -40,12 +38,12 @@ def draw_inter_limits(axis: Axes, limits: "pd.Series[float]") -> list[float]:
     """Draw the limits of inter that differ by more than 1e-3, and return them, the least first."""
     different = sorted({round(limit, 3): limit for limit in limits.dropna()}.values())
     for limit in different:
-        axis.axhline(limit, **_LIMIT_LOOK)
+        axis.axhline(limit, **LIMIT_LOOK)
     return different
 
 
 def limit_entry(rows: pd.DataFrame, measure: str = "inter_max", prefix: str = "train/") -> Line2D:
-    """Legend entry of the limits of inter, where the lines have no label of their own.
+    """Legend entry of the limits of inter.
 
     Args:
         rows: Of the table of runs, or with the prefix "" of a history.
@@ -58,20 +56,58 @@ def limit_entry(rows: pd.DataFrame, measure: str = "inter_max", prefix: str = "t
     words = "limit $-1/(C-1)$ of inter"
     if unequal_classes(rows, prefix).any():
         words = "inter at the optimum for the class shares"
-    return Line2D([], [], label=words + (", where known" if limits.isna().any() else ""), **_LIMIT_LOOK)
+    return Line2D([], [], label=words + (", where known" if limits.isna().any() else ""), **LIMIT_LOOK)
 
 
 def mark_values(axis: Axes, values: Sequence[float]) -> None:
-    """Ticks at the values that were run, as many as have room."""
-    step = math.ceil(len(values) / 8)
-    axis.set_xticks(list(values)[::step], [f"{value:.3g}" for value in values][::step], rotation=30, ha="right")
+    """Ticks at the values that were run, as many as have room, the least and the largest first."""
+    places = axis.transData.transform([(value, 0) for value in values])[:, 0] * 72 / axis.figure.dpi
+    marked = [0]
+    for index in range(1, len(values)):
+        if places[index] - places[marked[-1]] >= _TICK_ROOM:
+            marked.append(index)
+    last = len(values) - 1
+    if len(marked) > 1 and marked[-1] != last:
+        marked[-1] = last
+    axis.set_xticks(
+        [values[index] for index in marked], [f"{values[index]:.3g}" for index in marked], rotation=30, ha="right"
+    )
     axis.set_xticks([], minor=True)
 
 
-def bottom_legend(figure: Figure, entries: Sequence[Any], inches: float = 2.3) -> None:
-    """Legend below the panels, in as many columns of a width as the figure has room for."""
-    columns = max(1, min(len(entries), int(figure.get_figwidth() / inches)))
-    figure.legend(handles=list(entries), loc="outside lower center", ncols=columns)
+def log_ticks(*axes: Axes) -> None:
+    """Ticks of the logarithmic axes whose words do not run into each other: few numbers where they span little."""
+    for axis in axes:
+        for of_axis, scale in ((axis.xaxis, axis.get_xscale()), (axis.yaxis, axis.get_yscale())):
+            low, high = sorted(of_axis.get_view_interval())
+            if scale != "log" or not 0 < low < high < float("inf"):
+                continue
+            of_axis.set_minor_formatter(NullFormatter())
+            decades = math.log10(high / low)
+            if decades >= _FEW_DECADES:
+                of_axis.set_major_locator(LogLocator(numticks=_MANY))
+            else:
+                of_axis.set_major_locator(MaxNLocator(4) if decades < 1 else LogLocator(subs=(1, 2, 5)))
+                of_axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def bottom_legend(figure: Figure, entries: Sequence[Any]) -> None:
+    """Legend below the panels, in as many columns as the figure has room for; a high one makes the figure higher."""
+    width = figure.get_figwidth()
+    for entry in entries:
+        entry.set_label(fold(str(entry.get_label()), width - 0.9, 10))
+    for columns in range(len(entries), 0, -1):
+        legend = figure.legend(handles=list(entries), loc="outside lower center", ncols=columns)
+        extent = legend.get_window_extent()
+        if columns == 1 or extent.width < (width - 0.1) * figure.dpi:
+            figure.set_figheight(figure.get_figheight() + max(0, extent.height / figure.dpi - _LOW_LEGEND))
+            return
+        legend.remove()
+
+
+def line_widths(count: int) -> list[float]:
+    """Widths of lines that are drawn over each other: the first ones look out from under the later."""
+    return [1.5 + 1.5 * (count - 1 - place) / max(2, count - 1) for place in range(count)]
 
 
 def series_colours(values: Iterable[Any]) -> dict[Any, str]:
@@ -95,10 +131,9 @@ def series_entries(by: str, colours: Mapping[float, str], marker: str = "") -> l
 
 def norm_entries(runs: pd.DataFrame) -> list[Any]:
     """Legend entries of the BN placements among the runs."""
-    norms = sorted(runs["model.norm"].unique(), key=norm_order)
     return [
-        Line2D([], [], color=norm_colour(norm), marker=norm_marker(norm), ls="none", label=literal(norm_label(norm)))
-        for norm in norms
+        Line2D([], [], color=colour, marker=marker, ls="none", label=literal(norm_label(norm)))
+        for norm, (colour, marker) in norm_looks(runs["model.norm"]).items()
     ]
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from ncflow.figures.papers.cbmm_117.batch_sizes import with_steps
-from ncflow.figures.papers.drawing import Drawing, Recipe, with_history
+from ncflow.figures.papers.drawing import Drawing, Recipe, heading, per_setting, with_history
 from ncflow.figures.plots.dynamics import (
     ACCURACY,
     COLLAPSE,
@@ -33,9 +34,10 @@ def _suited(runs: pd.DataFrame, *columns: str) -> pd.DataFrame:
 def _dynamics(name: str, by: str, rows: Sequence[tuple[str, str]], caption: str, decayed: bool | None = None) -> Recipe:
     def draw(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
         suited = _of_decay(with_history(_suited(runs, by), history, rows[0][0]), decayed)
-        if not suited.empty:
+        for own, title, part in per_setting(name, suited, by, "weight_decay"):
             words = f"{caption} Mean and one standard deviation over seeds."
-            yield Drawing(name, partial(over_epochs, suited, history, by, rows), words)
+            draw = partial(over_epochs, part, history, by, rows)
+            yield Drawing(own, draw, words, heading=heading(part, title))
 
     return draw
 
@@ -49,12 +51,11 @@ def _first_epochs(name: str, decayed: bool) -> Recipe:
     def draw(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
         """Norms over the first 3 epochs, the first 30 and all, a row an initial norm (figures 14 and 15)."""
         suited = _of_decay(with_history(_suited(runs, INIT), history, RHO[0]), decayed)
-        decays = sorted(suited["weight_decay"].unique())
-        for decay in decays:
-            own = suited[suited["weight_decay"] == decay]
+        for own, title, part in per_setting(name, suited, INIT):
+            decay = part["weight_decay"].iloc[0]
             words = f"rho over the first 3 epochs, the first 30 and all, weight decay {decay:g}; a line a run."
-            stem = name if len(decays) == 1 else f"{name}_wd{decay:g}"
-            yield Drawing(stem, partial(over_first_epochs, own, history, INIT, RHO, (3, 30, None)), words)
+            draw = partial(over_first_epochs, part, history, INIT, RHO, (3, 30, None))
+            yield Drawing(own, draw, words, heading=heading(part, title, f"weight decay {decay:g}"))
 
     return draw
 
@@ -63,9 +64,13 @@ def fig3(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """Sorted training margins at the end, a colour an initial norm (figure 3)."""
     suited = _suited(runs, INIT)
     margins = load_margins(*suited["folder"]) if not suited.empty else pd.DataFrame()
-    if not margins.empty:
-        caption = "Training margins at the end divided by rho, sorted; mean over seeds, a colour an initial norm."
-        yield Drawing("cbmm_fig3", partial(sorted_margins, suited, margins, INIT), caption)
+    if margins.empty:
+        return
+    caption = "Training margins at the end divided by rho, sorted; mean over seeds, a colour an initial norm."
+    measured = suited[suited["folder"].isin(margins["folder"])]
+    for own, title, part in per_setting("cbmm_fig3", measured, INIT, "weight_decay"):
+        draw = partial(sorted_margins, part, margins, INIT)
+        yield Drawing(own, draw, caption, heading=heading(part, title))
 
 
 def _margins_along(name: str, along: str) -> Recipe:
@@ -81,7 +86,9 @@ def _margins_along(name: str, along: str) -> Recipe:
                     f"Training margins of one run divided by rho, over {along}s: histograms; median, quartiles, 5 to "
                     "95 %, all; rho. A margin is the label's output less the other: of opposite ones twice the memo's."
                 )
-                yield Drawing(name, partial(margins_over_time, rows, along), caption)
+                decay, one = run["weight_decay"], run.to_frame().T
+                of = heading(one, note=f"weight decay {decay:g}; {run['name']}" if "name" in run else "")
+                yield Drawing(name, partial(margins_over_time, rows, along), caption, heading=of)
                 return
 
     return draw
@@ -90,37 +97,40 @@ def _margins_along(name: str, along: str) -> Recipe:
 def fig6(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """NC1 and NC2 over epochs, a colour a weight decay, a column a batch size (figure 6); one for each loss."""
     suited = with_history(_suited(_sized(runs), "loss.name"), history, "nc1")
-    losses = sorted(suited["loss.name"].unique())
-    for loss in losses:
-        own = suited[suited["loss.name"] == loss]
-        name = "cbmm_fig6" if len(losses) == 1 else f"cbmm_fig6_{loss}"
-        caption = f"NC1 and NC2 over epochs, {loss.replace('_', ' ')} loss; batch size 0 is the whole training split."
-        yield Drawing(name, partial(over_epochs, own, history, "weight_decay", COLLAPSE, "batch_size"), caption)
+    for own, title, part in per_setting("cbmm_fig6", suited, "batch_size", "weight_decay"):
+        loss = part["loss.name"].iloc[0].replace("_", " ")
+        caption = f"NC1 and NC2 over epochs, {loss} loss, a column a batch size."
+        draw = partial(over_epochs, part, history, "weight_decay", COLLAPSE, "batch_size")
+        yield Drawing(own, draw, caption, heading=heading(part, title, f"{loss} loss"))
 
 
 def batch_sizes(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """NC1 over optimiser steps, a panel a loss, a colour a batch size (section J.2)."""
     suited = with_history(_suited(_sized(with_steps(runs)), "loss.name", "steps", "epochs"), history, "nc1")
-    if not suited.empty:
-        caption = "NC1 over optimiser steps by batch size; mean and standard deviation over seeds of the logarithm."
-        yield Drawing("cbmm_exponential_batch_size", partial(over_steps, suited, history, "nc1"), caption)
+    caption = "NC1 over optimiser steps by batch size; mean and standard deviation over seeds of the logarithm."
+    inside = ("batch_size", "batch", "epochs", "steps")  # the same steps are other epochs
+    for own, title, part in per_setting("cbmm_exponential_batch_size", suited, "loss.name", inside=inside):
+        of = heading(part.drop(columns=["batch", "steps"]), title)
+        yield Drawing(own, partial(over_steps, part, history, "nc1"), caption, heading=of)
 
 
 def _sized(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with 0 as the batch size of full batches."""
-    return runs.assign(batch_size=runs["batch_size"].fillna(0) if "batch_size" in runs else 0)
+    """The runs with an infinite batch size where the whole training split is one batch, which is after all others."""
+    return runs.assign(batch_size=runs["batch_size"].fillna(np.inf) if "batch_size" in runs else np.inf)
 
 
 def _norms(name: str, by: str) -> Recipe:
     def draw(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
         """1/rho, margin and test error side by side against a setting (figures 11 and 12)."""
         suited = _suited(runs, by, "train/normalized_margin_mean", "test/accuracy")
-        if suited.empty or suited[by].nunique() < 2:
-            return
         caption = "1/rho, mean normalised margin and test error; mean and standard deviation over seeds."
-        yield Drawing(name, partial(norms_and_errors, suited, by), caption)
         words = "Test accuracy against 1/rho, a point a setting; bars: one standard deviation over seeds."
-        yield Drawing(f"{name}_scatter", partial(norm_against_accuracy, suited, by), words)
+        for own, title, part in per_setting(name, suited, by, "weight_decay"):
+            if part[by].nunique() < 2:
+                continue
+            of = heading(part, title)
+            yield Drawing(own, partial(norms_and_errors, part, by), caption, heading=of)
+            yield Drawing(f"{own}_scatter", partial(norm_against_accuracy, part, by), words, heading=of)
 
     return draw
 

@@ -1,6 +1,6 @@
 """Figures of Pan and Cao."""
 
-import re
+import logging
 from collections.abc import Iterator
 from functools import partial
 from importlib import resources
@@ -8,15 +8,24 @@ from importlib import resources
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ncflow.figures.papers.drawing import Drawing, Recipe, measured, over_decay
+from ncflow.figures.papers.drawing import (
+    Drawing,
+    Recipe,
+    few_panels,
+    heading,
+    measured,
+    over_decay,
+    per_setting,
+    stem,
+)
 from ncflow.figures.plots.collapse import MEAN, QUANTILE, WORST, collapse_against, collapse_against_gamma, trajectories
 from ncflow.figures.plots.geometry import animate, collapse_in_space
-from ncflow.figures.plots.optimality import collapse_against_gap, has_theory
+from ncflow.figures.plots.optimality import SHAPES, collapse_against_gap, has_theory
 from ncflow.figures.style import literal, norm_label, norm_order
-from ncflow.figures.tables import finished, last_layer, panel_title, panels, trained_gamma
+from ncflow.figures.tables import INSIDE, finished, last_layer, panels, trained_gamma
 from ncflow.results import load_snapshots
 
-_LONGEST_STEM = 180  # bytes
+log = logging.getLogger(__name__)
 
 
 def fig1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -32,9 +41,10 @@ def fig1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
             f"Features of three classes after {snapshots[0].epoch} to {snapshots[-1].epoch} epochs, projected to the "
             "plane of the final class means and the direction of most spread outside of it, relative to their size."
         )
-        yield Drawing(name, partial(collapse_in_space, snapshots), caption)
+        of = heading(run.to_frame().T, str(run["name"]) if isinstance(run.get("name"), str) else "")
+        yield Drawing(name, partial(collapse_in_space, snapshots), caption, heading=of)
         words = f"The epochs of {name}, one after the other."
-        yield Drawing(f"{name}_animation", partial(animate, snapshots), words, is_animation=True)
+        yield Drawing(f"{name}_animation", partial(animate, snapshots, of), words, is_animation=True)
 
 
 def fig2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -45,7 +55,9 @@ def fig2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
             "Min intra-class (solid) and max inter-class cosine (dashed) against weight decay; mean and standard "
             "deviation over seeds; dotted: their limits, those of inter for the class shares."
         )
-        yield Drawing("fig2", partial(collapse_against, suited, "weight_decay"), caption)
+        few_panels(suited)
+        draw = partial(collapse_against, suited, "weight_decay")
+        yield Drawing("fig2", draw, caption, heading=heading(suited))
 
 
 def fig4(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -64,7 +76,8 @@ def _against_gamma(name: str, runs: pd.DataFrame) -> Iterator[Drawing]:
         caption = (
             "Min intra- and max inter-class cosine against |gamma|, fixed; mean and standard deviation over seeds."
         )
-        yield Drawing(name, partial(collapse_against_gamma, suited), caption)
+        few_panels(suited, "model.gamma", inside=("weight_decay",))
+        yield Drawing(name, partial(collapse_against_gamma, suited), caption, heading=heading(suited))
 
 
 def fig5(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -72,7 +85,9 @@ def fig5(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     suited = over_decay(runs, *MEAN)
     if not suited.empty:
         caption = "Worst class and pair (above) and mean over classes and pairs (below) against weight decay."
-        yield Drawing("fig5", partial(collapse_against, suited, "weight_decay", (WORST, MEAN)), caption)
+        few_panels(suited)
+        draw = partial(collapse_against, suited, "weight_decay", (WORST, MEAN))
+        yield Drawing("fig5", draw, caption, heading=heading(suited))
 
 
 def fig6(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -82,12 +97,13 @@ def fig6(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """
     suited = over_decay(runs, *QUANTILE, *MEAN)
     if not suited.empty:
+        few_panels(suited)
         comparable = (suited["train/classes_present"] == 1000).any()
         theirs = published() if comparable else None
         draw = partial(collapse_against, suited, "weight_decay", (WORST, QUANTILE, MEAN), theirs)
         beside = "; grey: the published results" if comparable else "; the published results are of 1000 classes"
         caption = f"Worst class and pair, 5 % and 95 % quantile, and mean, a row each, against weight decay{beside}."
-        yield Drawing("fig6", draw, caption)
+        yield Drawing("fig6", draw, caption, heading=heading(suited))
 
 
 def published() -> pd.DataFrame:
@@ -107,10 +123,9 @@ def trajectory_recipe(name: str) -> Recipe:
         """
         suited = trained_gamma(measured(runs))
         rows = last_layer(history).dropna(subset=["intra_min"])
-        cut = panels(suited[suited["folder"].isin(rows["folder"])])
-        for values, part in cut:
-            title = panel_title(values)
-            stem = _stem(name, title) if len(cut) > 1 or name == "trajectories" else name
+        shown = suited[suited["folder"].isin(rows["folder"])]
+        for own, title, part in per_setting(name, shown, inside=INSIDE):
+            named = own if name != "trajectories" or own != name else stem(name, title)
             chosen = _lowest_seed(part) if name == "trajectories" else part
             which = f"all {len(part)} runs, a line each"
             if len(chosen) < len(part):
@@ -118,18 +133,13 @@ def trajectory_recipe(name: str) -> Recipe:
                     f"{len(chosen)} of {len(part)} runs, the lowest seed at the least, the middle and the largest decay"
                 )
             caption = f"Collapse and training loss over epochs{f': {title}' if title else ''}; {which}."
-            yield Drawing(stem, partial(_titled_trajectories, rows, chosen, title), caption)
+            of = heading(chosen, title, "" if len(chosen) == len(part) else which)
+            yield Drawing(named, partial(_trajectories, rows, chosen), caption, heading=of)
 
     return draw
 
 
-def _stem(name: str, title: str) -> str:
-    """Stem of a panel's file; file systems take some 255 bytes, which a user's own names may exceed."""
-    whole = "_".join([name, *re.findall(r"[\w.+-]+", title)])
-    return whole.encode()[:_LONGEST_STEM].decode(errors="ignore")
-
-
-def _titled_trajectories(rows: pd.DataFrame, part: pd.DataFrame, title: str) -> Figure:
+def _trajectories(rows: pd.DataFrame, part: pd.DataFrame) -> Figure:
     """A row of panels a weight decay, a column a BN placement."""
     norms = sorted(part["model.norm"].unique(), key=norm_order)
     cells = {
@@ -141,9 +151,7 @@ def _titled_trajectories(rows: pd.DataFrame, part: pd.DataFrame, title: str) -> 
         (f"{literal(norm_label(norm))}, $\\lambda$ = {decay:g}", own.sort_values("seed")["folder"].tolist())
         for (decay, norm), own in cells.items()
     ]
-    figure = trajectories(rows, [panel for panel in shown if panel[1]], columns=max(2, len(norms)))
-    figure.suptitle(literal(title))
-    return figure
+    return trajectories(rows, [panel for panel in shown if panel[1]], columns=max(2, len(norms)))
 
 
 def _lowest_seed(part: pd.DataFrame) -> pd.DataFrame:
@@ -157,15 +165,26 @@ def gap(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """Collapse against the measured gap to the theory's optimum, over all runs; no paper has it."""
     found = measured(runs)
     suited = has_theory(found)
-    if len(suited) >= 3:
+    unknown = found[~found["folder"].isin(suited["folder"])]
+    left_out = ""
+    if len(unknown):
+        of = ", ".join(sorted(set(unknown["model.name"])))
+        left_out = f"{len(unknown)} of {len(found)} runs ({of}) are left out: no optimum of them is known"
+        log.warning("gap: %s", left_out)
+    if len(suited) < 3:
+        return
+    cut = panels(suited)
+    for first in range(0, len(cut), len(SHAPES)):
+        part = pd.concat([own for _, own in cut[first : first + len(SHAPES)]])
         caption = (
             "Left: regularised loss and, as dashes, its least values for the class shares, weight decay and BN of the "
             "runs; middle and right: distance of intra and inter from their values there against the gap to that "
             "loss. Every point is a run."
         )
-        if len(suited) < len(found):
-            caption += f" {len(found) - len(suited)} runs whose gap or limit is not known are left out."
-        yield Drawing("gap", partial(collapse_against_gap, suited), caption)
+        if left_out:
+            caption += f" {len(unknown)} runs whose gap or limit is not known are left out."
+        of = heading(part, note=left_out)
+        yield Drawing("gap", partial(collapse_against_gap, part), caption, heading=of)
 
 
 FIGURES: dict[str, Recipe] = {

@@ -1,17 +1,15 @@
 """Figures of Pan's thesis."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from ncflow.figures.papers.drawing import Drawing, Recipe, measured
+from ncflow.figures.papers.drawing import Drawing, Recipe, few_panels, heading, measured, per_setting
 from ncflow.figures.plots.collapse import UNCENTRED, WORST, collapse_against
 from ncflow.figures.plots.depth import profiles
 from ncflow.figures.plots.geometry import classes_in_the_plane
-from ncflow.figures.style import literal
-from ncflow.figures.tables import bn_kind, last_rows, numbers, panel_title, panels
+from ncflow.figures.tables import bn_kind, bn_series, last_rows, numbers
 from ncflow.results import load_snapshots
 
 
@@ -31,7 +29,7 @@ def _with_own_measures(
     if has.any():
         yield name, runs[has], UNCENTRED, ""
     if not has.all():
-        words = "centred cosines: these runs\nhave not measured the thesis' own"
+        words = "centred cosines: these runs have not measured the thesis' own"
         yield f"{name}_centred" if has.any() else name, runs[~has], WORST, words
 
 
@@ -45,20 +43,24 @@ def fig3_1(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     suited = found if found.empty else found[found["train/interpolated"] == 1]
     if suited.empty or suited["weight_decay"].nunique() < 2:
         return
-    kinds = bn_kind(suited)
     # What tells the three apart is one thing, and a series rather than a panel.
-    shown = suited["model.norm"].where(kinds != "BN with fixed gamma", "fixed")
-    one_kind = suited.drop(columns=["model.gamma", "model.norm_bias"], errors="ignore").assign(**{"model.norm": shown})
+    placed = found["model.norm"].str.partition(", ")[0]
+    placed = placed.where(bn_kind(found.assign(**{"model.norm": placed})) != "BN with fixed gamma", "fixed")
+    kinds = bn_series(suited.assign(**{"model.norm": placed, "placed": found["model.norm"]}), "model.gamma", "placed")
+    one_kind = suited.drop(columns=["model.gamma"], errors="ignore").assign(**{"model.norm": kinds})
+    missing = len(found) - len(suited)
+    left_out = f"{missing} of {len(found)} runs miss training accuracy 1, and are left out" if missing else ""
     own = [f"train/{measure}" for measure in UNCENTRED]
     has = one_kind.reindex(columns=own).apply(numbers).notna().all(axis=1)
     for name, part, pair, words in _with_own_measures("fig3_1", one_kind, has):
         caption = (
             f"Min intra-class (solid) and max inter-class cosine (dashed), {_kind(words)}, against weight decay; "
             "dotted: their limits, those of inter for the class shares; "
-            f"{len(found) - len(suited)} runs that miss training accuracy 1 are left out."
+            f"{missing} runs that miss training accuracy 1 are left out."
         )
+        few_panels(part)
         draw = partial(collapse_against, part, "weight_decay", (pair,))
-        yield Drawing(name, partial(_titled, draw, words), caption)
+        yield Drawing(name, draw, caption, heading=heading(part, words, left_out))
 
 
 def fig3_2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -67,7 +69,8 @@ def fig3_2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
         snapshots = load_snapshots(run["folder"])
         if snapshots and snapshots[0].inputs.shape[1] == 2:
             caption = "Classes of two-dimensional training data; black: boundaries between cones."
-            yield Drawing("fig3_2", partial(classes_in_the_plane, snapshots[0]), caption)
+            of = heading(run.to_frame().T)
+            yield Drawing("fig3_2", partial(classes_in_the_plane, snapshots[0]), caption, heading=of)
             return
 
 
@@ -79,23 +82,13 @@ def fig3_3(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     own = [bool(layers[folder][[*UNCENTRED]].notna().any(axis=None)) for folder in suited["folder"]]
     has = pd.Series(own, index=suited.index, dtype=bool)
     for name, of_kind, pair, words in _with_own_measures("fig3_3", suited, has):
-        cut = panels(of_kind)
-        for number, (values, part) in enumerate(cut, start=1):
-            for _, of_norm in part.groupby("model.norm"):
-                caption = (
-                    f"Layer by layer at the end of training, cosines {_kind(words)}; mean and range over seeds; "
-                    "dotted: the limit of inter for the class shares."
-                )
-                title = "; ".join(text for text in (panel_title(values), words) if text)
-                draw = partial(_titled, partial(profiles, of_norm, history, pair), title)
-                yield Drawing(name if len(cut) == 1 else f"{name}_{number}", draw, caption)
-
-
-def _titled(draw: Callable[[], Figure], title: str) -> Figure:
-    figure = draw()
-    if title:
-        figure.suptitle(literal(title))
-    return figure
+        for own_name, title, part in per_setting(name, of_kind, inside=("weight_decay",)):
+            caption = (
+                f"Layer by layer at the end of training, cosines {_kind(words)}; mean and range over seeds; "
+                "dotted: the limit of inter for the class shares."
+            )
+            draw = partial(profiles, part, history, pair)
+            yield Drawing(own_name, draw, caption, heading=heading(part, title, words))
 
 
 FIGURES: dict[str, Recipe] = {"fig3_1": fig3_1, "fig3_2": fig3_2, "fig3_3": fig3_3}
