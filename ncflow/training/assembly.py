@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
@@ -340,7 +341,8 @@ def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
     if cfg.logger.name == "tensorboard":
         return [TensorBoardRunLogger(folder.path, folder.described)]
     if cfg.logger.name == "mlflow":
-        place = cfg.logger.tracking_uri or f"sqlite:///{Path(str(cfg.runs_dir)).absolute() / 'mlflow.db'}"
+        own = f"sqlite:///{Path(str(cfg.runs_dir)).absolute() / 'mlflow.db'}"
+        place = cfg.logger.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or own
         return [MLflowRunLogger(folder.path, folder.described, place)]
     if cfg.logger.name != "wandb":
         return []

@@ -22,7 +22,8 @@ def test_a_missing_package_is_one_line_before_anything_starts(name, config, monk
     check_logger(config(f"logger={name}"))
 
 
-def test_the_loggers_of_a_run(config, tmp_path):
+def test_the_loggers_of_a_run(config, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = RunFolder(tmp_path / "run", {**DESCRIBED, "run_id": "0"})
     (board,) = make_loggers(config("logger=tensorboard"), folder)
     assert isinstance(board, TensorBoardRunLogger)
@@ -31,6 +32,9 @@ def test_the_loggers_of_a_run(config, tmp_path):
     assert flow._tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
     (flow,) = make_loggers(config("logger=mlflow", "logger.tracking_uri=http://127.0.0.1:1"), folder)
     assert flow._tracking_uri == "http://127.0.0.1:1"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:2")
+    (flow,) = make_loggers(config("logger=mlflow"), folder)
+    assert flow._tracking_uri == "http://127.0.0.1:2"
     assert not list(tmp_path.iterdir())  # nothing is opened before the first row
 
 
