@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from ncflow.config.identity import DATA_DIGEST, is_left_out
 from ncflow.figures.style import data_label, words
 from ncflow.results import COLUMNS, FINAL, LAST_LAYER, Status
+from ncflow.results.options import DATA_DIGEST, is_left_out
 from ncflow.theory.simplex import inter_limit
 
 BN = ("model.norm", "model.norm_bias", "model.affine")
@@ -69,7 +69,7 @@ def _with_what_was_measured_again(runs: pd.DataFrame) -> pd.DataFrame:
         if len(alike) > 1:
             (own, *others) = alike.sort_values(_AGAIN, na_position="first", kind="stable").index
             for other in others:
-                missing = [name for name in runs if str(name).startswith(_SPLITS) and pd.isna(runs.at[own, name])]
+                missing = [name for name in runs if str(name).startswith(_SPLITS) and _is_missing(runs.at[own, name])]
                 runs.loc[own, missing] = runs.loc[other, missing]
                 dropped.append(other)
     return runs.drop(index=dropped).reset_index(drop=True)

@@ -1,0 +1,32 @@
+"""Which columns of a run's description its numbers depend on."""
+
+from collections.abc import Sequence
+
+# What changes where or how fast a run is computed, or where it is written, but not its numbers.
+NOT_IDENTITY = (
+    "runs_dir",
+    "figures",
+    "logger",
+    "checkpoint",
+    "measure.batch_size",
+    "measure.again",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.sync_batchnorm",
+    "trainer.threads",
+    "trainer.channels_last",
+    "trainer.profiler",
+    "data.data_dir",
+    "data.download",
+    "measure.ood.data_dir",
+    "measure.ood.download",
+)
+DATA_DIGEST = "data.digest"
+"""Beside a run's config: of what is in the file of its data, 12 hex digits."""
+
+
+def is_left_out(option: str, left_out: Sequence[str] = NOT_IDENTITY) -> bool:
+    """Whether an option, by its dotted name, does not count for what a run is."""
+    return any(option == name or option.startswith(f"{name}.") for name in left_out)
