@@ -13,31 +13,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ncflow.results.columns import DATA_DIGEST, NOT_IDENTITY, is_left_out
 from ncflow.results.files import file_digest
 
 LARGEST_WHOLE = 2**53  # identities and result files hold numbers as float64, which knows no larger ones apart
-# What changes where or how fast a run is computed, or where it is written, but not its numbers.
-_NOT_IDENTITY = (
-    "runs_dir",
-    "figures",
-    "logger",
-    "checkpoint",
-    "measure.batch_size",
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.strategy",
-    "trainer.sync_batchnorm",
-    "trainer.threads",
-    "trainer.channels_last",
-    "data.data_dir",
-    "data.download",
-    "measure.ood.data_dir",
-    "measure.ood.download",
-)
 _NOT_OF_A_RUN = ("hydra", "objective")  # of the command as a whole: runs are the same without
-DATA_DIGEST = "data.digest"
-"""Beside a run's config: of what is in the file of its data, 12 hex digits."""
 MOVED: dict[str, str] = {}
 """Where each class of ncflow that has been moved was first published, by the path that it has now.
 
@@ -135,17 +115,12 @@ def run_id(cfg: DictConfig) -> str:
     new option whose default is null keeps old runs. ``data.path`` counts by the file's content, not by its place, and a
     class of ncflow by the path under which it was first published (:data:`MOVED`).
     """
-    return _hash(cfg, _NOT_IDENTITY)
+    return _hash(cfg, NOT_IDENTITY)
 
 
 def setting_id(cfg: DictConfig) -> str:
     """As :func:`run_id`, of all but the seed: equal for runs that a mean over seeds is taken of."""
-    return _hash(cfg, (*_NOT_IDENTITY, "seed"))
-
-
-def is_left_out(option: str, left_out: Sequence[str] = _NOT_IDENTITY) -> bool:
-    """Whether an option, by its dotted name, does not count for what a run is."""
-    return any(option == name or option.startswith(f"{name}.") for name in left_out)
+    return _hash(cfg, (*NOT_IDENTITY, "seed"))
 
 
 def _hash(cfg: DictConfig, left_out: Sequence[str]) -> str:

@@ -1,0 +1,31 @@
+"""What the config columns of a run's files say of it: which options its numbers do not depend on."""
+
+from collections.abc import Sequence
+
+NOT_IDENTITY = (
+    "runs_dir",
+    "figures",
+    "logger",
+    "checkpoint",
+    "measure.batch_size",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.sync_batchnorm",
+    "trainer.threads",
+    "trainer.channels_last",
+    "data.data_dir",
+    "data.download",
+    "measure.ood.data_dir",
+    "measure.ood.download",
+)
+"""Options that change where or how fast a run is computed, or where it is written, but not its numbers."""
+
+DATA_DIGEST = "data.digest"
+"""Beside a run's config: of what is in the file of its data, 12 hex digits."""
+
+
+def is_left_out(option: str, left_out: Sequence[str] = NOT_IDENTITY) -> bool:
+    """Whether an option, by its dotted name, does not count for what a run is."""
+    return any(option == name or option.startswith(f"{name}.") for name in left_out)
