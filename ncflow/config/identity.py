@@ -13,9 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ncflow.results.columns import DATA_DIGEST, NOT_IDENTITY, is_left_out
 from ncflow.results.files import file_digest
 from ncflow.results.folder import run_names
-from ncflow.results.options import DATA_DIGEST, NOT_IDENTITY, is_left_out
 
 LARGEST_WHOLE = 2**53  # identities and result files hold numbers as float64, which knows no larger ones apart
 _ONLY_MEASURED = ("measure.groups", "measure.layers", "measure.ood")

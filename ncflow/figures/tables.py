@@ -9,7 +9,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ncflow.figures.style import data_label, words
 from ncflow.results import COLUMNS, FINAL, LAST_LAYER, Status
-from ncflow.results.options import DATA_DIGEST, is_left_out
+from ncflow.results.columns import DATA_DIGEST, is_left_out
 from ncflow.theory.simplex import inter_limit
 
 BN = ("model.norm", "model.norm_bias", "model.affine")

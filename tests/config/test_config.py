@@ -1,6 +1,7 @@
 """Every option composes, builds and runs; every bad one is refused in one line before training."""
 
 import itertools
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +15,7 @@ from pydantic import Field
 from ncflow.config import identity
 from ncflow.config.build import build
 from ncflow.config.explain import explain
-from ncflow.config.identity import flat_config, folder_name, run_id, slug
+from ncflow.config.identity import describe, flat_config, folder_name, run_id, slug
 from ncflow.config.schema import CONF_DIR, ConfigError, epochs_of
 from ncflow.data.batches import batch_bounds
 from ncflow.data.synthetic import SampleIndex, TeacherMLP
@@ -362,6 +363,26 @@ def test_identity_knows_a_file_by_its_content(config, tmp_path):
     other.write_bytes(b"2")
     first, second, third = (run_id(config("data=arrays", f"data.path={path}")) for path in (one, copy, other))
     assert first == second != third
+    before, changed = describe(config("data=arrays", f"data.path={one}"), "single"), (b"more", b"less")
+    for content in changed:  # at one path, of one size
+        one.write_bytes(content)
+        os.utime(one, ns=(1, 1 + changed.index(content)))
+        after = describe(config("data=arrays", f"data.path={one}"), "single")
+        assert len(after["data.digest"]) == 12
+        assert (after["data.digest"], after["run_id"]) != (before["data.digest"], before["run_id"])
+        before = after
+    assert "data.digest" not in describe(config("data=digits"), "single")
+
+
+def test_identity_knows_a_folder_by_the_names_and_sizes_of_its_files(config, tmp_path):
+    def of(folder):
+        return run_id(config("data=arrays", f"data.path={folder}"))
+
+    for name, size in (("a", 1), ("copy", 1), ("b", 2)):
+        (tmp_path / name / "in").mkdir(parents=True)
+        (tmp_path / name / "in/x").write_bytes(b"." * size)
+    assert of(tmp_path / "a") == of(tmp_path / "copy")
+    assert len({of(tmp_path / name) for name in ("a", "b", "none")}) == 3
 
 
 def test_slug_tells_runs_apart(config):

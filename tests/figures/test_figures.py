@@ -295,6 +295,7 @@ def test_gap_figure_has_the_runs_the_least_loss_and_a_bound_where_it_says_someth
     runs[["train/class_share_min", "train/class_share_max"]] = 0.25
     runs["train/inter_max_limit"] = -1 / 3
     losses, near, _ = collapse_against_gap(runs).axes
+    assert [text.get_text() for text in losses.get_xticklabels()] == ["0.0001", "0.001", "0.01"]
     for (_, decay), value in least_of(losses).items():
         assert value == pytest.approx(minimum_regularized_loss(4, decay))
     for _, run in runs.iterrows():

@@ -19,7 +19,7 @@ from ncflow.theory.bounds import bounds_from_norms, proof_kappa
 from ncflow.theory.simplex import inter_limit
 
 _ROUNDING = 1e-12  # of a difference of two losses
-_LEAST: dict[str, Any] = {"marker": "_", "ms": 14, "mew": 1.2, "ls": "none"}
+_LEAST: dict[str, Any] = {"marker": "_", "ms": 18, "mew": 1.2, "ls": "none"}
 _SMALLEST, _LARGEST = 3.5, 8.0  # points of a shape, by weight decay
 _TICKS = 4  # on either side of zero
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -43,6 +43,7 @@ def collapse_against_gap(runs: pd.DataFrame) -> Figure:
     named = [panel_title(values) or data_label(part["data.name"].iloc[0]) for values, part in cut]
     shapes: dict[Any, str] = dict(zip(named, cycle(SHAPES), strict=False))
     setting = pd.concat([pd.Series(name, index=part.index) for name, (_, part) in zip(named, cut, strict=True)])
+    widths = dict(zip(looks, np.linspace(_LEAST["ms"], 8, len(looks)), strict=True))  # they may coincide
     all_decays = sorted(runs["weight_decay"].unique())
     sizes = dict(zip(all_decays, np.linspace(_SMALLEST, _LARGEST, len(all_decays)), strict=True))
     bound_drawn = _bounds(intra, inter, runs[equal_classes(runs)])
@@ -66,7 +67,7 @@ def collapse_against_gap(runs: pd.DataFrame) -> Figure:
         look |= {"marker": shapes[name], "ms": sizes[decay], "alpha": 0.8}
         decays = [decay] * len(part)
         losses.plot(decays, runs["train/regularized_loss"][part.index], **look)
-        losses.plot(decays, part["least"], **_LEAST, color=colour)
+        losses.plot(decays, part["least"], **{**_LEAST, "ms": widths[norm]}, color=colour)
         intra.plot(part["gap"], part["intra"], **look)
         inter.plot(part["gap"], part["inter"], **look)
     mark_values(losses, all_decays)

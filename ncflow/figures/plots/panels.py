@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ncflow.figures.style import SERIES, fold, label, literal, norm_label, norm_looks
 from ncflow.figures.tables import limits_of, unequal_classes
@@ -61,6 +61,7 @@ def limit_entry(rows: pd.DataFrame, measure: str = "inter_max", prefix: str = "t
 
 def mark_values(axis: Axes, values: Sequence[float]) -> None:
     """Ticks at the values that were run, as many as have room, the least and the largest first."""
+    axis.autoscale_view()
     places = axis.transData.transform([(value, 0) for value in values])[:, 0] * 72 / axis.figure.dpi
     marked = [0]
     for index in range(1, len(values)):
@@ -80,7 +81,8 @@ def log_ticks(*axes: Axes) -> None:
     for axis in axes:
         for of_axis, scale in ((axis.xaxis, axis.get_xscale()), (axis.yaxis, axis.get_yscale())):
             low, high = sorted(of_axis.get_view_interval())
-            if scale != "log" or not 0 < low < high < float("inf"):
+            marked = isinstance(of_axis.get_major_locator(), FixedLocator)  # the values that were run
+            if scale != "log" or marked or not 0 < low < high < float("inf"):
                 continue
             of_axis.set_minor_formatter(NullFormatter())
             decades = math.log10(high / low)

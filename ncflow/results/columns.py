@@ -1,8 +1,7 @@
-"""Which columns of a run's description its numbers depend on."""
+"""What the config columns of a run's files say of it: which options its numbers do not depend on."""
 
 from collections.abc import Sequence
 
-# What changes where or how fast a run is computed, or where it is written, but not its numbers.
 NOT_IDENTITY = (
     "runs_dir",
     "figures",
@@ -23,6 +22,8 @@ NOT_IDENTITY = (
     "measure.ood.data_dir",
     "measure.ood.download",
 )
+"""Options that change where or how fast a run is computed, or where it is written, but not its numbers."""
+
 DATA_DIGEST = "data.digest"
 """Beside a run's config: of what is in the file of its data, 12 hex digits."""
 
