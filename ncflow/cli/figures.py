@@ -136,7 +136,7 @@ def _draw_and_judge(
     page = [out / VERDICTS, *([out / "report.html"] if parsed.html else [])]
     written, pictures = draw(runs, history, out, parsed.figure, parsed.format or ["png"], kinds, failed, page)
     if not written and not failed:
-        for line in in_lines(name for name, *_ in choose(runs, parsed.figure)):
+        for line in in_lines(name for name, *_ in choose(runs, history, parsed.figure)):
             print(f"no figure; what it needs: {line}", file=sys.stderr)
     found = judge(runs, history, failed)
     print("\n".join(map(in_words, found)))
