@@ -319,7 +319,7 @@ def test_without_the_extra_the_page_says_what_is_missing_and_has_all_else(runs, 
     assert len(page.texts["script"]) == 2
     assert page.data == whole.data
     assert "pip install 'ncflow[report]'" in page.texts["code"]
-    assert capsys.readouterr().err.startswith("ncflow-figures: the report has no charts to explore: pip install")
+    assert "\nncflow-figures: the report has no charts to explore: pip install" in capsys.readouterr().err
 
 
 def test_a_run_has_its_command_and_the_end_of_its_log_without_places(runs):
