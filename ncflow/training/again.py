@@ -28,6 +28,10 @@ AGAIN = "remeasured.run_id"
 _TRAINING = "training"
 
 
+Alike = tuple[Kept, dict[str, Any]]
+"""A finished run of the same training, and its result."""
+
+
 def measured_again(cfg: DictConfig, folder: RunFolder) -> Report | None:
     """Bring a run to its end without training, where one beside it differs in what is measured alone.
 
@@ -45,12 +49,20 @@ def measured_again(cfg: DictConfig, folder: RunFolder) -> Report | None:
     Raises:
         ConfigError: If the checkpoint is damaged.
     """
+    alike = find_alike(cfg, folder)
+    return None if alike is None else measure(cfg, folder, alike)
+
+
+def find_alike(cfg: DictConfig, folder: RunFolder) -> Alike | None:
+    """The run beside this one that :func:`measured_again` takes; each is as there."""
     if cfg.measure.get("again") == _TRAINING or _needs_training(cfg) or (folder.path / CHECKPOINT).exists():
         return None
-    other = _trained_alike(cfg, folder)
-    if other is None:
-        return None
-    kept, result = other
+    return _trained_alike(cfg, folder)
+
+
+def measure(cfg: DictConfig, folder: RunFolder, alike: Alike) -> Report:
+    """Do what :func:`measured_again` does with what :func:`find_alike` found."""
+    kept, result = alike
     device = torch.device("cuda" if cfg.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     began = time.monotonic()
     set_up_process(cfg)
@@ -88,7 +100,7 @@ def _needs_training(cfg: DictConfig) -> bool:
     return bool(keeps_more) or cfg.logger.name != "csv" or cfg.trainer.devices != 1
 
 
-def _trained_alike(cfg: DictConfig, folder: RunFolder) -> tuple[Kept, dict[str, Any]] | None:
+def _trained_alike(cfg: DictConfig, folder: RunFolder) -> Alike | None:
     """A finished run beside this one, called alike, whose config says the same of all but what is measured."""
     called = {folder.path.name.rpartition("-")[0], slug(cfg)}
     beside = (name for names in run_names(folder.path.parent).values() for name in names)

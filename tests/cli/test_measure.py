@@ -606,7 +606,10 @@ REFUSED = {
     "half a transform": ([NET, "--data", "splits", "--resize", "9"], "resize, mean and std must be given together"),
     "a crop too large": ([NET, "--data", "splits", *GREY_ON_3, "--crop", "11"], "crop must be in 1..10"),
     "a transform for arrays": ([NET, "--data", "mine.npz", "--resize", "9"], "left out where data is no folder"),
-    "text for arrays": ([NET, "--data", "text.pt"], "data: path must be a readable .npz file"),
+    "text for arrays": (
+        [NET, "--data", "text.pt"],
+        "data: path must be an .npz file with X and y, as numpy.savez writes it, not a text file",
+    ),
     "arrays without labels": ([NET, "--data", "features.npz"], "data: path must be a file with arrays X and y"),
     "a split that there is not": ([NET, *DATA, "--split", "val"], "split must be one of train, test"),
     "a split of no name": ([NET, "--data", "mine.npz", "--split", "a/b"], "split must be a name of letters"),

@@ -18,7 +18,7 @@ from ncflow.models import Classifier
 from ncflow.models.network import find_classifier
 from ncflow.results import CHECKPOINT, History, RunFolder, Status
 from ncflow.results.report import Report
-from ncflow.training.again import measured_again
+from ncflow.training.again import find_alike, measure
 from ncflow.training.assembly import history_of, make_loggers, prepare, prepare_data
 from ncflow.training.checkpoints import read_checkpoint
 from ncflow.training.entry import enter
@@ -110,10 +110,10 @@ def take(folder: RunFolder, cfg: DictConfig, held: ExitStack, data_cache: DataCa
         report = enter(folder, cfg, held)
         if report is not None:
             return report.of_cell()
-        with folder.logged():
-            report = measured_again(cfg, folder)
-        if report is not None:
-            return report
+        alike = find_alike(cfg, folder)
+        if alike is not None:
+            with folder.logged():
+                return measure(cfg, folder, alike)
         history, loggers = history_of(cfg, folder), make_loggers(cfg, folder)
         saved = read_checkpoint(folder.path / CHECKPOINT, [folder.run_id])
         ended = None if saved is None else ended_with(saved, history)
