@@ -608,7 +608,7 @@ REFUSED = {
     "a transform for arrays": ([NET, "--data", "mine.npz", "--resize", "9"], "left out where data is no folder"),
     "text for arrays": (
         [NET, "--data", "text.pt"],
-        "data: path must be an .npz file with X and y, as numpy.savez writes it, not a text file",
+        "data: path must be an .npz file with X and y",
     ),
     "arrays without labels": ([NET, "--data", "features.npz"], "data: path must be a file with arrays X and y"),
     "a split that there is not": ([NET, *DATA, "--split", "val"], "split must be one of train, test"),
