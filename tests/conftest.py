@@ -78,7 +78,8 @@ def ncflow(tmp_path, warm):
 
     def call(*arguments: str, program=None, code=None, env=None, timeout=240):
         if program is None:
-            done = warm.run(arguments, tmp_path, timeout=timeout, environment=env, program=code)
+            here = {name: os.environ[name] for name in ("SLURM_CONF", "PATH") if name in os.environ}  # of which cluster
+            done = warm.run(arguments, tmp_path, timeout=timeout, environment={**here, **(env or {})}, program=code)
             return subprocess.CompletedProcess(["ncflow", *arguments], done.code, done.stdout, done.stderr)
         return subprocess.run(
             [*program, *arguments],

@@ -23,6 +23,7 @@ def test_a_missing_package_is_one_line_before_anything_starts(name, config, monk
 
 
 def test_the_loggers_of_a_run(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_loggers.importlib.util, "find_spec", lambda package: package)  # imported with the first row
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = RunFolder(tmp_path / "run", {**DESCRIBED, "run_id": "0"})
     (board,) = make_loggers(config("logger=tensorboard"), folder)

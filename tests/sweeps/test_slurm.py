@@ -529,7 +529,7 @@ def test_a_task_that_ends_alone_is_no_success(ncflow, tmp_path):
         (["hydra.launcher.mem_gb=abc"], "mem_gb must be a whole number or null, found 'abc'"),
         (["hydra.launcher.cpus_per_task=0"], "cpus_per_task must be at least 1, found 0"),
         (["hydra.launcher.wait=maybe"], "wait must be true or false, found 'maybe'"),
-        (["hydra.launcher.modules=cuda"], "modules must be list[str], found 'cuda'"),
+        (["hydra.launcher.modules=cuda"], "modules must be a list of which each is text, found 'cuda'"),
         (["hydra.launcher.pack=0"], "pack must be null, stacked or a number of runs of at least 1, found 0"),
         (["hydra.launcher.pack_at_once=2"], "pack_at_once must be 1 where pack is null, found 2"),
         (

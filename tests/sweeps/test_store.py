@@ -61,7 +61,7 @@ def test_one_after_the_other_trains_nothing_and_either_shows_both_figures(ncflow
     main([str(store), "--out", str(tmp_path / "both")])
     out = capsys.readouterr().out
     assert "2 runs: 2 done" in out
-    assert "2 of them are in two folders, and count once" in out
+    assert "2 runs in two folders: counted once" in out
 
 
 def test_a_single_run_is_taken_over_and_counts_as_finished(ncflow, tmp_path):
