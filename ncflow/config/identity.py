@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ncflow.results.columns import DATA_DIGEST, NOT_IDENTITY, is_left_out
 from ncflow.results.files import file_digest
-from ncflow.results.folder import run_names
+from ncflow.results.store import run_names
 
 LARGEST_WHOLE = 2**53  # identities and result files hold numbers as float64, which knows no larger ones apart
 _ONLY_MEASURED = ("measure.groups", "measure.layers", "measure.ood")

@@ -25,9 +25,7 @@ from ncflow.results.folder import (
     is_final,
     is_locked,
     lock,
-    run_folders,
     status_of,
-    stored,
 )
 from ncflow.results.history import (
     CLASS_COLUMNS,
@@ -46,6 +44,7 @@ from ncflow.results.history import (
 from ncflow.results.readable import describe, one_line, why_no_file
 from ncflow.results.report import FINAL, Report, Status
 from ncflow.results.snapshots import Snapshot, load_snapshots, snapshot_epoch
+from ncflow.results.store import run_folders, stored
 from ncflow.results.tables import load_classes, load_history, load_margins, load_pairs, load_runs
 
 __all__ = [

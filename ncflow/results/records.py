@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from ncflow.results.files import HISTORY, JOB, LOG, OVERRIDES, PROGRESS, RESULT, RUN
-from ncflow.results.folder import run_folders
+from ncflow.results.store import run_folders
 
 _LARGEST_OVERRIDES = 2**16  # bytes; ours have some hundreds
 _LONGEST_LINE = 300

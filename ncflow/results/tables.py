@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ncflow.results.files import CLASSES, HISTORY, MARGINS, PAIRS
-from ncflow.results.folder import run_folders, status_of
+from ncflow.results.folder import status_of
 from ncflow.results.history import CLASS_COLUMNS, COLUMNS, EVERY_COLUMN, MARGIN_COLUMNS, PAIR_COLUMNS
 from ncflow.results.readable import UnreadableError, describe, leave_out, read_columns, why_unreadable
 from ncflow.results.report import Status
+from ncflow.results.store import run_folders
 
 if TYPE_CHECKING:
     import pandas as pd

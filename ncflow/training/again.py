@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ncflow.config.identity import run_id, slug, training_id
 from ncflow.results import CHECKPOINT, HISTORY, LAST_LAYER, RunFolder, Status, final_measures, load_history
-from ncflow.results.folder import run_names
 from ncflow.results.report import Report
+from ncflow.results.store import run_names
 from ncflow.training.assembly import history_of, kept_every
 from ncflow.training.checkpoints import RUNS, write_checkpoint
 from ncflow.training.entry import HYDRA
