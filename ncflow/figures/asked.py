@@ -11,11 +11,11 @@ from pandas.api.types import is_numeric_dtype
 from ncflow.checks import ArgumentError
 from ncflow.figures.tables import is_number, last_layer, numbers, varied
 from ncflow.results import Status, one_line
+from ncflow.results.columns import SPLITS
 
 OVER_TRAINING = ("epoch", "step")
 MEAN, DEVIATION, SEEDS = "mean", "sd", "seeds"
-_SPLITS = ("train/", "test/")
-_MEASURED = (*_SPLITS, "seconds", "steps_per_second")
+_MEASURED = (*SPLITS, "seconds", "steps_per_second")
 _MOST_SHOWN = 5
 
 
@@ -67,7 +67,7 @@ def understood(question: Question, runs: pd.DataFrame) -> Question:
     for name in y:
         if not numbers(runs[name]).notna().any():
             raise ArgumentError(f"y must be a column of numbers, found {name} of {values_of(runs[name])}")
-        if x in OVER_TRAINING and not name.startswith(_SPLITS):
+        if x in OVER_TRAINING and not name.startswith(SPLITS):
             raise ArgumentError(f"y must be a measure where x is {x}, found {name}")
     hue = None if question.hue is None else column_named("hue", question.hue, runs)
     return Question(x, y, hue, tuple(column_named("panel", name, runs) for name in question.panel))

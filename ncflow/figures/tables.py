@@ -9,7 +9,8 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ncflow.figures.style import data_label, words
 from ncflow.results import COLUMNS, FINAL, LAST_LAYER, Status
-from ncflow.results.columns import DATA_DIGEST, is_left_out
+from ncflow.results.columns import AGAIN, DATA_DIGEST, PROVENANCE, REMEASURED, SPLITS, is_left_out
+from ncflow.results.files import DIGEST
 from ncflow.theory.simplex import inter_limit
 
 BN = ("model.norm", "model.norm_bias", "model.affine")
@@ -22,14 +23,10 @@ INSIDE = ("weight_decay", *BN)
 _NOT_CONFIG = ("seed", "run_id", "name", "folder", "status", "error", "seconds", "steps_per_second", "experiment")
 # Names, which a user's own config may also give as a number or a list; all else that is asked for is numbers.
 _NAMES = ("model.norm", "model.name", "data.name", "loss.name")
-PROVENANCE = ("code/", "version/")
-"""Columns that begin so say what a run's numbers may depend on beside its config."""
-
-_NOT_PREFIXES = ("train/", "test/", *PROVENANCE, "source/", "sha256/", "remeasured.")
+_NOT_PREFIXES = (*SPLITS, *PROVENANCE, DIGEST, REMEASURED)
 # Of what and when is measured, these alone change what a measure is.
 _MEASURE, _OF_MEASURES = "measure.", ("measure.delta", "measure.self_pairs")
 _PATH = "data.path"
-_AGAIN, _SPLITS = "remeasured.run_id", ("train/", "test/")
 SPREAD = "spread"
 """min intra - max inter, the D of the conjectures."""
 
@@ -61,15 +58,15 @@ def once(runs: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 
 def _with_what_was_measured_again(runs: pd.DataFrame) -> pd.DataFrame:
-    if _AGAIN not in runs:
+    if AGAIN not in runs:
         return runs
-    training = runs[_AGAIN].where(runs[_AGAIN].notna(), runs["run_id"])
+    training = runs[AGAIN].where(runs[AGAIN].notna(), runs["run_id"])
     dropped = []
     for _, alike in runs[training.notna()].groupby(training):
         if len(alike) > 1:
-            (own, *others) = alike.sort_values(_AGAIN, na_position="first", kind="stable").index
+            (own, *others) = alike.sort_values(AGAIN, na_position="first", kind="stable").index
             for other in others:
-                missing = [name for name in runs if str(name).startswith(_SPLITS) and _is_missing(runs.at[own, name])]
+                missing = [name for name in runs if str(name).startswith(SPLITS) and _is_missing(runs.at[own, name])]
                 runs.loc[own, missing] = runs.loc[other, missing]
                 dropped.append(other)
     return runs.drop(index=dropped).reset_index(drop=True)

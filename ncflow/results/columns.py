@@ -1,4 +1,4 @@
-"""What the config columns of a run's files say of it: which options its numbers do not depend on."""
+"""Columns of a run's description that are more than a value: what its numbers depend on, where they come from."""
 
 from collections.abc import Sequence
 
@@ -23,6 +23,21 @@ NOT_IDENTITY = (
     "measure.ood.download",
 )
 """Options that change where or how fast a run is computed, or where it is written, but not its numbers."""
+
+SPLITS = ("train/", "test/")
+"""Columns of final measures begin so."""
+
+SOURCE = "source/"
+"""Before the name of a user's package or module: a digest of its sources."""
+
+PROVENANCE = ("code/", "version/", SOURCE)
+"""Columns that begin so say what a run's numbers may depend on beside its config."""
+
+REMEASURED = "remeasured."
+"""Columns that begin so say how a run was measured again that had been trained before."""
+
+AGAIN = f"{REMEASURED}run_id"
+"""The run whose training a run is that was measured again."""
 
 DATA_DIGEST = "data.digest"
 """Beside a run's config: of what is in the file of its data, 12 hex digits."""

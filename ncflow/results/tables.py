@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ncflow.results.columns import SPLITS
 from ncflow.results.files import CLASSES, HISTORY, MARGINS, PAIRS
 from ncflow.results.folder import status_of
 from ncflow.results.history import CLASS_COLUMNS, COLUMNS, EVERY_COLUMN, MARGIN_COLUMNS, PAIR_COLUMNS
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _OF_THE_JOB = ("job", "log")  # in job.json beside the config
-_MEASURED = ("train/", "test/")
 _WHOLE = ("epoch", "step", "samples", "class", "other", "count")
 
 
@@ -68,7 +68,7 @@ def load_history(*folders: Path | str, config: bool = False) -> "pd.DataFrame":
     if not config:
         return history
     runs = load_runs(*folders)
-    kept = [name for name in runs if not str(name).startswith(_MEASURED) and (name == "folder" or name not in history)]
+    kept = [name for name in runs if not str(name).startswith(SPLITS) and (name == "folder" or name not in history)]
     return history.merge(runs[kept], on="folder", how="left") if "folder" in runs else history
 
 

@@ -2,20 +2,21 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from ncflow.config.identity import run_id, slug, training_id
-from ncflow.results import CHECKPOINT, HISTORY, LAST_LAYER, RunFolder, Status, final_measures, load_history
+from ncflow.config.identity import slug, training_id
+from ncflow.results import CHECKPOINT, HISTORY, LAST_LAYER, History, RunFolder, Status, final_measures
+from ncflow.results.columns import AGAIN, PROVENANCE, REMEASURED
 from ncflow.results.report import Report
 from ncflow.results.store import run_names
 from ncflow.training.assembly import history_of, kept_every
 from ncflow.training.checkpoints import RUNS, write_checkpoint
-from ncflow.training.entry import HYDRA
 from ncflow.training.provenance import joined, provenance
 from ncflow.training.remeasured import Kept, kept_of, rows_of_state, states_of
 from ncflow.training.states import Rows
@@ -23,13 +24,7 @@ from ncflow.training.trainer import set_up_process
 
 log = logging.getLogger(__name__)
 
-AGAIN = "remeasured.run_id"
-"""In a result: the run whose training this one is."""
 _TRAINING = "training"
-
-
-Alike = tuple[Kept, dict[str, Any]]
-"""A finished run of the same training, and its result."""
 
 
 def measured_again(cfg: DictConfig, folder: RunFolder) -> Report | None:
@@ -53,16 +48,16 @@ def measured_again(cfg: DictConfig, folder: RunFolder) -> Report | None:
     return None if alike is None else measure(cfg, folder, alike)
 
 
-def find_alike(cfg: DictConfig, folder: RunFolder) -> Alike | None:
+def find_alike(cfg: DictConfig, folder: RunFolder) -> Kept | None:
     """The run beside this one that :func:`measured_again` takes; each is as there."""
     if cfg.measure.get("again") == _TRAINING or _needs_training(cfg) or (folder.path / CHECKPOINT).exists():
         return None
     return _trained_alike(cfg, folder)
 
 
-def measure(cfg: DictConfig, folder: RunFolder, alike: Alike) -> Report:
+def measure(cfg: DictConfig, folder: RunFolder, kept: Kept) -> Report:
     """Do what :func:`measured_again` does with what :func:`find_alike` found."""
-    kept, result = alike
+    result = kept.result or {}
     device = torch.device("cuda" if cfg.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     began = time.monotonic()
     set_up_process(cfg)
@@ -71,25 +66,23 @@ def measure(cfg: DictConfig, folder: RunFolder, alike: Alike) -> Report:
     log.info("%s is measured from the checkpoint of %s, not trained", folder.path.name, kept.folder)
     built = states_of(cfg, device)
     last = max(kept.files)
-    before = load_history(kept.folder).drop(columns=["run_id", "folder"])
     rows: Rows = rows_of_state(cfg, *built, kept, last)
     layers = {row["layer"] for row in rows}
     history.start()
-    for epoch in sorted({*map(int, before["epoch"])} - {last}):
-        own = before[before["epoch"] == epoch]
-        measured = rows_of_state(cfg, *built, kept, epoch) if epoch in kept.files else _known(own, layers, history)
-        history.append(measured)
+    for epoch in sorted({int(row["epoch"]) for row in kept.rows} - {last}):
+        known = [row for row in kept.rows if row["epoch"] == epoch]
+        is_kept = epoch in kept.files
+        history.append(rows_of_state(cfg, *built, kept, epoch) if is_kept else _known(known, layers, history))
     history.append(rows)
     for epoch, file in kept.files.items():
         if epoch == last or kept_every(cfg) is not None:
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-            del saved[RUNS]
+            saved = {key: value for key, value in kept.state(epoch).items() if key != RUNS}
             write_checkpoint(folder.path / file.relative_to(kept.folder), saved, [folder.run_id])
-    trained = {key: str(value) for key, value in result.items() if key.startswith(("code/", "version/"))}
+    trained = {key: str(value) for key, value in result.items() if key.startswith(PROVENANCE)}
     record: dict[str, Any] = joined(trained, provenance(folder.described, device)) | history.digest()
     times = {key: result.get(key) for key in ("seconds", "steps_per_second")}
-    measured_for = {"remeasured.seconds": round(time.monotonic() - began, 3), AGAIN: kept.identity}
-    final = {**folder.described, "status": str(Status.DONE), **final_measures(rows), **times, **measured_for, **record}
+    again = {f"{REMEASURED}seconds": round(time.monotonic() - began, 3), AGAIN: kept.identity}
+    final = {**folder.described, "status": str(Status.DONE), **final_measures(rows), **times, **again, **record}
     folder.finish(final)
     return Report(Status.DONE, str(folder.path), values=final)
 
@@ -100,30 +93,32 @@ def _needs_training(cfg: DictConfig) -> bool:
     return bool(keeps_more) or cfg.logger.name != "csv" or cfg.trainer.devices != 1
 
 
-def _trained_alike(cfg: DictConfig, folder: RunFolder) -> Alike | None:
+def _trained_alike(cfg: DictConfig, folder: RunFolder) -> Kept | None:
     """A finished run beside this one, called alike, whose config says the same of all but what is measured."""
-    called = {folder.path.name.rpartition("-")[0], slug(cfg)}
-    beside = (name for names in run_names(folder.path.parent).values() for name in names)
-    for name in sorted(name for name in beside if name.rpartition("-")[0] in called and name != folder.path.name):
-        with suppress(Exception):  # whatever a folder of somebody else holds
-            other = folder.path.parent / name
-            theirs = OmegaConf.load(other / HYDRA / "config.yaml")
-            assert isinstance(theirs, DictConfig)
-            if training_id(theirs) != training_id(cfg) or kept_every(cfg) not in (None, kept_every(theirs)):
-                continue
-            found = RunFolder(other, {"run_id": run_id(theirs)})
-            result = found.finished()
-            if result is None or result["status"] != Status.DONE or found.damage(result) is not None:
-                continue
-            if AGAIN not in result and (other / CHECKPOINT).is_file() and (other / HISTORY).is_file():
-                return kept_of(other), result
+    called, own = {folder.path.name.rpartition("-")[0], slug(cfg)}, training_id(cfg)
+    for name in sorted(chain.from_iterable(run_names(folder.path.parent).values())):
+        if name.rpartition("-")[0] in called and name != folder.path.name:
+            with suppress(Exception):  # whatever a folder of somebody else holds
+                kept = kept_of(folder.path.parent / name)
+                is_alike = training_id(kept.cfg) == own and kept_every(cfg) in (None, kept_every(kept.cfg))
+                if is_alike and _is_whole(kept):
+                    return kept
     return None
 
 
-def _known(rows: Any, layers: set[str], history: Any) -> Sequence[dict[str, Any]]:
+def _is_whole(kept: Kept) -> bool:
+    """Whether a run came to its end, was trained itself, and has its history and last weights as it left them."""
+    result = kept.result
+    if result is None or result["status"] != Status.DONE or AGAIN in result:
+        return False
+    has_both = all((kept.folder / name).is_file() for name in (CHECKPOINT, HISTORY))
+    return has_both and RunFolder(kept.folder, {"run_id": kept.identity}).damage(result) is None
+
+
+def _known(rows: Sequence[Mapping[str, Any]], layers: set[str], history: History) -> list[dict[str, Any]]:
     """What the other run measured of an epoch, of the layers and measures of this one."""
-    own = rows[rows["layer"].isin(layers | {LAST_LAYER})]
     return [
         {name: value for name, value in row.items() if name in history.columns and value == value}
-        for row in own.to_dict("records")
+        for row in rows
+        if row["layer"] in layers | {LAST_LAYER}
     ]

@@ -10,13 +10,12 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ncflow.results import CHECKPOINT, RunFolder, Status
+from ncflow.results.columns import SOURCE
 from ncflow.results.files import write_atomically
 from ncflow.results.report import Report
 from ncflow.runtime.code import own_digest
 
 HYDRA = ".hydra"
-SOURCE = "source/"
-"""Before the name of a user's package or module in a result: a digest of its sources."""
 
 
 def settled(folder: RunFolder) -> Report | None:

@@ -12,9 +12,10 @@ import torch
 
 import ncflow
 from ncflow.results import RunFolder
+from ncflow.results.columns import SOURCE
 from ncflow.results.files import CODE_DIFF
 from ncflow.runtime.code import code_of, own_digest
-from ncflow.training.entry import SOURCE, targets
+from ncflow.training.entry import targets
 
 _PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "numpy", "scipy", "scikit-learn")
 _DRIVER = Path("/proc/driver/nvidia/version")

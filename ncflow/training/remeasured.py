@@ -17,6 +17,7 @@ from ncflow.measuring.groups import Groups
 from ncflow.measuring.split import rows_of
 from ncflow.models import Classifier
 from ncflow.results import CHECKPOINT, HISTORY, RUN, RunFolder, load_history, read_json, run_folders
+from ncflow.results.columns import AGAIN
 from ncflow.results.files import KEPT, file_digest
 from ncflow.results.report import Report
 from ncflow.training.assembly import measured, measured_groups, measured_layers, prepare
@@ -40,12 +41,28 @@ class Kept:
         cfg: Its config.
         identity: Its id.
         files: Of each epoch.
+        rows: Of its history.
+        result: What it wrote at its end; None before.
     """
 
     folder: Path
     cfg: DictConfig
     identity: str
     files: dict[int, Path]
+    rows: list[dict[str, Any]]
+    result: dict[str, Any] | None
+
+    def state(self, epoch: int) -> dict[str, Any]:
+        """The checkpoint of an epoch.
+
+        Raises:
+            ArgumentError: If it is not there any more.
+            ConfigError: If it is damaged.
+        """
+        saved = read_checkpoint(self.files[epoch], [self.identity])
+        require(saved is not None, "MODEL", "a run whose checkpoints stay", self.files[epoch])
+        assert saved is not None
+        return saved
 
 
 def kept_runs(*folders: Path) -> Iterator[Kept | ArgumentError]:
@@ -69,7 +86,7 @@ def kept_runs(*folders: Path) -> Iterator[Kept | ArgumentError]:
 
 def _was_trained(described: Mapping[str, Any]) -> bool:
     """Whether a run is no measurement of what was trained before, or elsewhere."""
-    return "remeasured.run_id" not in described and described.get("figures") != ["measured"]
+    return AGAIN not in described and described.get("figures") != ["measured"]
 
 
 def kept_of(folder: Path) -> Kept:
@@ -90,18 +107,15 @@ def kept_of(folder: Path) -> Kept:
             f"{folder} must be the run of its config, found {own} for {run_id(cfg)}: has data.path changed?"
         )
     files = {int(file.stem.rpartition("=")[2]): file for file in folder.glob(KEPT) if file.stem[6:].isdecimal()}
-    result = RunFolder(folder, {"run_id": own}).finished()
-    last = None if result is None else _last_epoch(folder, cfg)
+    result, rows = RunFolder(folder, {"run_id": own}).finished(), _own_rows(folder)
+    last = None if result is None or not (folder / CHECKPOINT).is_file() else _last_epoch(rows, cfg)
     if last is not None:
         files = {epoch: file for epoch, file in files.items() if epoch < last} | {last: folder / CHECKPOINT}
     require(len(files) > 0, "MODEL", "a run with kept checkpoints, or finished", folder)
-    return Kept(folder, cfg, str(own), dict(sorted(files.items())))
+    return Kept(folder, cfg, str(own), dict(sorted(files.items())), rows, result)
 
 
-def _last_epoch(folder: Path, cfg: DictConfig) -> int | None:
-    rows = _own_rows(folder)
-    if not (folder / CHECKPOINT).is_file():
-        return None
+def _last_epoch(rows: Sequence[Mapping[str, Any]], cfg: DictConfig) -> int:
     return int(max(row["epoch"] for row in rows)) if rows else int(cfg.epochs)
 
 
@@ -130,7 +144,7 @@ def remeasure(
     flat = describe(cfg, str((read_json(kept.folder / RUN) or {}).get("experiment", kept.folder.parent.name)))
     digests = {str(epoch): file_digest(file) for epoch, file in kept.files.items()}
     identity = run_hash([kept.identity, digests, measured_layers(cfg), measured_groups(cfg)])
-    described = {**flat, "run_id": identity, "remeasured.run_id": kept.identity}
+    described = {**flat, "run_id": identity, AGAIN: kept.identity}
     folder = RunFolder(out / str(flat["experiment"]) / f"{flat['name']}-{identity}", described)
     built: list[tuple[InMemoryData, Classifier]] = []
 
@@ -164,15 +178,12 @@ def rows_of_state(cfg: DictConfig, data: InMemoryData, classifier: Classifier, k
         kept: The run.
         epoch: Of the state.
     """
-    saved = read_checkpoint(kept.files[epoch], [kept.identity])
-    require(saved is not None, "MODEL", "a run whose checkpoints stay", kept.files[epoch])
-    assert saved is not None
-    classifier.load_state_dict(saved["state_dict"])
+    classifier.load_state_dict(kept.state(epoch)["state_dict"])
     rows: Rows = []
     groups = Groups(measured_groups(cfg), data.ood_dataloader(cfg.measure.batch_size))
     for split, loader in data.measure_dataloaders(cfg.measure.batch_size).items():
         rows += rows_of(epoch, split, measured(cfg, classifier.network, classifier.loss, loader, groups))
-    _compare(rows, _own_rows(kept.folder))
+    _compare(rows, kept.rows)
     return rows
 
 

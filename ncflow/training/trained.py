@@ -7,7 +7,6 @@ from torch import nn
 
 from ncflow.checks import require
 from ncflow.data.base import InMemoryData
-from ncflow.training.checkpoints import read_checkpoint
 from ncflow.training.remeasured import kept_of, states_of
 
 
@@ -26,8 +25,5 @@ def load_network(folder: Path | str, epoch: int | None = None) -> tuple[nn.Modul
     chosen = max(kept.files) if epoch is None else epoch
     require(chosen in kept.files, "epoch", f"one whose weights are there ({', '.join(map(str, kept.files))})", epoch)
     data, classifier = states_of(kept.cfg, torch.device("cpu"))
-    saved = read_checkpoint(kept.files[chosen], [kept.identity])
-    require(saved is not None, "folder", "a run whose checkpoints stay", str(folder))
-    assert saved is not None
-    classifier.load_state_dict(saved["state_dict"])
+    classifier.load_state_dict(kept.state(chosen)["state_dict"])
     return classifier.network.eval(), data

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from ncflow.figures.tables import PROVENANCE
+from ncflow.results.columns import PROVENANCE, REMEASURED
+from ncflow.results.files import DIGEST
 
 MEASURES = (
     "train/accuracy",
@@ -82,7 +83,8 @@ def present(runs: pd.DataFrame, column: str) -> list[str]:
 
 def config_texts(runs: pd.DataFrame) -> pd.DataFrame:
     """The configuration in words, of the runs that recorded one."""
-    names = [column for column in runs.columns if "/" not in column and column not in _NOT_CONFIG]
+    known = [column for column in runs.columns if "/" not in column and column not in _NOT_CONFIG]
+    names = [column for column in known if not column.startswith(REMEASURED)]
     recorded = runs[runs[names].notna().any(axis=1)]
     return pd.DataFrame({name: [text_of(value) for value in values_of(recorded, name)] for name in names})
 
@@ -107,7 +109,7 @@ def measured(runs: pd.DataFrame) -> list[str]:
     found = [
         str(column)
         for column in runs.columns
-        if "/" in str(column) and not str(column).startswith((*PROVENANCE, "sha256/"))
+        if "/" in str(column) and not str(column).startswith((*PROVENANCE, DIGEST))
     ]
     return [name for name in [*found, "seconds", "steps_per_second"] if name in runs and runs[name].notna().any()]
 

@@ -22,8 +22,9 @@ from ncflow.figures.report.columns import (
 )
 from ncflow.figures.report.histories import thinned
 from ncflow.figures.style import COLOURS
-from ncflow.figures.tables import PROVENANCE, provenance_differences
+from ncflow.figures.tables import provenance_differences
 from ncflow.results import Status
+from ncflow.results.columns import PROVENANCE
 from ncflow.results.records import log_tail, overrides_of
 
 # Some errors list every weight of a model; the whole message is in the run's log.
