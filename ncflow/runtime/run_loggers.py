@@ -1,9 +1,8 @@
 """Lightning's loggers for TensorBoard and MLflow, as loggers of a run that goes on where it was stopped."""
 
 import importlib.util
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,8 @@ from typing import Any
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import Logger
 
-from ncflow.checks import error_line
 from ncflow.results import read_json, write_json
-
-log = logging.getLogger(__name__)
+from ncflow.runtime.harmless import HarmlessLogger
 
 MLFLOW_RUN = "mlflow.json"
 """File of a run that says which MLflow run is its own."""
@@ -31,24 +28,21 @@ def missing_package(name: str) -> str | None:
     return f"logger={name} needs a package that is not installed: pip install -e '.[{name}]'"
 
 
-class RunLogger(Logger):
-    """One run, opened with its first row; nothing that goes wrong with it reaches the training.
-
-    Args:
-        folder: The run's folder.
-        described: The run's flat description, which is logged as its hyperparameters.
-    """
+class RunLogger(HarmlessLogger):
+    """One run in a logger of Lightning's, opened with its first row; a run that goes on goes on in it."""
 
     def __init__(self, folder: Path, described: Mapping[str, Any]) -> None:
-        super().__init__()
-        self._folder, self._described = folder, described
-        self._inner: Any = None
+        super().__init__(folder, described)
         self._first = 0  # step of the first row that is not there already
-        self._closed = self._complained = False
+
+    @abstractmethod
+    def _logger(self, step: int) -> Logger:
+        """Lightning's logger, for rows from a step on."""
 
     def _begin(self, step: int) -> Logger:
-        """Lightning's logger, for rows from a step on."""
-        raise NotImplementedError
+        logger = self._logger(step)
+        logger.log_hyperparams(dict(self._described))
+        return logger
 
     @property
     def name(self) -> str:
@@ -59,9 +53,6 @@ class RunLogger(Logger):
     def version(self) -> str:
         """The run's slug."""
         return str(self._described["name"])
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Leave it: they are logged with the first row."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add measures at a step, unless an earlier attempt did."""
@@ -95,25 +86,6 @@ class RunLogger(Logger):
         if status == "failed":
             self.finish({}, failed=True)
 
-    def _open(self, step: int) -> Any:
-        if self._inner is None and not self._closed:
-            try:
-                self._inner = self._begin(step)
-                self._inner.log_hyperparams(dict(self._described))
-            except Exception:
-                self._closed = True  # one failure is enough to wait for
-                raise
-        return None if self._closed else self._inner
-
-    @contextmanager
-    def _harmless(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not self._complained:
-                log.warning("%s: training goes on without it: %s", type(self).__name__, error_line(error, named=True))
-            self._complained = True
-
 
 class TensorBoardRunLogger(RunLogger):
     """Event files in ``tensorboard/`` of the run's folder, one more each time the run goes on.
@@ -121,7 +93,7 @@ class TensorBoardRunLogger(RunLogger):
     What an earlier attempt logged at a step at which this one logs again is left out by TensorBoard.
     """
 
-    def _begin(self, step: int) -> Logger:
+    def _logger(self, step: int) -> Logger:
         return TensorBoardLogger(self._folder, "tensorboard", "", default_hp_metric=False, purge_step=step)
 
 
@@ -138,7 +110,7 @@ class MLflowRunLogger(RunLogger):
         super().__init__(folder, described)
         self._tracking_uri = tracking_uri
 
-    def _begin(self, step: int) -> Logger:
+    def _logger(self, step: int) -> Logger:
         known = read_json(self._folder / MLFLOW_RUN) or {}
         own = known.get("mlflow_run") if known.get("tracking_uri") == self._tracking_uri else None
         logger = MLFlowLogger(self.name, self.version, self._tracking_uri, run_id=own)

@@ -3,17 +3,16 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from ncflow.checks import error_line
 from ncflow.results import RESULT, Status, one_line, read_json
+from ncflow.runtime.harmless import HarmlessLogger
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.runtime.wandb_runs import IDENTITY, finish_run, identity_of, start_run, under_agent
 from ncflow.runtime.wandb_server import import_wandb
@@ -43,7 +42,7 @@ def wandb_logger(
     return WandbRunLogger(folder, described, project, entity, alerts)
 
 
-class WandbRunLogger(Logger):
+class WandbRunLogger(HarmlessLogger):
     """One W&B run, opened when training starts; nothing that goes wrong with it reaches the training.
 
     What is logged at one step becomes one row. Only the first of several processes opens a run.
@@ -59,12 +58,9 @@ class WandbRunLogger(Logger):
     def __init__(
         self, folder: Path, described: Mapping[str, Any], project: str, entity: str | None, alerts: bool = False
     ) -> None:
-        super().__init__()
-        self._alerts = alerts
-        self._folder, self._described, self._project, self._entity = folder, described, project, entity
-        self._run: Any = None
+        super().__init__(folder, described)
+        self._project, self._entity, self._alerts = project, entity, alerts
         self._closed = _is_follower()
-        self._complained = False
         self._step = -1
         self._row: set[str] = set()
         self._full_row: set[str] | None = None
@@ -92,9 +88,6 @@ class WandbRunLogger(Logger):
     def log_graph(self, model: Any, input_array: Any = None) -> None:
         """Open the run: Lightning calls this before training, and so before anything is timed."""
         self.open()
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Leave it: the run's config holds them all from the start."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add measures to the row of a step."""
@@ -151,19 +144,15 @@ class WandbRunLogger(Logger):
         error = sys.exception()  # this is called while what training raised is on its way
         if isinstance(error, Exception) and not isinstance(error, StoppedBySignalError):
             self.fail(error_line(error, named=True))
-        if self._run is not None:
+        if self._inner is not None:
             self.finish({"status": str(Status.INTERRUPTED)}, failed=True)
 
-    def _open(self) -> Any:
-        if self._run is None and not self._closed:
-            try:
-                self._run = start_run(
-                    self._folder, self._described, self._project, self._entity, *identity_of(self._folder)
-                )
-            except Exception:
-                self._closed = True  # one failure is enough to wait for
-                raise
-        return None if self._closed else self._run
+    @property
+    def _called(self) -> str:
+        return "W&B"
+
+    def _begin(self, step: int) -> Any:
+        return start_run(self._folder, self._described, self._project, self._entity, *identity_of(self._folder))
 
     def _log(self, values: dict[str, Any], step: int | None) -> None:
         run = self._open()
@@ -180,15 +169,6 @@ class WandbRunLogger(Logger):
         self._row |= values.keys()
         # W&B would keep a row back until the next step, and drop what comes after the row was sent.
         run.log(values, step=step, commit=self._full_row is not None and self._full_row <= self._row)
-
-    @contextmanager
-    def _harmless(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not self._complained:
-                log.warning("W&B: training goes on without it: %s", error_line(error, named=True))
-            self._complained = True
 
 
 def log_finished(folder: Path, described: Mapping[str, Any], project: str, entity: str | None) -> None:

@@ -42,7 +42,7 @@ def test_the_loggers_of_a_run(config, tmp_path, monkeypatch):
 class Failing(run_loggers.RunLogger):
     """Its server is away."""
 
-    def _begin(self, step):
+    def _logger(self, step):
         raise ConnectionError("nobody there")
 
 
@@ -59,7 +59,7 @@ def test_a_logger_that_fails_is_one_line_and_no_failure_of_the_run(tmp_path, cap
 class Written(run_loggers.RunLogger):
     """Rows in a CSV, from a step on that an earlier attempt has not reached."""
 
-    def _begin(self, step):
+    def _logger(self, step):
         self._first = 10
         return CSVLogger(self._folder, "", "", flush_logs_every_n_steps=1)
 
