@@ -9,7 +9,8 @@ import yaml
 from pandas.api.types import is_numeric_dtype
 
 from ncflow.checks import ArgumentError
-from ncflow.figures.tables import is_number, last_layer, numbers, varied
+from ncflow.figures.tables import is_number, last_layer, numbers
+from ncflow.figures.varied import varied
 from ncflow.results import Status, one_line
 from ncflow.results.columns import SPLITS
 

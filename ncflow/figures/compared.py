@@ -7,7 +7,8 @@ from scipy import stats
 
 from ncflow.checks import ArgumentError
 from ncflow.figures.asked import key_of, values_of
-from ncflow.figures.tables import numbers, options
+from ncflow.figures.tables import numbers
+from ncflow.figures.varied import options
 from ncflow.results import Status, one_line
 
 A, B, DIFFERENCE, LOW, HIGH, SEEDS = "A", "B", "B - A", "low", "high", "seeds"

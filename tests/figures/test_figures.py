@@ -32,7 +32,8 @@ from ncflow.figures.plots.collapse import (
 from ncflow.figures.plots.optimality import collapse_against_gap
 from ncflow.figures.report.page import Picture
 from ncflow.figures.report.upload import table_of_runs, upload
-from ncflow.figures.tables import over_seeds, panel_keys, panels
+from ncflow.figures.tables import over_seeds
+from ncflow.figures.varied import panel_keys, panels
 from ncflow.results import COLUMNS, load_history, load_runs, write_json
 from ncflow.runtime import wandb_runs
 from ncflow.theory.bounds import bounds_from_norms, proof_kappa

@@ -7,7 +7,7 @@ import pytest
 from ncflow.checks import ArgumentError
 from ncflow.figures.papers.drawing import MOST_PANELS, heading
 from ncflow.figures.papers.figures import drawings
-from ncflow.figures.tables import bn_series, panel_keys, panels, trained_once
+from ncflow.figures.varied import bn_series, panel_keys, panels, trained_once
 from tests.figures.planted import history_of, runs_of
 from tests.figures.test_cbmm_117 import sweep
 

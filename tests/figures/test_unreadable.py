@@ -24,7 +24,7 @@ from ncflow.figures.papers.pan_cao.claims import CLAIMS
 from ncflow.figures.plots.collapse import collapse_against
 from ncflow.figures.plots.geometry import animate
 from ncflow.figures.plots.panels import norm_entries
-from ncflow.figures.tables import panel_title, panels
+from ncflow.figures.varied import panel_title, panels
 from ncflow.results import (
     MARGIN_QUANTILES,
     Snapshot,

@@ -10,16 +10,8 @@ from matplotlib.figure import Figure
 
 from ncflow.checks import ArgumentError
 from ncflow.figures.style import data_label, fold, literal, words
-from ncflow.figures.tables import (
-    INSIDE,
-    bn_series,
-    finished,
-    last_layer,
-    names,
-    panel_title,
-    panels,
-    trained_gamma,
-)
+from ncflow.figures.tables import finished, last_layer, names, trained_gamma
+from ncflow.figures.varied import INSIDE, bn_series, panel_title, panels
 
 MOST_PANELS = 24
 _MOST_SETS = 4

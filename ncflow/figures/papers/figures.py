@@ -11,7 +11,7 @@ from ncflow.figures.papers.drawing import Drawing, Recipe
 from ncflow.figures.papers.elsewhere import FIGURES as ELSEWHERE
 from ncflow.figures.papers.pan_cao import figures as pan_cao
 from ncflow.figures.papers.pan_thesis import figures as pan_thesis
-from ncflow.figures.tables import trained_once
+from ncflow.figures.varied import trained_once
 
 FIGURES: dict[str, Recipe] = {**pan_cao.FIGURES, **pan_thesis.FIGURES, **cbmm_117.FIGURES, **ELSEWHERE}
 

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ncflow.figures.papers.verdict import PER_DECADE, Effect
-from ncflow.figures.tables import finished, numbers, panel_title, panels
+from ncflow.figures.tables import finished, numbers
+from ncflow.figures.varied import panel_title, panels
 
 INTRA, INTER, FITS = "train/intra_min", "train/inter_max", "train/interpolated"
 

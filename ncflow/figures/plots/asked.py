@@ -12,7 +12,8 @@ from matplotlib.pyplot import subplots
 from ncflow.figures.asked import DEVIATION, MEAN, OVER_TRAINING, SEEDS, Question
 from ncflow.figures.plots.panels import bottom_legend, mark_values, series_colours
 from ncflow.figures.style import LABELS, SERIES, data_label, label, literal, norm_label, norm_looks, norm_order, words
-from ncflow.figures.tables import is_number, panel_title
+from ncflow.figures.tables import is_number
+from ncflow.figures.varied import panel_title
 
 _LOG_FROM = 20.0  # times the least value
 _MOST_COLUMNS = 4

@@ -33,7 +33,8 @@ from ncflow.figures.style import (
     literal,
     norm_looks,
 )
-from ncflow.figures.tables import limits_of, over_seeds, panel_title, panels, unequal_classes
+from ncflow.figures.tables import limits_of, over_seeds, unequal_classes
+from ncflow.figures.varied import panel_title, panels
 
 INTRA_STYLE, INTER_STYLE = "-", "--"
 WORST, MEAN, QUANTILE = ("intra_min", "inter_max"), ("intra_mean", "inter_mean"), ("intra_quantile", "inter_quantile")

@@ -14,7 +14,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from ncflow.figures.plots.panels import bottom_legend, log_ticks, mark_values, missed_entry
 from ncflow.figures.style import LABELS, data_label, literal, norm_label, norm_looks
-from ncflow.figures.tables import equal_classes, limits_of, panel_title, panels
+from ncflow.figures.tables import equal_classes, limits_of
+from ncflow.figures.varied import panel_title, panels
 from ncflow.theory.bounds import bounds_from_norms, proof_kappa
 from ncflow.theory.simplex import inter_limit
 

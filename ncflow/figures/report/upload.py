@@ -12,7 +12,7 @@ from ncflow.figures.papers.as_words import numbers
 from ncflow.figures.papers.verdict import Verdict
 from ncflow.figures.report.columns import MEASURES
 from ncflow.figures.report.pictures import Picture
-from ncflow.figures.tables import panel_keys
+from ncflow.figures.varied import panel_keys
 from ncflow.results import read_json
 from ncflow.runtime.environment import load_environment
 from ncflow.runtime.wandb_runs import IDENTITY, identity_of, mode_of_process

@@ -22,7 +22,8 @@ from ncflow.figures.plots.collapse import MEAN, QUANTILE, WORST, collapse_agains
 from ncflow.figures.plots.geometry import animate, collapse_in_space
 from ncflow.figures.plots.optimality import SHAPES, collapse_against_gap, has_theory
 from ncflow.figures.style import literal, norm_label, norm_order
-from ncflow.figures.tables import INSIDE, finished, last_layer, panels, trained_gamma
+from ncflow.figures.tables import finished, last_layer, trained_gamma
+from ncflow.figures.varied import INSIDE, panels
 from ncflow.results import load_snapshots
 
 log = logging.getLogger(__name__)

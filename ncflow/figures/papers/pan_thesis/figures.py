@@ -9,7 +9,8 @@ from ncflow.figures.papers.drawing import Drawing, Recipe, few_panels, heading, 
 from ncflow.figures.plots.collapse import UNCENTRED, WORST, collapse_against
 from ncflow.figures.plots.depth import profiles
 from ncflow.figures.plots.geometry import classes_in_the_plane
-from ncflow.figures.tables import bn_kind, bn_series, last_rows, numbers
+from ncflow.figures.tables import bn_kind, last_rows, numbers
+from ncflow.figures.varied import bn_series
 from ncflow.results import load_snapshots
 
 
