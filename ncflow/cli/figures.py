@@ -12,33 +12,26 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import date
 from errno import EADDRINUSE
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from ncflow.checks import ArgumentError, error_line
 from ncflow.cli import questions
-from ncflow.figures.files import refuse_foreign, render, write_own
+from ncflow.figures.files import FORMATS, Kind, write_own
 from ncflow.figures.report import vega
-from ncflow.figures.tables import once, provenance_differences
-from ncflow.results import Status, describe, load_history, load_runs, one_line
+from ncflow.figures.tables import once
+from ncflow.figures.told import differences, summary
+from ncflow.results import Status, load_history, load_runs
 from ncflow.results.report import counted
 
 if TYPE_CHECKING:
-    from ncflow.figures.papers.drawing import Drawing
     from ncflow.figures.papers.verdict import Verdict
     from ncflow.figures.report.pictures import Picture
 
 VERDICTS = "verdicts.json"
-FORMATS = ("png", "pdf", "svg")
-Kind = Literal["svg", "png"]
-_LONGEST_PATH, _LONGEST_ERROR = 4096, 500
 _PORT = 8765
-_MOST_VALUES, _MOST_NAMES = 5, 3
-# Groups of a sweep are hardly ever equally large, and on a CPU that changes nothing.
-_TRAINED_WITH = "version/trained_with"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,29 +44,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if parsed.wandb:
         kinds.append("png")
     failed: list[str] = []
+    has_drawn = True
     try:
         with _warnings_as_lines():
             if questions.is_asked(parsed):
-                questions.answer(parsed, _runs_below)
-                return
-            written, _ = _draw_and_judge(parsed, kinds, failed)
+                questions.answer(parsed, _runs_below, failed)
+            else:
+                has_drawn = bool(_draw_and_judge(parsed, kinds, failed)[0])
     except (OSError, ArgumentError) as error:
         print(f"ncflow-figures: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     for line in [*failed, *_lacking(parsed.html)]:
         print(f"ncflow-figures: {line}", file=sys.stderr)
-    if failed or not written:
+    if failed or not has_drawn:
         raise SystemExit(1)
 
 
-def _runs_below(*folders: str) -> pd.DataFrame:
-    """The runs below some folders, each once; what is wrong with any is said on stderr."""
+def _runs_below(*folders: str) -> tuple[pd.DataFrame, int]:
+    """The runs below some folders, each once, and how many there are twice.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
     runs = load_runs(*folders)
     if runs.empty:
         raise FileNotFoundError(f"no runs below {', '.join(folders)}")
-    runs, _ = once(runs)
-    print(summary(runs), file=sys.stderr)
-    return runs
+    return once(runs)
 
 
 def _lacking(has_report: bool) -> list[str]:
@@ -121,12 +117,10 @@ def _draw_and_judge(
     from ncflow.figures.papers.claims import judge
     from ncflow.figures.papers.figures import choose
     from ncflow.figures.papers.needs import in_lines
+    from ncflow.figures.report.drawn import draw, plan
     from ncflow.figures.report.page import page_of
 
-    runs = load_runs(*parsed.folders)
-    if runs.empty:
-        raise FileNotFoundError(f"no runs below {', '.join(parsed.folders)}")
-    runs, again = once(runs)
+    runs, again = _runs_below(*parsed.folders)
     # What is wrong with the others is told once, in the summary.
     history = load_history(*runs.loc[runs["status"] != Status.UNREADABLE, "folder"])
     print(summary(runs) + (f"\n{counted(again, 'run')} in two folders: counted once" if again else ""))
@@ -134,7 +128,8 @@ def _draw_and_judge(
         print(line)
     out = parsed.out or Path(parsed.folders[0]) / "figures"
     page = [out / VERDICTS, *([out / "report.html"] if parsed.html else [])]
-    written, pictures = draw(runs, history, out, parsed.figure, parsed.format or ["png"], kinds, failed, page)
+    planned = plan(runs, history, parsed.figure, failed)
+    written, pictures = draw(planned, out, parsed.format or ["png"], kinds, failed, page)
     if not written and not failed:
         for line in in_lines(name for name, *_ in choose(runs, history, parsed.figure)):
             print(f"no figure; what it needs: {line}", file=sys.stderr)
@@ -228,124 +223,6 @@ def _port(text: str) -> int:
         rule = "the port must be a whole number from 0 (any that is free) to 65535"
         raise argparse.ArgumentTypeError(f"{rule}, found {text!r}")
     return int(text)
-
-
-def summary(runs: pd.DataFrame) -> str:
-    """How many runs there are of each status, and which did not finish."""
-    counts = runs["status"].value_counts()
-    lines = [f"{counted(len(runs), 'run')}: " + ", ".join(f"{count} {status}" for status, count in counts.items())]
-    for _, run in runs[runs["status"] != Status.DONE].iterrows():
-        reason = run.get("error")
-        place = f"  {run['status']}: {one_line(run['folder'], _LONGEST_PATH)}"
-        lines.append(place + (f": {one_line(reason, _LONGEST_ERROR)}" if isinstance(reason, str) else ""))
-    return "\n".join(lines)
-
-
-def differences(runs: pd.DataFrame) -> list[str]:
-    """A line for each kind of code, package or machine that differs between runs: a few runs by name, else how many."""
-    lines = []
-    for column, found in provenance_differences(runs).items():
-        if column == _TRAINED_WITH:
-            continue
-        parts = []
-        for value, folders in list(found.items())[:_MOST_VALUES]:
-            names = ", ".join(one_line(Path(folder).name) for folder in folders)
-            count = counted(len(folders), "run")
-            which = f"{count}: {names}" if len(folders) <= _MOST_NAMES else count
-            parts.append(f"{one_line(value, _LONGEST_ERROR)} ({which})")
-        more = len(found) - len(parts)
-        lines.append(f"these runs differ in {column}: {'; '.join(parts)}" + (f"; and {more} more" if more else ""))
-    return lines
-
-
-def draw(
-    runs: pd.DataFrame,
-    history: pd.DataFrame,
-    out: Path,
-    names: list[str] | None,
-    formats: Sequence[str],
-    kinds: Sequence[Kind],
-    failed: list[str],
-    others: Sequence[Path] = (),
-) -> "tuple[list[Path], list[Picture]]":
-    """Draw figures; return the files written and a picture of each figure and kind asked for.
-
-    Args:
-        runs: Table of :func:`ncflow.results.load_runs`.
-        history: Table of :func:`ncflow.results.load_history`.
-        out: Folder of the files.
-        names: Figures to draw from all runs; None draws those that the runs were made for.
-        formats: Suffixes of the files of figures; animations are GIF.
-        kinds: Kinds of the pictures to return; animations are GIF, once, where any is asked for.
-        failed: Takes a line for each figure that could not be drawn, so that one does not stop the others.
-        others: Files that are to be written later.
-
-    Raises:
-        OSError: If the folder cannot be written, or a file in it is not of ours.
-    """
-    import matplotlib.pyplot as plt
-
-    from ncflow.figures import style
-
-    style.use()
-    planned = _plan(runs, history, names, failed)
-    refuse_foreign(
-        [*others, *(out / f"{name}.{kind}" for name, drawing in planned.items() for kind in drawing.kinds(formats))]
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    written, pictures = [], []
-    for name, drawing in planned.items():
-        try:
-            files = _files(drawing, formats)
-            pictures += _pictures(name, drawing, files, kinds) if kinds else []
-        except Exception as error:  # whatever matplotlib makes of runs of strangers
-            failed.append(f"not drawn: {name}: {describe(error)}")
-            continue
-        finally:
-            plt.close("all")
-        for kind, content in files.items():
-            write_own(out / f"{name}.{kind}", content)
-            written.append(out / f"{name}.{kind}")
-    return written, pictures
-
-
-def _plan(
-    runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None, failed: list[str]
-) -> "dict[str, Drawing]":
-    """The drawings by the stems of their files; no two have the same."""
-    from ncflow.figures.papers.figures import FIGURES, choose, unknown
-
-    if names is None:
-        rule = f"figures must be of {', '.join(FIGURES)}"
-        failed += [f"not drawn: {rule}, found {one_line(name)} in these runs" for name in unknown(runs)]
-    planned: dict[str, Drawing] = {}
-    for name, recipe, suited in choose(runs, history, names):
-        try:
-            for drawing in recipe(suited, history):
-                again = (f"{drawing.name}_{number}" for number in count(2))
-                stem = next(stem for stem in chain([drawing.name], again) if stem not in planned)
-                planned[stem] = drawing
-        except Exception as error:
-            failed.append(f"not drawn: {name}: {describe(error)}")
-    return planned
-
-
-def _files(drawing: "Drawing", formats: Sequence[str]) -> dict[str, bytes]:
-    """The drawing as a file of each format; a GIF is a GIF."""
-    if isinstance(drawing.content, bytes):
-        return {"gif": drawing.content}
-    return {kind: render(drawing.content, kind) for kind in formats}
-
-
-def _pictures(name: str, drawing: "Drawing", files: dict[str, bytes], kinds: Sequence[Kind]) -> "list[Picture]":
-    """The drawing as a picture of each kind; a GIF is one, of its own kind."""
-    from ncflow.figures.report.pictures import Picture
-
-    words = f"{name}: {drawing.caption}"
-    if isinstance(drawing.content, bytes):
-        return [Picture(name, drawing.caption, drawing.content, "gif", words)]
-    figure = drawing.content
-    return [Picture(name, drawing.caption, files.get(kind) or render(figure, kind), kind, words) for kind in kinds]
 
 
 def _upload(out: Path, runs: pd.DataFrame, verdicts: "Sequence[Verdict]", pictures: "Sequence[Picture]") -> None:

@@ -3,12 +3,13 @@
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from ncflow.figures.files import refuse_foreign, render, write_own
-from ncflow.results import load_history
+from ncflow.figures.told import summary
+from ncflow.results import Status, load_history
 
 FORMS = ("csv", "latex", "text")
 
@@ -42,12 +43,13 @@ def is_asked(parsed: argparse.Namespace) -> bool:
     return parsed.x is not None or parsed.compare
 
 
-def answer(parsed: argparse.Namespace, runs_below: Callable[..., pd.DataFrame]) -> None:
-    """Answer a question: a figure or a table.
+def answer(parsed: argparse.Namespace, runs_below: Callable[..., tuple[pd.DataFrame, int]], failed: list[str]) -> None:
+    """Answer a question: a figure, or a table on stdout.
 
     Args:
         parsed: Of the command line.
-        runs_below: The runs below some folders, each once.
+        runs_below: The runs below some folders, each once, and how many there are twice.
+        failed: Takes a line for a figure that could not be drawn.
 
     Raises:
         OSError: If something cannot be read or written.
@@ -58,7 +60,7 @@ def answer(parsed: argparse.Namespace, runs_below: Callable[..., pd.DataFrame]) 
     from ncflow.figures.written import table_of_differences, table_of_points
 
     if parsed.compare:
-        one, other = (asked.where(runs_below(folder), parsed.where) for folder in parsed.folders)
+        one, other = (asked.where(_told(runs_below(folder)[0]), parsed.where) for folder in parsed.folders)
         every = pd.concat([one, other], ignore_index=True)
         asked_for = [asked.column_named("y", name, every) for name in parsed.y or []]
         lines, table = compare(one, other, asked_for or [name for name in USUAL if name in every])
@@ -66,21 +68,26 @@ def answer(parsed: argparse.Namespace, runs_below: Callable[..., pd.DataFrame]) 
             print(line, file=sys.stderr)
         print(table_of_differences(table, parsed.table or "text"), end="")
         return
-    runs = asked.where(runs_below(*parsed.folders), parsed.where)
+    runs = asked.where(_told(runs_below(*parsed.folders)[0]), parsed.where)
     question = asked.understood(asked.Question(parsed.x, tuple(parsed.y), parsed.hue, tuple(parsed.panel)), runs)
     history = load_history(*runs["folder"]) if question.x in asked.OVER_TRAINING else pd.DataFrame()
     points = asked.points(question, runs, history)
     if parsed.table:
         print(table_of_points(question, points, parsed.table), end="")
         return
-    from ncflow.figures import style
+    from ncflow.figures.papers.drawing import Drawing, heading
     from ncflow.figures.plots.asked import asked as picture
+    from ncflow.figures.report.drawn import draw
 
-    style.use()
-    figure, out = picture(question, points), parsed.out or Path(parsed.folders[0]) / "figures"
-    files = {out / f"{asked.stem(question)}.{kind}": render(figure, kind) for kind in parsed.format or ["png"]}
-    refuse_foreign(files)
-    out.mkdir(parents=True, exist_ok=True)
-    for path, content in files.items():
-        write_own(path, content)
+    of = heading(runs[runs["status"] == Status.DONE])
+    planned = {asked.stem(question): Drawing(asked.stem(question), partial(picture, question, points), "", heading=of)}
+    out = parsed.out or Path(parsed.folders[0]) / "figures"
+    written, _ = draw(planned, out, parsed.format or ["png"], (), failed)
+    for path in written:
         print(path)
+
+
+def _told(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs; how they ended is said on stderr."""
+    print(summary(runs), file=sys.stderr)
+    return runs

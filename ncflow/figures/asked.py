@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 import yaml
-from pandas.api.types import is_numeric_dtype
 
 from ncflow.checks import ArgumentError
 from ncflow.figures.tables import is_number, last_layer, numbers
-from ncflow.figures.varied import varied
+from ncflow.figures.varied import place_of, varied
 from ncflow.results import Status, one_line
 from ncflow.results.columns import SPLITS
 
@@ -217,21 +216,14 @@ def _canonical(value: object) -> object:
 
 
 def _order(values: pd.Series) -> pd.Series:
-    """Numbers by size, then names, then what is missing."""
-    if is_numeric_dtype(values):
-        return values
-    places = {value: (2, 0.0, "") if value is None else _place(value) for value in set(map(_canonical, values))}
-    ranks = {value: rank for rank, (value, _) in enumerate(sorted(places.items(), key=lambda item: item[1]))}
-    return values.map(lambda value: ranks[_canonical(value)])
-
-
-def _place(value: object) -> tuple[int, float, str]:
-    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
+    """A rank for each value: numbers by size, then names, then what is missing."""
+    places = values.map(place_of)
+    return places.map({place: rank for rank, place in enumerate(sorted(set(places)))})
 
 
 def values_of(column: pd.Series) -> str:
     """The values in it, a few of them, in words."""
-    known = sorted(set(map(_canonical, column)), key=lambda value: (2, 0.0, "") if value is None else _place(value))
+    known = sorted(set(map(_canonical, column)), key=place_of)
     words = ["missing" if value is None else f"{value:g}" if is_number(value) else str(value) for value in known]
     shown = ", ".join(one_line(word, 40) for word in words[:_MOST_SHOWN])
     return shown + (", ..." if len(words) > _MOST_SHOWN else "")

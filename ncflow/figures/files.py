@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ncflow.results import write_atomically
 
@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 MAKER = "ncflow"
 _METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": MAKER},
-    "svg": {"Creator": MAKER, "Date": None},
     "pdf": {"Creator": MAKER, "CreationDate": None},
+    "svg": {"Creator": MAKER, "Date": None},
 }
+FORMATS = tuple(_METADATA)
+"""Suffixes of the files of figures."""
+
+Kind = Literal["svg", "png"]
+"""Of a figure on a page, or in W&B."""
+
 # What the bytes of a file of ours have in them, by its suffix: the metadata above as each format writes them, the
 # comment of a GIF, the generator of a page.
 _MARKS = {

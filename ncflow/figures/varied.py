@@ -46,7 +46,7 @@ def panel_keys(runs: pd.DataFrame, *more: str, inside: Sequence[str] = INSIDE) -
     """
     keys = [column for column in options(runs) if column not in (*inside, *more)]
     # An option that only some data sets or models have differs by being absent; the name says that already.
-    named = [key for key in keys if key.endswith(".name") and len(set(_order_of(runs[key]))) > 1]
+    named = [key for key in keys if key.endswith(".name") and len(set(map(place_of, runs[key].tolist()))) > 1]
     groups = _groups(runs, [str(column) for column in runs.columns if str(column).endswith(".name")])
     varied = [key for key in keys if not key.endswith((".name", "._target_")) and _varies(runs[key], groups)]
     return [*named, *varied]
@@ -152,7 +152,7 @@ def panels(
     keys = panel_keys(runs, *more, inside=inside)
     if not keys:
         return [({}, runs)]
-    order = pd.Series(list(zip(*(_order_of(runs[key]) for key in keys), strict=True)), index=runs.index)
+    order = pd.Series(list(zip(*(map(place_of, runs[key].tolist()) for key in keys), strict=True)), index=runs.index)
     ranks = order.map({place: rank for rank, place in enumerate(sorted(set(order)))})
     return [({key: _value(part, key) for key in keys}, part) for _, part in runs.groupby(ranks, sort=True)]
 
@@ -164,18 +164,14 @@ def _value(part: pd.DataFrame, key: str) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _order_of(values: pd.Series) -> list[tuple[Any, ...]]:
-    """A sort key for each value of a config column, equal for equal values, whatever types are mixed in it."""
-    return [_place(value) for value in values.tolist()]
-
-
-def _place(value: Any) -> tuple[Any, ...]:
+def place_of(value: Any) -> tuple[Any, ...]:
+    """A sort key for a value, equal for equal values, whatever types it is sorted with."""
     if is_missing(value):
         return (3,)
     if isinstance(value, bool | int | float):
         return 0, value
     if isinstance(value, list | tuple):
-        return 2, tuple(_place(item) for item in value)
+        return 2, tuple(place_of(item) for item in value)
     return 1, str(value)
 
 

@@ -14,8 +14,9 @@ import pytest
 import wandb
 from PIL import Image
 
-from ncflow.cli.figures import main, render
+from ncflow.cli.figures import main
 from ncflow.figures import style
+from ncflow.figures.files import render
 from ncflow.figures.papers.as_words import numbers
 from ncflow.figures.papers.claims import judge
 from ncflow.figures.papers.figures import FIGURES, drawings

@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ncflow.cli.figures import differences, main
+from ncflow.cli.figures import main
 from ncflow.figures.papers.verdict import Effect, Quantifier, Setting, Verdict
 from ncflow.figures.report import histories, vega
 from ncflow.figures.report.page import page_of
 from ncflow.figures.report.pictures import Picture, dimming
+from ncflow.figures.told import differences
 from ncflow.results import load_history, load_runs, write_json
 
 VERSIONS = {"version/torch": "2.6.0", "version/ncflow": "0.1.0"}

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ncflow.cli import theory
-from ncflow.cli.figures import main, summary
+from ncflow.cli.figures import main
 from ncflow.cli.status import main as status
 from ncflow.figures import files, style
 from ncflow.figures.papers.claims import judge
@@ -24,6 +24,7 @@ from ncflow.figures.papers.pan_cao.claims import CLAIMS
 from ncflow.figures.plots.collapse import collapse_against
 from ncflow.figures.plots.geometry import animate
 from ncflow.figures.plots.panels import norm_entries
+from ncflow.figures.told import summary
 from ncflow.figures.varied import panel_title, panels
 from ncflow.results import (
     MARGIN_QUANTILES,
@@ -249,7 +250,7 @@ def test_a_norm_of_a_users_own_has_a_look_of_its_own(runs, capsys, monkeypatch):
         edit(folder, model__norm=norm)
         if norm == "my norm $$":
             edit(folder, data__name="my $x^ data")
-    monkeypatch.setattr("ncflow.cli.figures.render", lambda figure, kind: b"")
+    monkeypatch.setattr("ncflow.figures.report.drawn.render", lambda figure, kind: b"")
     main([str(root)])
     assert {file.name for file in (root / "figures").iterdir()} >= {"fig2.png", "gap.png"}
     assert capsys.readouterr().err == ""
@@ -307,7 +308,7 @@ def test_names_in_the_report_stay_text(runs):
 
 def test_long_and_like_names_give_each_panel_a_file(runs, monkeypatch):
     root, _ = runs
-    monkeypatch.setattr("ncflow.cli.figures.render", lambda figure, kind: b"")
+    monkeypatch.setattr("ncflow.figures.report.drawn.render", lambda figure, kind: b"")
     named = ["漢" * 300, "字" * 300, "a b", "a$b"]
     for number, folder in enumerate(sorted(root.iterdir())):
         edit(folder, data__name=named[number % 4], model__kind="漢" * (9 + 99 * (number // 4 % 2)))
@@ -504,7 +505,7 @@ def test_damage_costs_a_line_and_nothing_else(whole, tmp_path, capsys, caplog, m
     assert shown.startswith(f"{len(table)} runs: ")
     if case in DRAWN:
         if case > 0:
-            monkeypatch.setattr("ncflow.cli.figures.render", lambda figure, kind: b"")
+            monkeypatch.setattr("ncflow.figures.report.drawn.render", lambda figure, kind: b"")
         assert code_of(main, [str(root), "--html"]) == 0
         out, err = capsys.readouterr()
         lines = [line for line in [*out.splitlines(), *err.splitlines()] if "unreadable: " in line]

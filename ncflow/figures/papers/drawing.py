@@ -95,7 +95,7 @@ def per_setting(
 def few_panels(
     runs: pd.DataFrame, *shown: str, inside: Sequence[str] = INSIDE
 ) -> list[tuple[dict[str, object], pd.DataFrame]]:
-    """As :func:`ncflow.figures.tables.panels`, of runs that have but so many settings.
+    """As :func:`ncflow.figures.varied.panels`, of runs that have but so many settings.
 
     Raises:
         ArgumentError: Naming the options that differ, if there are more.
