@@ -40,10 +40,10 @@ def asked(question: Question, points: pd.DataFrame) -> Figure:
         for place, (title, part) in enumerate(cut):
             block, column = divmod(place, columns)
             axis = axes[block * len(question.y) + row, column]
+            if place:  # before anything is drawn: later it would take the first panel's limits as they are
+                axis.sharey(axes[row, 0])
             _draw(axis, question, part[part["measure"] == name], hues)
             _scale(axis, question, points, part)
-            if place:
-                axis.sharey(axes[row, 0])
             if row == 0:
                 axis.set_title(literal(title))
             if row == len(question.y) - 1:
