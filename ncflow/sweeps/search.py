@@ -13,8 +13,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
-from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,7 +20,6 @@ from filelock import FileLock, Timeout
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from ncflow.checks import error_line
 from ncflow.config.build import build, check_types
 from ncflow.config.compose import Composer, run_of
 from ncflow.config.identity import run_id, without_hydra
@@ -33,23 +30,17 @@ from ncflow.results.report import FINAL, Report
 
 try:
     import optuna
-    from optuna.distributions import (
-        BaseDistribution,
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-        distribution_to_json,
-    )
+    from optuna.distributions import distribution_to_json
     from optuna.storages.journal import JournalFileBackend
     from optuna.trial import FrozenTrial, TrialState
+
+    from ncflow.sweeps.space import candidates, lines_of, space_of
 except ModuleNotFoundError:
     raise ConfigError("hydra/sweeper=optuna needs optuna: pip install 'ncflow[search]'") from None
 
 RESULTS = "optimization_results.yaml"
 JOURNAL = "journal.log"
 _AT_ONCE = 8  # of a launcher that trains any number of runs at a time
-_MOST_COMBINED = 32  # cells that are checked before the first trial
-_EXAMPLE = "'optimizer.lr=tag(log, interval(1e-4, 1e-1))'"
 _DIRECTION = "minimize, maximize, or a list of them"
 _Direction = Literal["minimize", "maximize"]
 
@@ -116,7 +107,7 @@ class Search:
     def __init__(self, composer: Composer, config: DictConfig, overrides: Sequence[Override]) -> None:
         self._composer, self._config = composer, config
         self._options = _options(config)
-        self._fixed, self._space = _space(overrides)
+        self._fixed, self._space = space_of(overrides)
         self._base = composer.cell(self.candidates()[0])
         self._objectives = _objectives(self._base)
         directions = self._options["direction"]
@@ -141,13 +132,7 @@ class Search:
 
     def candidates(self) -> list[list[str]]:
         """Overrides of cells that between them have every choice and both ends of every interval, combined if few."""
-        ends = {key: _ends(distribution) for key, distribution in self._space.items()}
-        if prod(map(len, ends.values())) <= _MOST_COMBINED:
-            combined = [dict(zip(ends, values, strict=True)) for values in product(*ends.values())]
-        else:
-            first = {key: values[0] for key, values in ends.items()}
-            combined = [first, *({**first, key: value} for key, values in ends.items() for value in values[1:])]
-        return [self._overrides(params) for params in combined]
+        return [self._overrides(params) for params in candidates(self._space)]
 
     def check_objectives(self) -> None:
         """Refuse an objective that the result of a run will not have.
@@ -231,7 +216,7 @@ class Search:
         else:
             state, words = TrialState.COMPLETE, self._in_words(numbers)
         self._study.tell(trial.number, numbers if state == TrialState.COMPLETE else None, state)
-        return f"trial {trial.number}: {words}: {' '.join(_lines(trial.params))}"
+        return f"trial {trial.number}: {words}: {' '.join(lines_of(trial.params))}"
 
     def close(self) -> str:
         """Write what was found beside the study; return lines on it."""
@@ -250,7 +235,7 @@ class Search:
         path = self._folder / RESULTS
         write_atomically(path, OmegaConf.to_yaml(OmegaConf.create(self.results)))
         said = [
-            f"best: trial {trial.number}: {self._in_words(frozen.values)}: {' '.join(_lines(trial.params))}"
+            f"best: trial {trial.number}: {self._in_words(frozen.values)}: {' '.join(lines_of(trial.params))}"
             for frozen, trial in found[: None if len(self._objectives) > 1 else 1]
         ]
         none = f"best: none, no trial has a number for {' and '.join(self._objectives)}"
@@ -269,7 +254,7 @@ class Search:
         return self._study.get_trials(deepcopy=False, states=states)
 
     def _overrides(self, params: Mapping[str, Any]) -> list[str]:
-        return [*self._fixed, *_lines(params)]
+        return [*self._fixed, *lines_of(params)]
 
     def _trial(self, number: int, params: Mapping[str, Any]) -> Trial:
         overrides = self._overrides(params)
@@ -355,49 +340,6 @@ def _objectives(cfg: DictConfig) -> list[str]:
     if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise ConfigError(f"objective must be {rule}, found {given!r}")
     return names
-
-
-def _space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, BaseDistribution]]:
-    """Overrides that are the same in all cells, and what those of the others are drawn from."""
-    last = {override.get_key_element(): override for override in overrides}
-    fixed = [str(override.input_line) for override in last.values() if not override.is_sweep_override()]
-    swept = {key: override for key, override in last.items() if override.is_sweep_override()}
-    if "objective" in swept:
-        raise ConfigError(f"objective must be one value, or a list in brackets, found {swept['objective'].input_line}")
-    if not swept:
-        raise ConfigError(f"hydra/sweeper=optuna needs an option to search over, for example {_EXAMPLE}")
-    return fixed, {key: _distribution(override) for key, override in swept.items()}
-
-
-def _distribution(override: Override) -> BaseDistribution:
-    """What Optuna draws from: an interval, a range of whole numbers, or choices."""
-    sweep: Any = override.value()
-    try:
-        if override.is_interval_sweep():
-            low, high, log = sweep.start, sweep.end, "log" in sweep.tags
-            is_whole = isinstance(low, int) and isinstance(high, int)
-            return IntDistribution(low, high, log) if is_whole else FloatDistribution(float(low), float(high), log)
-        if override.is_range_sweep() and not sweep.shuffle:
-            values = sweep.range()
-            if isinstance(values, range) and values:
-                low, high = sorted((values[0], values[-1]))
-                return IntDistribution(low, high, step=abs(values.step))
-        return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
-    except ValueError as error:
-        rule = f"{override.get_key_element()} must be what can be drawn from"
-        raise ConfigError(f"{rule}, found {override.input_line} ({error_line(error)})") from error
-
-
-def _ends(distribution: BaseDistribution) -> Sequence[Any]:
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    return distribution.low, distribution.high
-
-
-def _lines(params: Mapping[str, Any]) -> list[str]:
-    """Overrides of a trial; choices are text as Hydra writes it."""
-    return [f"{key}={value}" for key, value in params.items()]
 
 
 @contextmanager

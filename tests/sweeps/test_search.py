@@ -15,7 +15,7 @@ from tests.crash.client import SMALL
 
 optuna = pytest.importorskip("optuna")
 
-from ncflow.sweeps.search import _space  # noqa: E402
+from ncflow.sweeps.space import space_of  # noqa: E402
 
 LR = "optimizer.lr=tag(log, interval(1e-4, 1e-1))"
 # Beyond its first two trials the sampler goes by what they gave.
@@ -146,7 +146,7 @@ def test_trials_are_trained_as_one_or_side_by_side(launcher, number, ncflow, tmp
 
 def test_what_is_drawn_from():
     lines = ["epochs=3", LR, "a=int(interval(1, 8))", "b=range(2, 9, 3)", "c=null,0.5,x", "d=range(0, 0.3, 0.1)"]
-    fixed, space = _space(OverridesParser.create().parse_overrides([*lines, "e=1,2", "e=3,4"]))
+    fixed, space = space_of(OverridesParser.create().parse_overrides([*lines, "e=1,2", "e=3,4"]))
     kinds = optuna.distributions
     assert fixed == ["epochs=3"]
     assert space == {
