@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import sys
-import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -13,7 +12,7 @@ from datetime import date
 from errno import EADDRINUSE
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -24,7 +23,7 @@ from ncflow.figures.report import vega
 from ncflow.figures.tables import once
 from ncflow.figures.told import differences, summary
 from ncflow.results import Status, load_history, load_runs
-from ncflow.results.report import counted
+from ncflow.results.report import counted, wrapped
 
 if TYPE_CHECKING:
     from ncflow.figures.papers.verdict import Verdict
@@ -179,8 +178,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     from ncflow.figures.papers.figures import FIGURES
     from ncflow.figures.papers.needs import in_lines
 
-    options: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "      ", "break_on_hyphens": False}
-    needs = [textwrap.fill(line, 78, **options) for line in in_lines(FIGURES)]
+    needs = [wrapped(line, "  ", "      ", 78) for line in in_lines(FIGURES)]
     parser = argparse.ArgumentParser(
         prog="ncflow-figures",
         description="Draw the figures that these runs allow, and judge the claims they speak of.",

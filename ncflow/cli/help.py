@@ -6,7 +6,6 @@ What is said of an option is the comment beside it in the configs.
 import os
 import re
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ncflow.config.explain import missing_option, options_of
 from ncflow.config.schema import CONF_DIR, LOGGERS, ConfigError
+from ncflow.results.report import wrapped
 
-_WIDTH = 80
 _WHAT = """\
 ncflow trains a classifier, or a grid of them, measures its neural collapse and keeps it in a folder. The same command
 again goes on: what is finished is skipped, what was interrupted resumes.
@@ -88,18 +87,18 @@ def _after(option: str, arguments: Sequence[str]) -> str | None:
 
 def _overview(own: Sequence[Path]) -> str:
     what, usage = _WHAT.split("\n\n")
-    parts = [_wrapped(what), "", usage, ""]
+    parts = [wrapped(what), "", usage, ""]
     parts += ["Examples:", *(f"  {command}\n      {what}" for command, what in _EXAMPLES.items())]
     parts += ["", "Groups (ncflow --help GROUP and ncflow --help GROUP=OPTION say more):"]
     for group, what in _GROUPS.items():
         names = [name for name, _ in _options(group, own)]
         some = [name for name in names if "/" not in name]
         folders = dict.fromkeys(f"{name.partition('/')[0]}/..." for name in names if "/" in name)
-        parts.append(_wrapped(f"{group} ({what}): {', '.join([*some, *folders])}", "  ", "      "))
+        parts.append(wrapped(f"{group} ({what}): {', '.join([*some, *folders])}", "  ", "      "))
     parts += ["", "Launchers of a sweep (hydra/launcher=...):"]
     parts.append("  basic: one after the other, in this process; it is what you get without any")
     for name, file in _options("hydra/launcher", own):
-        parts.append(_wrapped(f"{name}: {_header(file)}", "  ", "      "))
+        parts.append(wrapped(f"{name}: {_header(file)}", "  ", "      "))
     parts += ["", "Options of every run:"]
     fields = [option for option in _commented(CONF_DIR / "train.yaml") if not option.name.startswith("hydra")]
     return "\n".join([*parts, *map(_line, fields), "", _MORE])
@@ -110,7 +109,7 @@ def _told_of(word: str, own: Sequence[Path]) -> str:
     group, is_choice, name = word.partition("=")
     files = dict(_options(group, own))
     if files and not is_choice:
-        return "\n".join(_wrapped(f"{group}={name}: {_header(file)}", "", "    ") for name, file in files.items())
+        return "\n".join(wrapped(f"{group}={name}: {_header(file)}", "", "    ") for name, file in files.items())
     if files and name in files:
         return _choice(group, name, files)
     if files:
@@ -122,7 +121,7 @@ def _told_of(word: str, own: Sequence[Path]) -> str:
 
 
 def _choice(group: str, name: str, files: dict[str, Path]) -> str:
-    lines = [_wrapped(_header(files[name]))]
+    lines = [wrapped(_header(files[name]))]
     target = _takes(group, name, files)
     if target is None:
         body = files[name].read_text().splitlines()
@@ -219,15 +218,4 @@ def _line(option: Option, rule: str = "") -> str:
     """An option, its type, and what is said of it."""
     what = "; ".join(part for part in (rule, option.comment) if part)
     first = f"  {option.name}={option.value}"
-    return _wrapped(f"{first:<34} {what}".rstrip(), "", "      ") if what else first
-
-
-def _wrapped(text: str, first: str = "", later: str = "") -> str:
-    return textwrap.fill(
-        text,
-        _WIDTH,
-        initial_indent=first,
-        subsequent_indent=later,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return wrapped(f"{first:<34} {what}".rstrip(), "", "      ") if what else first

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -138,6 +139,20 @@ class Report:
 def counted(number: int, noun: str) -> str:
     """``1 run``, ``2 runs``."""
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def wrapped(text: str, first: str = "", later: str = "", width: int = 80) -> str:
+    """A text cut at its blanks for a terminal; no word is cut, so that what is to be copied stays whole.
+
+    Args:
+        text: The text.
+        first: Before its first line.
+        later: Before each of the others.
+        width: Of a line, in characters.
+    """
+    return textwrap.fill(
+        text, width, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def as_word(value: Any) -> str | None:

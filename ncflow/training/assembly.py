@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
@@ -10,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ncflow.checks import ArgumentError, error_line
 from ncflow.config.build import BUILD_ERRORS, build
-from ncflow.config.identity import describe_for_wandb
 from ncflow.config.schema import ConfigError
 from ncflow.config.validate import check_fields
 from ncflow.data.base import InMemoryData
@@ -29,11 +25,9 @@ from ncflow.measuring.split import measure_split, rows_of
 from ncflow.models import Classifier
 from ncflow.results import HISTORY, History, RunFolder, columns_with, final_measures
 from ncflow.runtime import processes
-from ncflow.runtime.run_loggers import MLflowRunLogger, TensorBoardRunLogger, missing_package
-from ncflow.runtime.wandb_logger import wandb_logger
-from ncflow.runtime.wandb_runs import under_agent
 from ncflow.seeding import derive_seed
 from ncflow.training.checkpoints import Checkpoints
+from ncflow.training.loggers import check_logger
 from ncflow.training.trainer import is_submitted, make_trainer, set_up_process, trainer_options
 
 
@@ -312,43 +306,6 @@ def _optimizer(cfg: DictConfig, groups: list[dict[str, Any]]) -> Any:
 
 def _scheduler(cfg: DictConfig, optimizer: torch.optim.Optimizer) -> Any:
     return build(cfg, "scheduler", optimizer=optimizer, epochs=cfg.epochs)
-
-
-def check_logger(cfg: DictConfig) -> None:
-    """Refuse a logger that there is not.
-
-    Raises:
-        ConfigError: If its package is missing; and for a sweep under a ``wandb agent``, whose runs would all be the one
-            that the agent asks for.
-    """
-    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    if cfg.logger.name == "wandb" and under_agent() and sweep:
-        raise ConfigError("hydra.mode must be RUN under a wandb agent, found MULTIRUN")
-    missing = missing_package(cfg.logger.name)
-    if missing is not None:
-        raise ConfigError(missing)
-
-
-def make_loggers(cfg: DictConfig, folder: RunFolder) -> list[Any]:
-    """Lightning's loggers of a run; none if its own files are enough.
-
-    Raises:
-        ConfigError: As of :func:`check_logger`.
-    """
-    check_logger(cfg)
-    if processes.rank() > 0:
-        return []
-    if cfg.logger.name == "tensorboard":
-        return [TensorBoardRunLogger(folder.path, folder.described)]
-    if cfg.logger.name == "mlflow":
-        own = f"sqlite:///{Path(str(cfg.runs_dir)).absolute() / 'mlflow.db'}"
-        place = cfg.logger.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or own
-        return [MLflowRunLogger(folder.path, folder.described, place)]
-    if cfg.logger.name != "wandb":
-        return []
-    alerts = bool(cfg.logger.get("alerts"))  # a config that was written before there were any has none
-    described = describe_for_wandb(cfg, folder.described)
-    return [wandb_logger(folder.path, described, cfg.logger.project, cfg.logger.entity, alerts)]
 
 
 def history_of(cfg: DictConfig, folder: RunFolder) -> History | None:

@@ -35,8 +35,9 @@ from ncflow.results.report import Report
 from ncflow.runtime import processes
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.seeding import derive_seed
-from ncflow.training.assembly import history_of, kept_every, make_loggers, measured_groups, measured_layers, prepare
+from ncflow.training.assembly import history_of, kept_every, measured_groups, measured_layers, prepare
 from ncflow.training.checkpoints import OUTCOME, read_checkpoint
+from ncflow.training.loggers import make_loggers
 from ncflow.training.outcome import end, ended_with
 from ncflow.training.provenance import leave_diffs, recorder
 from ncflow.training.trainer import set_up_process, train

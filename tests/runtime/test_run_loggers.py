@@ -7,7 +7,7 @@ from ncflow.config.schema import ConfigError
 from ncflow.results import RunFolder
 from ncflow.runtime import run_loggers
 from ncflow.runtime.run_loggers import MLflowRunLogger, TensorBoardRunLogger
-from ncflow.training.assembly import check_logger, make_loggers
+from ncflow.training.loggers import check_logger, make_loggers
 
 DESCRIBED = {"name": "digits-mlp4", "experiment": "pan_cao/fig2", "weight_decay": 5e-4, "model.gamma": None}
 

@@ -35,7 +35,7 @@ from ncflow.runtime.wandb_logger import WandbRunLogger, _histogram, log_finished
 from ncflow.runtime.wandb_runs import _tags, whereabouts
 from ncflow.runtime.wandb_server import _ask, _key
 from ncflow.training import fit as fitting
-from ncflow.training.assembly import make_loggers
+from ncflow.training.loggers import make_loggers
 from tests.conftest import TINY, environment, run_folder, train_here
 from tests.wandb_files import files, read_all
 from tests.wandb_server import listening, nowhere, serving

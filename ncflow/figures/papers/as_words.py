@@ -1,27 +1,19 @@
 """Verdicts for people: the lines of the terminal and of the report."""
 
 import re
-import textwrap
 
 from ncflow.figures.papers.verdict import MOST_SEEDS, Answer, Effect, Setting, Verdict
-from ncflow.results.report import counted
+from ncflow.results.report import counted, wrapped
 
 _MOST_SHOWN = 4
-_WIDTH, _INDENT = 80, " " * 18
+_INDENT = " " * 18
 _WORST_NEWS_FIRST = [Answer.CONTRADICTED, Answer.NO_EFFECT, Answer.UNDECIDED, Answer.NOT_ENOUGH, Answer.SUPPORTED]
 
 
 def in_words(verdict: Verdict) -> str:
     """A verdict as some lines: the answer and the claim, and its numbers below."""
-    first = _wrapped(f"{verdict.claim} ({verdict.quantifier})", f"{verdict.answer.upper():>16}  ", _INDENT)
-    return "\n".join([first, *(_wrapped(line, _INDENT, f"{_INDENT}  ") for line in numbers(verdict))])
-
-
-def _wrapped(line: str, first: str, later: str) -> str:
-    """A line cut at words for a terminal; no word is cut, so that what is to be copied stays whole."""
-    return textwrap.fill(
-        line, _WIDTH, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
-    )
+    first = wrapped(f"{verdict.claim} ({verdict.quantifier})", f"{verdict.answer.upper():>16}  ", _INDENT)
+    return "\n".join([first, *(wrapped(line, _INDENT, f"{_INDENT}  ") for line in numbers(verdict))])
 
 
 def numbers(verdict: Verdict) -> tuple[str, ...]:

@@ -19,10 +19,11 @@ from ncflow.models.network import find_classifier
 from ncflow.results import CHECKPOINT, History, RunFolder, Status
 from ncflow.results.report import Report
 from ncflow.training.again import find_alike, measure
-from ncflow.training.assembly import history_of, make_loggers, prepare, prepare_data
+from ncflow.training.assembly import history_of, prepare, prepare_data
 from ncflow.training.checkpoints import read_checkpoint
 from ncflow.training.entry import enter
 from ncflow.training.fit import STARTS_ANEW
+from ncflow.training.loggers import make_loggers
 from ncflow.training.outcome import end, ended_with
 from ncflow.training.provenance import leave_diffs
 from ncflow.training.stacked.interrupted import SavedGroup, interrupted_groups
