@@ -22,7 +22,7 @@ from ncflow.results import COLUMNS, load_history, load_runs
 from ncflow.runtime import run_loggers
 from ncflow.runtime.signals import StoppedBySignalError
 from ncflow.seeding import derive_seed, epoch_order
-from ncflow.training import assembly
+from ncflow.training import loggers
 from ncflow.training.assembly import prepare
 from tests.conftest import TINY, run_folder, train_here
 
@@ -615,7 +615,7 @@ def test_a_debug_run_is_one_epoch_and_stops_at_a_nan_where_it_arises(config, tmp
 
 def test_measures_reach_tensorboard_at_the_steps_of_the_history(config, tmp_path, monkeypatch):
     rows = []
-    monkeypatch.setattr(assembly, "missing_package", lambda name: None)
+    monkeypatch.setattr(loggers, "missing_package", lambda name: None)
     keep = lambda self, metrics, step=None: rows.append((step, int(metrics["epoch"]), metrics["train/nc1"]))  # noqa: E731
     monkeypatch.setattr(run_loggers.RunLogger, "log_metrics", keep)
     train_here(config(*TINY, "logger=tensorboard"), tmp_path)
