@@ -14,6 +14,7 @@ from ncflow.measuring.classes import Every, Frequent, label_counts
 from ncflow.measuring.features import LAST, FeatureBatch, extract, frozen, resolve_layers
 from ncflow.measuring.groups import Groups, LayerGroups, check_groups
 from ncflow.measuring.heads import Head, as_linear, find_head, has_adapter
+from ncflow.measuring.joined import joined
 from ncflow.measuring.layers import LayerMetrics
 from ncflow.measuring.optimality import LayerPeeled, optimality
 from ncflow.measuring.outputs import Outputs
@@ -82,7 +83,7 @@ def measure_split(
 
         def batches(layers: Sequence[str]) -> Iterator[FeatureBatch]:
             own = map(classes.samples, extract(network, loader, layers, classifier, adapters))
-            return (batch for batch in own if len(batch.labels) > 0)
+            return joined(batch for batch in own if len(batch.labels) > 0)
 
         for batch in batches(names):
             if LAST in names and head is None:
