@@ -64,6 +64,8 @@ def naive(H, y, C, W=None, b=None, delta=0.05, self_pairs=False, center="samples
         margins = np.array([z[c] - max(z[k] for k in range(C) if k != c) for z, c in zip(logits, y, strict=True)])
         result |= {"margin_min": margins.min(), "margin_mean": margins.mean(), "margin_std": margins.std()}
         norms = np.linalg.norm(W, axis=1)
+        result["nc0"] = np.linalg.norm(sum(W))
+        result["nc0_relative"] = result["nc0"] / np.linalg.norm(W)
         result["nc2_equinorm_weights"] = np.std(norms) / np.mean(norms)
         result["nc2_equiangular_weights"] = mean(
             [abs(angle(W[i], W[j]) + 1 / (C - 1)) for i, j in itertools.combinations(range(C), 2)]

@@ -167,7 +167,7 @@ class NeuralCollapseCallback(Scheduled):
         groups, by_split, writes = self._groups(trainer), dict[str, list[dict[str, Any]]](), trainer.is_global_zero
         for split in measured_order(self.groups, splits):
             measured = self._measure_split(pl_module, self._limited(pl_module, splits[split]), groups)
-            by_split[split] = rows_of(epoch, split, measured)
+            by_split[split] = rows_of(epoch, split, measured, getattr(pl_module, "nc0_at", None))
             for table, values in ((self.classes, groups.classes), (self.pairs, groups.pairs)):
                 if table is not None and writes:
                     own = {"epoch": epoch, "split": split}

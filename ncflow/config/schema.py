@@ -78,6 +78,9 @@ class RunConfig:
     batch_size: OptionalCount = MISSING
     weight_decay: Annotated[float, Rule("a number of at least 0", ge=0, allow_inf_nan=False)] = MISSING
     weight_decay_scope: Annotated[str, Rule("one of 'all', 'last_layer'", Literal["all", "last_layer"])] = MISSING
+    weight_decay_coupling: Annotated[float | None, Rule("null or between 0 and 1", ge=0, le=1, allow_inf_nan=False)] = (
+        None
+    )
     measure: Measure = field(default_factory=Measure)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     objective: Any = None

@@ -177,10 +177,19 @@ def conclude(
     return measured
 
 
-def rows_of(epoch: int, split: str, measured: Mapping[str, dict[str, float]]) -> list[dict[str, Any]]:
+def rows_of(
+    epoch: int, split: str, measured: Mapping[str, dict[str, float]], nc0_at: Callable[[int], float] | None = None
+) -> list[dict[str, Any]]:
     """Rows of ``history.csv`` of what :func:`measure_split` gave.
 
     ``interpolated`` and ``rho_eq`` are there for the training split: what decay balances is the loss on it.
+
+    Args:
+        epoch: Finished epochs.
+        split: Name of the split.
+        measured: By layer and name.
+        nc0_at: From the epoch to ``nc0`` as the optimiser alone decides it (see :mod:`ncflow.theory.nc0`), for
+            ``nc0_predicted``; None where that is not known.
     """
     rows = []
     for layer, values in measured.items():
@@ -189,6 +198,8 @@ def rows_of(epoch: int, split: str, measured: Mapping[str, dict[str, float]]) ->
             row.pop("rho_eq", None)
         elif "accuracy" in values:
             row["interpolated"] = float(values["accuracy"] == 1)
+        if layer == LAST and nc0_at is not None:
+            row["nc0_predicted"] = nc0_at(epoch)
         rows.append(row)
     return rows
 

@@ -58,13 +58,21 @@ def simplex_measures(around: Geometry) -> dict[str, Tensor]:
 
 
 def weight_measures(weight: Tensor) -> dict[str, Tensor]:
-    """``nc2_equinorm_weights``, ``nc2_equiangular_weights``, ``weight_norm``: of all rows of W (C, d), not centred."""
+    """Of all rows of W (C, d), not centred.
+
+    ``nc0``, the norm of their sum |1^T W|, and ``nc0_relative``, that over |W|_F (Zhao et al. 2026; both are 0 at
+    collapse, and always of a classifier with one output, whose two rows are w/2 and -w/2);
+    ``nc2_equinorm_weights``, ``nc2_equiangular_weights``; ``weight_norm``, |W|_F.
+    """
     rows = weight.double()
     norms = torch.linalg.vector_norm(rows, dim=1)
+    whole, length = torch.linalg.vector_norm(rows.sum(0)), torch.linalg.vector_norm(norms)
     return {
+        "nc0": whole,
+        "nc0_relative": whole / length,
         "nc2_equinorm_weights": _equinorm(norms),
         "nc2_equiangular_weights": _equiangular(rows, len(rows)),
-        "weight_norm": torch.linalg.vector_norm(norms),
+        "weight_norm": length,
     }
 
 

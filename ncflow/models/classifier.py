@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ncflow.checks import require
+from ncflow.models.decay import COUPLING, share_decay
 from ncflow.models.network import find_classifier
 from ncflow.models.normalization import directions, retract_after_each_step
 
@@ -26,6 +27,12 @@ class Classifier(LightningModule):
         weight_decay: lambda >= 0, the penalty being lambda/2 of the squared norms.
         weight_decay_scope: ``all``, or ``last_layer`` for the classifier and the BN before it alone, the
             layer-peeled setting (Pan, Cao, eq. 2).
+        weight_decay_coupling: Share of lambda, 0..1, that enters the gradient; the rest shrinks the weights beside the
+            step (see :func:`ncflow.models.decay.share_decay`). None for the optimiser's own way.
+
+    Attributes:
+        nc0_at: From finished epochs to the norm of the sum of the classifier's rows, where the optimiser alone decides
+            it (see :mod:`ncflow.theory.nc0`); None where it does not, or where nobody said.
     """
 
     def __init__(
@@ -36,13 +43,18 @@ class Classifier(LightningModule):
         scheduler: Callable[[Optimizer], LRScheduler | None] | None = None,
         weight_decay: float = 0.0,
         weight_decay_scope: str = "all",
+        weight_decay_coupling: float | None = None,
     ) -> None:
         super().__init__()
         require(weight_decay >= 0, "weight_decay", "at least 0", weight_decay)
+        in_range = weight_decay_coupling is None or 0 <= weight_decay_coupling <= 1
+        require(in_range, "weight_decay_coupling", "null or between 0 and 1", weight_decay_coupling)
         self.network = network
         self.loss = loss
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.weight_decay, self.weight_decay_scope = weight_decay, weight_decay_scope
+        self.weight_decay_coupling = weight_decay_coupling
+        self.nc0_at: Callable[[int], float] | None = None
         self.loss_sum = torch.zeros(())
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -80,17 +92,19 @@ class Classifier(LightningModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Every trained parameter in exactly one group, decayed or not."""
-        return parameter_groups(self.network, self.weight_decay, self.weight_decay_scope)
+        return parameter_groups(self.network, self.weight_decay, self.weight_decay_scope, self.weight_decay_coupling)
 
     def configure_optimizers(self) -> Any:
         """The optimiser over :meth:`parameter_groups` and its schedule."""
-        optimizer = self.make_optimizer(self.parameter_groups())
+        optimizer = share_decay(self.make_optimizer(self.parameter_groups()))
         retract_after_each_step(self.network, optimizer)
         scheduler = None if self.make_scheduler is None else self.make_scheduler(optimizer)
         return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
 
 
-def parameter_groups(network: nn.Module, weight_decay: float, scope: str) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: nn.Module, weight_decay: float, scope: str, coupling: float | None = None
+) -> list[dict[str, Any]]:
     """Parameter groups for an optimiser: the decayed ones first, then the others.
 
     Membership is by module, not by name, and what no group claims is in the second one: nothing is left out. The
@@ -100,6 +114,7 @@ def parameter_groups(network: nn.Module, weight_decay: float, scope: str) -> lis
         network: The network.
         weight_decay: lambda of the decayed group.
         scope: ``all`` or ``last_layer``.
+        coupling: As ``weight_decay_coupling`` of :class:`Classifier`.
     """
     require(scope in ("all", "last_layer"), "weight_decay_scope", "one of 'all', 'last_layer'", scope)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -114,4 +129,6 @@ def parameter_groups(network: nn.Module, weight_decay: float, scope: str) -> lis
         {"params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
         {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
     ]
+    if coupling is not None:
+        groups = [{**group, COUPLING: coupling} for group in groups]
     return [group for group in groups if group["params"]]

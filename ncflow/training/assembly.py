@@ -23,12 +23,16 @@ from ncflow.measuring.features import resolve_layers
 from ncflow.measuring.groups import Groups, check_groups
 from ncflow.measuring.split import measure_split, rows_of
 from ncflow.models import Classifier
+from ncflow.models.decay import is_shared
 from ncflow.results import HISTORY, History, RunFolder, columns_with, final_measures
 from ncflow.runtime import processes
 from ncflow.seeding import derive_seed
 from ncflow.training.checkpoints import Checkpoints
 from ncflow.training.loggers import check_logger
+from ncflow.training.nc0_law import nc0_law
 from ncflow.training.trainer import is_submitted, make_trainer, set_up_process, trainer_options
+
+_ACCUMULATE = "accumulate_grad_batches"
 
 
 def prepare(cfg: DictConfig, data: InMemoryData | None = None) -> tuple[InMemoryData, Classifier]:
@@ -65,12 +69,17 @@ def prepare(cfg: DictConfig, data: InMemoryData | None = None) -> tuple[InMemory
         partial(_scheduler, cfg),
         cfg.weight_decay,
         cfg.weight_decay_scope,
+        cfg.get("weight_decay_coupling"),
     )
     # Now, not in the first epoch, is the time to refuse their options.
     try:
-        _check_optimizer(cfg, classifier.configure_optimizers())
+        configured = classifier.configure_optimizers()
     except ArgumentError as error:
         raise ConfigError(str(error)) from error
+    optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+    _check_optimizer(cfg, optimizer)
+    steps = -(-len(batch_bounds(len(data.train.labels), cfg.batch_size)) // (cfg.trainer.get(_ACCUMULATE) or 1))
+    classifier.nc0_at = nc0_law(classifier, optimizer, cfg.epochs, steps, cfg.trainer.precision)
     if processes.wanted(cfg.trainer) > 1:
         _check_shared(cfg, network)
     return data, classifier
@@ -209,20 +218,22 @@ def _check_smallest_batch(cfg: DictConfig, data: InMemoryData, network: nn.Modul
         raise ConfigError(f"{option} must be at least 2 where the model has BN, found 1") from error
 
 
-def _check_optimizer(cfg: DictConfig, configured: Any) -> None:
+def _check_optimizer(cfg: DictConfig, optimizer: torch.optim.Optimizer) -> None:
     """Refuse options that the optimiser would not heed.
 
     Raises:
         ConfigError: Naming the option, the rule and the value found.
     """
-    optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
     kind = type(optimizer)
     known = inspect.signature(kind).parameters.values()
-    if cfg.weight_decay > 0 and not any(p.name == "weight_decay" or p.kind is p.VAR_KEYWORD for p in known):
+    heeds = cfg.weight_decay == 0 or cfg.get("weight_decay_coupling") is not None
+    if not heeds and not any(p.name == "weight_decay" or p.kind is p.VAR_KEYWORD for p in known):
         raise ConfigError(f"weight_decay must be 0 with {kind.__name__}, which has none, found {cfg.weight_decay!r}")
     scales_itself = getattr(optimizer, "_step_supports_amp_scaling", False)
-    if cfg.trainer.precision == "16-mixed" and cfg.trainer.get("gradient_clip_val") is not None and scales_itself:
-        rule = "false where trainer.gradient_clip_val is set and trainer.precision is '16-mixed'"
+    clips, shares = cfg.trainer.get("gradient_clip_val") is not None, is_shared(optimizer)
+    if cfg.trainer.precision == "16-mixed" and (clips or shares) and scales_itself:
+        cause = "trainer.gradient_clip_val is set" if clips else "weight_decay_coupling is not the optimizer's own"
+        rule = f"false where {cause} and trainer.precision is '16-mixed'"
         raise ConfigError(f"optimizer.fused must be {rule}, found {cfg.optimizer.get('fused')!r}")
 
 
@@ -285,7 +296,7 @@ def measure_names(cfg: DictConfig) -> list[str]:
     rows: list[dict[str, Any]] = []
     for split, loader in data.measure_dataloaders(cfg.measure.batch_size).items():
         found = measured(cfg, classifier.network, classifier.loss, list(islice(loader, 1)), groups)
-        rows += rows_of(0, split, found)
+        rows += rows_of(0, split, found, classifier.nc0_at)
     return list(final_measures(rows))
 
 

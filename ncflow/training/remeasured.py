@@ -182,7 +182,8 @@ def rows_of_state(cfg: DictConfig, data: InMemoryData, classifier: Classifier, k
     rows: Rows = []
     groups = Groups(measured_groups(cfg), data.ood_dataloader(cfg.measure.batch_size))
     for split, loader in data.measure_dataloaders(cfg.measure.batch_size).items():
-        rows += rows_of(epoch, split, measured(cfg, classifier.network, classifier.loss, loader, groups))
+        found = measured(cfg, classifier.network, classifier.loss, loader, groups)
+        rows += rows_of(epoch, split, found, classifier.nc0_at)
     _compare(rows, kept.rows)
     return rows
 

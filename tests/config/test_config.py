@@ -346,6 +346,7 @@ def test_identity_is_what_changes_the_numbers(config, tmp_path):
         assert run_id(config(same)) == base, same
     changes = ["seed=1", "epochs=301", "weight_decay=1e-3", "weight_decay_scope=last_layer", "batch_size=64"]
     changes += ["model.norm=none", "model.gamma=0.5", "model.gamma=1", "data=teacher_mlp", "data.random_labels=0.1"]
+    changes += ["weight_decay_coupling=0", "weight_decay_coupling=0.5"]
     changes += ["optimizer.lr=2e-3", "scheduler=constant", "trainer.precision=64-true", "measure.every_n_epochs=1"]
     assert len({run_id(config(change)) for change in changes} | {base}) == len(changes) + 1
 

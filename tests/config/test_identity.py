@@ -55,6 +55,7 @@ PUBLISHED = {
     "optimizer=adam": "eb4148ed",
     "optimizer=adamw": "6dc8cb87",
     "optimizer=sgd": "07c76d9b",
+    "optimizer=signum": "b3dc6879",
     "+recipe=pan_cao": "eb4148ed",
     "+recipe=pan_cao_mlp": "eb4148ed",
     "+recipe=pan_cao_vgg": "9bea152b",

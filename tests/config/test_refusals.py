@@ -322,7 +322,7 @@ SMALL = {
     "conic_hull": ["data.num_samples=300"],
     "ddp": ["model.norm=none"],
 }
-RUN = ["seed", "epochs", "batch_size", "weight_decay", "weight_decay_scope", "runs_dir"]
+RUN = ["seed", "epochs", "batch_size", "weight_decay", "weight_decay_scope", "weight_decay_coupling", "runs_dir"]
 RUN += [f"measure.{name}" for name in ("every_n_epochs", "layers", "delta", "self_pairs", "batch_size")]
 RUN += [f"measure.{name}" for name in ("snapshot_samples", "margins", "first_steps", "first_epochs")]
 RUN += [f"measure.{name}" for name in ("groups", "ood", "per_class")]

@@ -18,7 +18,9 @@ from ncflow.config.identity import describe, run_id, without_hydra
 from ncflow.config.schema import ConfigError
 from ncflow.models import MLP, Classifier
 from ncflow.models.classifier import parameter_groups
+from ncflow.models.decay import share_decay
 from ncflow.models.losses import ExponentialLoss, SquareLoss
+from ncflow.models.signum import Signum
 from ncflow.models.vgg import VGG
 from ncflow.results import RunFolder, load_history, load_runs, lock, run_folders
 from ncflow.runtime.wandb_logger import WandbRunLogger
@@ -38,11 +40,15 @@ WEIGHT_DECAYS = [0.0, 1e-2, 1e-2, 5e-3]
 RATES = [1e-2, 1e-2, 1e-2, 2e-3]
 SCOPES = ["all", "all", "last_layer", "last_layer"]
 GAMMAS = [None, 1.0, None, 0.5]
+COUPLINGS = {"own decay": [None] * 4, "shared decay": [0.0, None, 0.25, 1.0]}
+FUSED = {"fused": True}
 OPTIMIZERS = {
-    "adam": (torch.optim.Adam, {}),
-    "adamw": (torch.optim.AdamW, {}),
-    "sgd": (torch.optim.SGD, {"momentum": 0.9}),
-    "plain sgd": (torch.optim.SGD, {}),
+    "adam": (torch.optim.Adam, FUSED),
+    "adamw": (torch.optim.AdamW, FUSED),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9, **FUSED}),
+    "plain sgd": (torch.optim.SGD, FUSED),
+    "signum": (Signum, {}),
+    "signs": (Signum, {"momentum": 0.0}),
 }
 LOSSES = {
     "cross_entropy": nn.CrossEntropyLoss(),
@@ -61,11 +67,11 @@ def networks(norm, norm_bias=False, activation="relu"):
     return found
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(("loss", "decay"), [*((loss, "own decay") for loss in LOSSES), ("square", "shared decay")])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("norm", "norm_bias"), [("none", False), ("last", False), ("last", True), ("all", False)])
-def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, optimizer, loss):
-    """To the last bit: cells that differ in start, data, weight decay and its scope, learning rate and gamma."""
+def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, optimizer, loss, decay):
+    """To the last bit: cells that differ in start, data, decay, its scope and coupling, learning rate and gamma."""
     kind, more = OPTIMIZERS[optimizer]
     together = networks(norm, norm_bias)
     alone = copy.deepcopy(together)
@@ -73,7 +79,9 @@ def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, o
     labels = torch.randint(3, (4, 64))
     stacked = StackedNetwork(together)
     options = [{"lr": rate, **more} for rate in RATES]
-    cells = CellOptimizer(stacked, lambda groups: kind(groups, fused=True), options, WEIGHT_DECAYS, SCOPES)
+    of_group = [{name: value for name, value in own.items() if name != "fused"} for own in options]
+    make = lambda groups: kind(groups, **{name: more[name] for name in FUSED if name in more})  # noqa: E731
+    cells = CellOptimizer(stacked, make, of_group, WEIGHT_DECAYS, SCOPES, COUPLINGS[decay])
     for _ in range(50):
         cells.clear_gradients()
         cell_losses(LOSSES[loss], stacked(inputs), labels).sum().backward()
@@ -82,7 +90,8 @@ def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, o
     moved = 0
     for cell, (one, other) in enumerate(zip(together, alone, strict=True)):
         start = copy.deepcopy(other.state_dict())
-        own = kind(parameter_groups(other, WEIGHT_DECAYS[cell], SCOPES[cell]), fused=True, **options[cell])
+        groups = parameter_groups(other, WEIGHT_DECAYS[cell], SCOPES[cell], COUPLINGS[decay][cell])
+        own = share_decay(kind(groups, **options[cell]))
         for _ in range(50):
             own.zero_grad()
             LOSSES[loss](other(inputs[cell]), labels[cell]).backward()
@@ -137,7 +146,9 @@ def test_cells_of_any_shape_are_trained_to_the_last_bit_of_a_run_alone(
     inputs, labels = torch.randn(number, batch, dim, dtype=dtype), torch.randint(classes, (number, batch))
     stacked = StackedNetwork(together)
     adam = {"lr": 1e-2, "weight_decay": 1e-2, "fused": True}
-    cells = CellOptimizer(stacked, torch.optim.Adam, [adam] * number, [1e-2] * number, ["all"] * number)
+    cells = CellOptimizer(
+        stacked, torch.optim.Adam, [adam] * number, [1e-2] * number, ["all"] * number, [None] * number
+    )
     for _ in range(5):
         cells.clear_gradients()
         cell_losses(F.cross_entropy, stacked(inputs), labels).sum().backward()

@@ -103,7 +103,8 @@ def train_cells(
 
 
 def _cell(run: Ready) -> tuple[Cell, Classifier]:
-    return Cell(run.cfg, run.folder, run.data, run.classifier.network, run.loggers, run.history), run.classifier
+    parts = (run.data, run.classifier.network, run.loggers, run.history, run.classifier.nc0_at)
+    return Cell(run.cfg, run.folder, *parts), run.classifier
 
 
 def _stand_in(member: Mapping[str, Any], data_cache: DataCache) -> tuple[Cell, Classifier] | tuple[None, None]:
@@ -155,6 +156,7 @@ def _module(
             options,
             [cell.cfg.weight_decay for cell in cells],
             [cell.cfg.weight_decay_scope for cell in cells],
+            [cell.cfg.get("weight_decay_coupling") for cell in cells],
         ),
         lambda optimizer: build(cfg, "scheduler", optimizer=optimizer, epochs=cfg.epochs),
     )

@@ -118,6 +118,7 @@ class Cell:
         network: Its network, a view into the stacked one.
         loggers: Its own.
         history: Its history file, None for none.
+        nc0_at: As of :class:`ncflow.models.Classifier`.
         rows: Of its latest measurement.
         status: ``done``, ``diverged`` or ``failed`` once it is at its end, None before.
         steps: Optimiser steps until then.
@@ -130,6 +131,7 @@ class Cell:
     network: nn.Module
     loggers: list[Any]
     history: History | None
+    nc0_at: Callable[[int], float] | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     status: str | None = None
     steps: int = 0
@@ -235,7 +237,7 @@ class MeasureCells(Scheduled):
             for split, loader in cell.data.measure_dataloaders(measure.batch_size).items():
                 own = together[split][self.cells.index(cell)] if split in together else None
                 found = measured(cell.cfg, cell.network, self.loss, loader, groups) if own is None else {LAST: own}
-                cell.rows += rows_of(epoch, split, found)
+                cell.rows += rows_of(epoch, split, found, cell.nc0_at)
             with losing(cell):
                 keep(cell.rows, cell.loggers, cell.history, epoch, trainer.global_step)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ncflow.models.classifier import parameter_groups
+from ncflow.models.decay import COUPLING, share_decay
 from ncflow.training.stacked.modules import StackedNetwork
 from ncflow.training.stacked.products import is_whole
 
@@ -26,6 +27,7 @@ class CellOptimizer:
         options: Of each cell's optimiser.
         weight_decay: Of each cell.
         scope: ``all`` or ``last_layer`` of each cell.
+        coupling: As ``weight_decay_coupling`` of :class:`ncflow.models.Classifier`, of each cell.
 
     Attributes:
         optimizer: The optimiser.
@@ -38,15 +40,17 @@ class CellOptimizer:
         options: Sequence[Mapping[str, Any]],
         weight_decay: Sequence[float],
         scope: Sequence[str],
+        coupling: Sequence[float | None],
     ) -> None:
         decays = [_decays(*cell) for cell in zip(network.networks, weight_decay, scope, strict=True)]
+        shares = [{} if share is None else {COUPLING: share} for share in coupling]
         groups: dict[str, dict[str, Any]] = {}
         self._slices: list[tuple[nn.Parameter, str, slice]] = []
         self._network = network
         for name, stacked in network.stacked.items():
             settings = [
-                None if name not in decay else {**own, "weight_decay": decay[name]}
-                for own, decay in zip(options, decays, strict=True)
+                None if name not in decay else {**own, "weight_decay": decay[name], **share}
+                for own, decay, share in zip(options, decays, shares, strict=True)
             ]
             slices = _runs([repr(setting) for setting in settings])
             if not is_whole(stacked[0]):
@@ -57,7 +61,7 @@ class CellOptimizer:
                     part = nn.Parameter(stacked.data[start:stop])
                     groups.setdefault(repr(setting), {**setting, "params": []})["params"].append(part)
                     self._slices.append((part, name, slice(start, stop)))
-        self.optimizer = make(list(groups.values()))
+        self.optimizer = share_decay(make(list(groups.values())))
 
     def take_gradients(self) -> None:
         """Hand the gradients of the stacked parameters to the optimiser; call it after the backward pass."""

@@ -12,6 +12,7 @@ MAY_DIFFER = (
     "seed",
     "weight_decay",
     "weight_decay_scope",
+    "weight_decay_coupling",
     "optimizer.lr",
     "optimizer.momentum",
     "model.gamma",
@@ -21,7 +22,7 @@ MAY_DIFFER = (
 )
 """Options, or groups of them, in which the cells of a group can differ. Shapes must agree all the same."""
 
-_OPTIMIZERS = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
+_OPTIMIZERS = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD", "ncflow.models.signum.Signum")
 # Options that a stacked run does not offer: what they must be for a run to be stacked.
 _NEEDED: dict[str, tuple[Any, ...]] = {
     "model._target_": ("ncflow.models.mlp.MLP", "ncflow.models.MLP"),
@@ -43,7 +44,7 @@ _NEEDED: dict[str, tuple[Any, ...]] = {
     "measure.ood.name": (None,),
     "measure.ood._target_": (None,),
 }
-_ORDER = ("weight_decay_scope", "model.gamma", "model.affine", "optimizer.lr", "weight_decay")
+_ORDER = ("weight_decay_scope", "weight_decay_coupling", "model.gamma", "model.affine", "optimizer.lr", "weight_decay")
 _GRADIENTS_AND_MOMENTS = 4  # numbers kept for each parameter: itself, its gradient, two moments
 _ACTIVATIONS = 6  # numbers kept for each feature of a minibatch and layer, with BN and the backward pass
 
