@@ -134,6 +134,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("ncflow.runs_dir", lambda _root_: checked_runs_dir(_root_), replace=True)
     OmegaConf.register_new_resolver("ncflow.experiment", lambda _root_: experiment_name(_root_), replace=True)
     OmegaConf.register_new_resolver("ncflow.epochs_of", epochs_of, replace=True)
+    OmegaConf.register_new_resolver("ncflow.rate_of", rate_of, replace=True)
 
 
 def _store(root: DictConfig) -> Path:
@@ -155,6 +156,22 @@ def epochs_of(steps: int, samples: int | None, batch_size: int | None) -> int:
     batches = -(-samples // size)
     joined = batches > 1 and (samples - 1) % size == 0  # as they are cut: a last one of one sample joins that before it
     return max(1, round(steps / (batches - joined)))
+
+
+def rate_of(effective: float, momentum: float) -> float:
+    """The learning rate lr whose lr/(1 - momentum), the length of SGD's steps in the end, is given.
+
+    >>> rate_of(0.3, 0.9)
+    0.03
+
+    Args:
+        effective: lr/(1 - momentum).
+        momentum: In [0, 1).
+    """
+    if not isinstance(momentum, int | float) or not 0 <= momentum < 1:
+        rule = "in [0, 1) where it decides the learning rate"
+        raise ConfigError(f"optimizer.momentum must be {rule}, found {momentum!r}")
+    return float(f"{effective * (1 - momentum):.12g}")
 
 
 def checked_runs_dir(root: DictConfig) -> str:

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from ncflow.figures.papers.cbmm_117 import claims as cbmm_117
+from ncflow.figures.papers.optimizers import claims as optimizers
 from ncflow.figures.papers.pan_cao import claims as pan_cao
 from ncflow.figures.papers.pan_thesis import claims as pan_thesis
 from ncflow.figures.papers.verdict import Claim, Verdict
@@ -12,6 +13,7 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
     "pan_cao": pan_cao.CLAIMS,
     "pan_thesis": pan_thesis.CLAIMS,
     "cbmm_117": cbmm_117.CLAIMS,
+    "optimizers": optimizers.CLAIMS,
 }
 _DEFAULT = "pan_cao"
 
@@ -21,6 +23,8 @@ PAPERS = {
     "pan_thesis": "Pan's thesis on neural collapse",
     "cbmm_117": "Rangamani, Xu, Banburski, Liao and Poggio, Dynamics and Neural Collapse in Deep Classifiers trained "
     "with the Square Loss, CBMM Memo 117 (2021)",
+    "optimizers": "Zhao, Cheng, Masarczyk and Lucchi, Optimizer choice matters for the emergence of Neural Collapse "
+    "(ICLR 2026)",
 }
 """What the claims are of, by the first part of their ids."""
 

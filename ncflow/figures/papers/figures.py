@@ -9,11 +9,18 @@ import pandas as pd
 from ncflow.figures.papers.cbmm_117 import figures as cbmm_117
 from ncflow.figures.papers.drawing import Drawing, Recipe
 from ncflow.figures.papers.elsewhere import FIGURES as ELSEWHERE
+from ncflow.figures.papers.optimizers import figures as optimizers
 from ncflow.figures.papers.pan_cao import figures as pan_cao
 from ncflow.figures.papers.pan_thesis import figures as pan_thesis
 from ncflow.figures.varied import trained_once
 
-FIGURES: dict[str, Recipe] = {**pan_cao.FIGURES, **pan_thesis.FIGURES, **cbmm_117.FIGURES, **ELSEWHERE}
+FIGURES: dict[str, Recipe] = {
+    **pan_cao.FIGURES,
+    **pan_thesis.FIGURES,
+    **cbmm_117.FIGURES,
+    **optimizers.FIGURES,
+    **ELSEWHERE,
+}
 
 _ANY_RUNS = ("fig1", "fig2", "fig4", "trajectories", "gap")
 _ANY_IMAGE_RUNS = ("fig1", "fig4", "fig5", "trajectories", "gap")

@@ -35,6 +35,10 @@ NEEDS = {
     "cbmm_fig16": f"{_OVER_EPOCHS}, model.init_norm set and weight decay",
     "cbmm_fig17": f"{_OVER_EPOCHS}, model.init_norm set and no weight decay",
     "cbmm_exponential_batch_size": _OVER_EPOCHS,
+    "coupling": "finished runs at two coupled shares of weight decay or more: weight_decay_coupling=0,1",
+    "optimizers": "finished runs of two optimizers or coupled shares or more: optimizer=sgd,adam",
+    "nc0": f"{_OVER_EPOCHS} and nc0",
+    "equal_loss": f"{_OVER_EPOCHS} of two momenta or more: optimizer=sgd optimizer.momentum=0,0.9",
     "measured": "models that ncflow-measure measured",
 }
 

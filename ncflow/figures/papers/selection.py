@@ -16,10 +16,18 @@ from ncflow.figures.tables import finished, numbers
 from ncflow.figures.varied import panel_title, panels
 
 INTRA, INTER, FITS = "train/intra_min", "train/inter_max", "train/interpolated"
+COUPLING = "weight_decay_coupling"
+# Of the optimisers that decay beside the gradient if nothing is said; by the name of their class, or of the option.
+_DECOUPLED = ("adamw", "nadamw")
 
 
 def belonging(
-    runs: pd.DataFrame, *columns: str, loss: str = "cross_entropy", random_labels: bool = False, norm: bool = True
+    runs: pd.DataFrame,
+    *columns: str,
+    loss: str = "cross_entropy",
+    random_labels: bool = False,
+    norm: bool = True,
+    coupled: bool = True,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """The runs that a paper's claims are about, by what they are, and how many are not, by the reason.
 
@@ -32,7 +40,10 @@ def belonging(
         random_labels: Whether labels may be random.
         norm: Whether the claims are of BN: then another normalisation of the weights is foreign, and ``bn`` says
             whether a run has BN.
+        coupled: Whether the claims are of weight decay that is a part of the loss: then runs with decay beside the
+            gradient, such as AdamW's, are foreign. :data:`COUPLING` says the share in the gradient, where it is known.
     """
+    runs = with_coupling(runs)
     own = [INTRA, INTER, "model.norm"] if norm else []
     needed = [FITS, "weight_decay", "seed", "loss.name", *own, *columns]
     left = finished(runs, *needed)
@@ -47,6 +58,8 @@ def belonging(
     }
     if not random_labels and "data.random_labels" in left:
         foreign["on random labels"] = numbers(left["data.random_labels"]) > 0
+    if coupled and COUPLING in left:
+        foreign["of decay apart from the loss"] = numbers(left[COUPLING]) < 1
     if norm and "model.normalization" in left:
         foreign["of normalised weights"] = left["model.normalization"].notna()
     keep = np.ones(len(left), bool)
@@ -58,6 +71,33 @@ def belonging(
     if norm:
         left = left.assign(bn=left["model.norm"] != "none")
     return left, {reason: count for reason, count in reasons.items() if count}
+
+
+def with_coupling(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the share of weight decay that is in the gradient: as it is set, or the optimiser's own way.
+
+    Where neither is known it stays missing.
+    """
+    if "optimizer.name" not in runs:
+        return runs
+    own = family(runs, own=True).map(lambda name: float(name not in _DECOUPLED))
+    given = numbers(runs[COUPLING]) if COUPLING in runs else pd.Series(np.nan, index=runs.index)
+    return runs.assign(**{COUPLING: given.fillna(own)})
+
+
+def family(runs: pd.DataFrame, own: bool = False) -> "pd.Series[str]":
+    """The optimiser of each run, by the name of its class in lower case; AdamW is Adam, with another share coupled.
+
+    Args:
+        runs: Table of :func:`ncflow.results.load_runs`.
+        own: Whether AdamW keeps its name.
+    """
+    names = runs["optimizer.name"].map(str)
+    if "optimizer._target_" in runs:
+        targets = runs["optimizer._target_"]
+        names = targets.where(targets.notna(), names).map(lambda target: str(target).rpartition(".")[2])
+    names = names.str.lower()
+    return names if own else names.replace(dict(zip(_DECOUPLED, ("adam", "nadam"), strict=True)))
 
 
 def settings(runs: pd.DataFrame, *inside: str) -> Iterator[tuple[str, pd.DataFrame]]:

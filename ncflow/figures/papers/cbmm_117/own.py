@@ -39,7 +39,7 @@ def square(
         loss: What their loss's name begins with.
     """
     left, reasons = belonging(_with_batch_norm(runs), *columns, loss=loss, random_labels=random_labels, norm=False)
-    foreign = {"of decay apart from the loss": left["optimizer.name"] == "adamw"} if "optimizer.name" in left else {}
+    foreign = {}
     if not normalised and "model.normalization" in left:
         foreign["of normalised weights"] = left["model.normalization"].notna()
     for reason, flags in foreign.items():
