@@ -68,7 +68,14 @@ def test_exact_simplex(C, self_pairs):
     moved = (25 * C - 49 / C) / (25 * C + 49 * (1 - 1 / C))  # the cosine of two means that are moved from sum 0
     limits |= {f"inter_raw_{name}": moved for name in ("max", "mean", "quantile")}
     limits |= {"nc4_agreement": 1, "ncc_accuracy": 1, "nc1_rank": C - 1, "feature_rank": C - 1, "classes_present": C}
-    limits |= {"weight_norm": 2 * math.sqrt(C - 1), "margin_min": 14, "margin_mean": 14, "nonfinite_samples": 0}
+    limits |= {
+        "nc0": 0,
+        "nc0_relative": 0,
+        "weight_norm": 2 * math.sqrt(C - 1),
+        "margin_min": 14,
+        "margin_mean": 14,
+        "nonfinite_samples": 0,
+    }
     rms = found.pop("feature_rms_norm").item()
     assert rms == pytest.approx(math.sqrt(49 * (1 - 1 / C) + 25 * C))  # |7 m + 5|^2, m orthogonal to (1, ..., 1)
     assert set(found) == set(limits)
@@ -311,6 +318,7 @@ def test_features_that_are_not_finite_give_nan_and_a_count(bad):
     H[3, 1] = bad
     found = neural_collapse(H, y, 2, W)
     fine = {"classes_present", "nonfinite_samples", "weight_norm", "nc2_equinorm_weights", "nc2_equiangular_weights"}
+    fine |= {"nc0", "nc0_relative"}
     assert all(found[name].isfinite() for name in fine)
     assert found["nonfinite_samples"] == 1
     numbers = {name for name, value in found.items() if value.isfinite()}

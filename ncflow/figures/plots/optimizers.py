@@ -16,8 +16,8 @@ from ncflow.figures.tables import over_seeds
 _WIDTH, _COLUMNS = 4.2, 3
 _STYLES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v")
-_MEASURED: dict[str, Any] = {"ls": "-", "lw": 2.4, "alpha": 0.55}
-_PREDICTED: dict[str, Any] = {"ls": ":", "lw": 1.4, "color": "black"}
+_MEASURED: dict[str, Any] = {"ls": "-", "lw": 3.2, "alpha": 0.6}
+_PREDICTED: dict[str, Any] = {"ls": ":", "lw": 1.1, "color": "black"}
 
 Panels = Sequence[tuple[str, pd.DataFrame]]
 """(title, runs) of each panel."""
@@ -47,7 +47,8 @@ def measures_against(cut: Panels, by: str, measures: Sequence[str], colour: str,
                 line, marker = styles[values[1]] if style is not None else styles[None]
                 _series(axis, own, by, measure, colours[values[0]], line, marker)
             axis.set_yscale("log")
-            axis.set_ylabel(f"{label(measure)} (training split)" if column == 0 else "")
+            split = "" if measure.startswith("nc0") else " (training split)"
+            axis.set_ylabel(label(measure) + split if column == 0 else "")
             if by == "weight_decay":
                 axis.set_xscale("log")
         axes[0, column].set_title(literal(fold(title, _WIDTH - 0.4)))
@@ -113,7 +114,7 @@ def nc0_over_steps(cut: Panels, rows: pd.DataFrame, colour: str) -> Figure:
     # What the law goes down to and no sum of rounded numbers does is out of sight.
     least = rows.loc[rows["folder"].isin(runs["folder"]) & (rows["nc0"] > 0), "nc0"].min()
     for axis in axes:
-        axis.set_ylim(bottom=least / 3)
+        axis.set_ylim(bottom=least / 1.5)
     for axis in axes[::_COLUMNS]:
         axis.set_ylabel(label("nc0"))
     log_ticks(*axes)

@@ -52,8 +52,11 @@ def nc0(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     rows = last_layer(history).dropna(subset=["nc0"])
     seconds, rate = (numbers(suited[name]) if name in suited else 1.0 for name in ("seconds", "steps_per_second"))
     suited = suited.assign(steps=seconds * rate)
-    colour = MOMENTUM if suited[MOMENTUM].nunique() > 1 else "weight_decay"
-    cut = _cut(suited, colour, *((RATE, EFFECTIVE) if colour == MOMENTUM else ()))
+    several = suited[MOMENTUM].nunique() > 1
+    cut = _at_one_rate(suited) if several else _cut(suited, "weight_decay")
+    if not cut:
+        return
+    colour = MOMENTUM if several else "weight_decay"
     caption = (
         "NC0, the norm of the sum of the classifier's rows, over optimiser steps, a line a run; dotted: what learning "
         "rate, weight decay and momentum alone make of it under SGD and cross-entropy."
@@ -69,12 +72,7 @@ def equal_loss(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
         return
     rows = last_layer(history)
     rows = rows[(rows["epoch"] > 0) & (rows["loss"] > 0) & (rows["nc1"] > 0)]
-    cut = []
-    for fixed, words in ((RATE, "learning rate"), (EFFECTIVE, EFFECTIVE)):
-        for title, of_setting in _cut(suited, MOMENTUM, RATE, EFFECTIVE):
-            for value, part in of_setting.groupby(fixed):
-                if part[MOMENTUM].nunique() > 1:
-                    cut.append((", ".join(filter(None, (title, f"{words} {value:g}"))), part))
+    cut = _at_one_rate(suited)
     if cut:
         caption = (
             "NC1 against the training loss over the epochs, a line a run of SGD with some momentum, at one learning "
@@ -88,6 +86,17 @@ def _measured(runs: pd.DataFrame) -> pd.DataFrame:
     found = told_apart(measured(runs))
     found = finished(found, NC1, NC0, COUPLING) if not found.empty else found
     return found[(found["weight_decay"] > 0) & (found[NC1] > 0) & (found[NC0] > 0)] if not found.empty else found
+
+
+def _at_one_rate(runs: pd.DataFrame) -> Panels:
+    """Panels of several momenta, at one learning rate and at one lr/(1 - momentum)."""
+    found = []
+    for fixed, words in ((RATE, "learning rate"), (EFFECTIVE, EFFECTIVE)):
+        for title, of_setting in _cut(runs, MOMENTUM, RATE, EFFECTIVE):
+            for value, part in of_setting.groupby(fixed):
+                if part[MOMENTUM].nunique() > 1:
+                    found.append((", ".join(filter(None, (title, f"{words} {value:g}"))), part))
+    return found
 
 
 def _cut(runs: pd.DataFrame, *shown: str) -> Panels:
