@@ -154,7 +154,13 @@ SHARED = [
     "batch_size=50",
     "trainer.precision=64-true",
 ]
-SHARED += ["data.num_samples=301", "data.num_test=51", "optimizer=sgd", "measure.layers=all"]
+SHARED += [
+    "data.num_samples=301",
+    "data.num_test=51",
+    "optimizer=sgd",
+    "weight_decay_coupling=0.5",
+    "measure.layers=all",
+]
 DDP = ["trainer=ddp", "trainer.accelerator=cpu"]
 
 

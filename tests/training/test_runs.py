@@ -309,13 +309,20 @@ def stopping(when, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("stop_after", "precision"), [(1, "32-true"), (3, "64-true"), (7, "32-true"), (8, "64-true"), (9, "32-true")]
+    ("stop_after", "optimizer"),
+    [
+        (1, ["optimizer=sgd"]),
+        (3, ["optimizer=sgd", "trainer.precision=64-true"]),
+        (7, ["optimizer=signum", "weight_decay_coupling=0.5"]),
+        (8, ["optimizer=sgd", "trainer.precision=64-true"]),
+        (9, ["optimizer=adam", "weight_decay_coupling=0"]),
+    ],
 )
-def test_a_stop_after_any_batch_changes_nothing(stop_after, precision, config, tmp_path, monkeypatch):
+def test_a_stop_after_any_batch_changes_nothing(stop_after, optimizer, config, tmp_path, monkeypatch):
     """8 batches an epoch; after the last of an epoch, the stop is at the epoch's end."""
     options = ["epochs=4", "data.num_samples=60", "batch_size=8", "model.width=16", "data.num_test=20", "trainer=cpu"]
     measured = ["measure.every_n_epochs=2", "measure.margins=true", "measure.first_steps=20", "measure.per_class=true"]
-    cfg = config(*options, *measured, "measure.groups=[uniformity,probe,few_shot]", "optimizer=sgd")
+    cfg = config(*options, *measured, "measure.groups=[uniformity,probe,few_shot]", *optimizer)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train_here(cfg, whole)
     place = "in epoch" if stop_after % 8 else "after epoch"

@@ -255,6 +255,7 @@ def test_a_stacked_sweep_leaves_what_a_sweep_leaves(ncflow, tmp_path):
             *("measure.layers=all", "measure.first_epochs=2"),
             "measure.groups=[uniformity,dual_uniformity,few_shot,weight_alignment,probe]",
         ],
+        ["optimizer=signum", "weight_decay_coupling=null,0,0.5"],
         ["data=digits", "data.classes=4", "model.gamma=1,2", "data.random_labels=0,0.5", "batch_size=null"],
     ],
 )

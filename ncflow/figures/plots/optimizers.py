@@ -13,7 +13,7 @@ from ncflow.figures.plots.panels import bottom_legend, grid, log_ticks, mark_val
 from ncflow.figures.style import fold, label, literal, words
 from ncflow.figures.tables import over_seeds
 
-_WIDTH, _COLUMNS = 4.2, 3
+_WIDTH = 4.2
 _STYLES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v")
 _MEASURED: dict[str, Any] = {"ls": "-", "lw": 3.2, "alpha": 0.6}
@@ -87,17 +87,18 @@ def _series(axis: Axes, runs: pd.DataFrame, by: str, measure: str, colour: str, 
         axis.plot(shown.index, shown["mean"], marker, color=colour, mfc=face, ls="none")
 
 
-def nc0_over_steps(cut: Panels, rows: pd.DataFrame, colour: str) -> Figure:
+def nc0_over_steps(cut: Panels, rows: pd.DataFrame, colour: str, columns: int) -> Figure:
     """NC0 as measured, a line a run, and as the optimiser's law has it, dotted, over optimiser steps.
 
     Args:
         cut: The panels of runs; with the column ``steps``, of the whole run.
         rows: Training rows of the last layer of their histories, with ``nc0`` and ``nc0_predicted``.
         colour: Config column, a colour for each of its values.
+        columns: Panels in a row.
     """
     runs = pd.concat([part for _, part in cut])
     colours = series_colours(sorted(runs[colour].unique()))
-    figure, axes = grid(len(cut), columns=_COLUMNS, width=_WIDTH, height=3.2, shared=True)
+    figure, axes = grid(len(cut), columns=columns, width=_WIDTH, height=3.2, shared=True)
     is_predicted = False
     for axis, (title, part) in zip(axes, cut, strict=True):
         of_folder = dict(iter(rows[rows["folder"].isin(part["folder"])].groupby("folder")))
@@ -115,7 +116,7 @@ def nc0_over_steps(cut: Panels, rows: pd.DataFrame, colour: str) -> Figure:
     least = rows.loc[rows["folder"].isin(runs["folder"]) & (rows["nc0"] > 0), "nc0"].min()
     for axis in axes:
         axis.set_ylim(bottom=least / 1.5)
-    for axis in axes[::_COLUMNS]:
+    for axis in axes[::columns]:
         axis.set_ylabel(label("nc0"))
     log_ticks(*axes)
     shown = [Line2D([], [], color=c, label=_named(colour, v), **_MEASURED) for v, c in colours.items()]
@@ -124,17 +125,18 @@ def nc0_over_steps(cut: Panels, rows: pd.DataFrame, colour: str) -> Figure:
     return figure
 
 
-def at_equal_loss(cut: Panels, rows: pd.DataFrame, colour: str) -> Figure:
+def at_equal_loss(cut: Panels, rows: pd.DataFrame, colour: str, columns: int) -> Figure:
     """NC1 against the training loss, which falls to the right, a line a run: what is lower has collapsed more for it.
 
     Args:
         cut: The panels of runs.
         rows: Training rows of the last layer of their histories, after the first epoch.
         colour: Config column, a colour for each of its values.
+        columns: Panels in a row.
     """
     runs = pd.concat([part for _, part in cut])
     colours = series_colours(sorted(runs[colour].unique()))
-    figure, axes = grid(len(cut), columns=_COLUMNS, width=_WIDTH, height=3.4, shared=True)
+    figure, axes = grid(len(cut), columns=columns, width=_WIDTH, height=3.4, shared=True)
     for axis, (title, part) in zip(axes, cut, strict=True):
         of_folder = dict(iter(rows[rows["folder"].isin(part["folder"])].groupby("folder")))
         for folder, value in zip(part["folder"], part[colour], strict=True):
@@ -144,7 +146,7 @@ def at_equal_loss(cut: Panels, rows: pd.DataFrame, colour: str) -> Figure:
         axis.set(xscale="log", yscale="log", xlabel=f"{label('loss')}, falling")
         axis.set_title(literal(fold(title, _WIDTH - 0.4)))
         axis.invert_xaxis()
-    for axis in axes[::_COLUMNS]:
+    for axis in axes[::columns]:
         axis.set_ylabel(f"{label('nc1')} (training split)")
     log_ticks(*axes)
     shown = [Line2D([], [], color=c, label=_named(colour, v)) for v, c in colours.items()]

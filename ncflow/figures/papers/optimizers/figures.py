@@ -61,7 +61,9 @@ def nc0(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
         "NC0, the norm of the sum of the classifier's rows, over optimiser steps, a line a run; dotted: what learning "
         "rate, weight decay and momentum alone make of it under SGD and cross-entropy."
     )
-    yield Drawing("nc0", partial(nc0_over_steps, cut, rows, colour), caption, heading=heading(suited))
+    yield Drawing(
+        "nc0", partial(nc0_over_steps, cut, rows, colour, 2 if several else 3), caption, heading=heading(suited)
+    )
 
 
 def equal_loss(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
@@ -78,7 +80,7 @@ def equal_loss(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
             "NC1 against the training loss over the epochs, a line a run of SGD with some momentum, at one learning "
             "rate and at one lr/(1 - momentum): at equal loss, the lower line has collapsed more."
         )
-        yield Drawing("equal_loss", partial(at_equal_loss, cut, rows, MOMENTUM), caption, heading=heading(suited))
+        yield Drawing("equal_loss", partial(at_equal_loss, cut, rows, MOMENTUM, 2), caption, heading=heading(suited))
 
 
 def _measured(runs: pd.DataFrame) -> pd.DataFrame:
@@ -91,8 +93,8 @@ def _measured(runs: pd.DataFrame) -> pd.DataFrame:
 def _at_one_rate(runs: pd.DataFrame) -> Panels:
     """Panels of several momenta, at one learning rate and at one lr/(1 - momentum)."""
     found = []
-    for fixed, words in ((RATE, "learning rate"), (EFFECTIVE, EFFECTIVE)):
-        for title, of_setting in _cut(runs, MOMENTUM, RATE, EFFECTIVE):
+    for title, of_setting in _cut(runs, MOMENTUM, RATE, EFFECTIVE):
+        for fixed, words in ((RATE, "learning rate"), (EFFECTIVE, EFFECTIVE)):
             for value, part in of_setting.groupby(fixed):
                 if part[MOMENTUM].nunique() > 1:
                     found.append((", ".join(filter(None, (title, f"{words} {value:g}"))), part))
