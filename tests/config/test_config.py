@@ -42,6 +42,7 @@ NEEDS = {
     ("data", "sample_index"): ["model=unconstrained"],
     ("model", "unconstrained"): ["data=sample_index"],
     ("model", "convnet"): ["data=digits"],
+    ("model", "vit"): ["data=digits32"],
     ("trainer", "ddp"): ["model.norm=none"],
 }
 IMAGES = ["data=digits", "data.size=32", "model.width=0.0625"]
