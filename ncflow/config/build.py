@@ -25,6 +25,8 @@ _LEFT_OUT = {
     },
     "loss": dict.fromkeys(("reduction", "reduce", "size_average", "ignore_index"), "it is the mean over a minibatch"),
 }
+# Those that the configs list as null, so that a run without them keeps its id, and PyTorch has with another default.
+_NULL_IS_DEFAULT = {"loss": ("label_smoothing",)}
 _TYPES = {
     int: "a whole number",
     float: "a number",
@@ -64,6 +66,8 @@ def build(cfg: DictConfig, group: str, **given: Any) -> Any:
         for name, instead in _LEFT_OUT.get(group, {}).items():
             if name in options:
                 raise ConfigError(f"{group}.{name} must be left out: {instead}")
+        unset = [name for name in _NULL_IS_DEFAULT.get(group, ()) if name in options and options[name] is None]
+        options = {name: value for name, value in options.items() if name not in unset}
     accepted = {name: value for name, value in given.items() if name in parameters or open_ended}
     for name in options:
         if name in given or (name not in parameters and not open_ended):

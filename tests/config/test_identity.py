@@ -63,6 +63,7 @@ PUBLISHED = {
     "+recipe=pan_cao_mlp": "eb4148ed",
     "+recipe=pan_cao_vgg": "9bea152b",
     "scheduler=constant": "7e5c1957",
+    "scheduler=cosine": "5e665476",
     "scheduler=milestones": "eb4148ed",
     "trainer=auto": "eb4148ed",
     "trainer=cpu": "eb4148ed",

@@ -61,7 +61,7 @@ REFUSED = [
     # what fails in training alone, or does something else there than it says
     (["batch_size=1"], "batch_size must be at least 2 where the model has BN, found 1"),
     (["batch_size=1", "model.norm=all"], "batch_size must be at least 2 where the model has BN, found 1"),
-    (["+loss.label_smoothing=2"], "loss: label_smoothing must be between 0.0 and 1.0. Got: 2"),
+    (["loss.label_smoothing=2"], "loss: label_smoothing must be between 0.0 and 1.0. Got: 2"),
     (
         ["trainer.precision=16-mixed"],
         "trainer.precision must be one that a CPU has, such as 'bf16-mixed', found '16-mixed'",

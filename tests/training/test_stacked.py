@@ -38,6 +38,7 @@ WEIGHT_DECAYS = [0.0, 1e-2, 1e-2, 5e-3]
 RATES = [1e-2, 1e-2, 1e-2, 2e-3]
 SCOPES = ["all", "all", "last_layer", "last_layer"]
 GAMMAS = [None, 1.0, None, 0.5]
+SIMPLEXES = [None, 0.5, None, 0.7]
 OPTIMIZERS = {
     "adam": (torch.optim.Adam, {}),
     "adamw": (torch.optim.AdamW, {}),
@@ -46,6 +47,7 @@ OPTIMIZERS = {
 }
 LOSSES = {
     "cross_entropy": nn.CrossEntropyLoss(),
+    "smoothed": nn.CrossEntropyLoss(label_smoothing=0.1),
     "square": SquareLoss(),
     "signs": SquareLoss(targets="signs"),
     "exponential": ExponentialLoss(),
@@ -54,10 +56,10 @@ LOSSES = {
 
 def networks(norm, norm_bias=False, activation="relu"):
     found = []
-    for cell, gamma in enumerate(GAMMAS):
+    for cell, (gamma, simplex) in enumerate(zip(GAMMAS, SIMPLEXES, strict=True)):
         torch.manual_seed(cell)
-        options = {"gamma": None if norm == "none" else gamma, "norm_bias": norm_bias, "activation": activation}
-        found.append(MLP((5,), 3, depth=4, width=16, norm=norm, **options).double())
+        norms = {"gamma": None if norm == "none" else gamma, "norm_bias": norm_bias, "activation": activation}
+        found.append(MLP((5,), 3, depth=4, width=16, norm=norm, simplex=simplex, **norms).double())
     return found
 
 
@@ -65,7 +67,7 @@ def networks(norm, norm_bias=False, activation="relu"):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("norm", "norm_bias"), [("none", False), ("last", False), ("last", True), ("all", False)])
 def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, optimizer, loss):
-    """To the last bit: cells that differ in start, data, weight decay and its scope, learning rate and gamma."""
+    """To the last bit: cells that differ in start, data, weight decay and its scope, rate, gamma and simplex."""
     kind, more = OPTIMIZERS[optimizer]
     together = networks(norm, norm_bias)
     alone = copy.deepcopy(together)
@@ -90,7 +92,7 @@ def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, o
         for name, expected in other.state_dict().items():
             assert torch.equal(one.state_dict()[name], expected), name
             moved += not torch.equal(expected, start[name])
-    assert moved >= 4 * 4
+    assert moved >= 4 * 4 - 2
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "leaky_relu"])
@@ -245,6 +247,7 @@ def test_a_stacked_sweep_leaves_what_a_sweep_leaves(ncflow, tmp_path):
             "measure.groups=[uniformity,dual_uniformity,few_shot,weight_alignment,probe]",
         ],
         ["data=digits", "data.classes=4", "model.gamma=1,2", "data.random_labels=0,0.5", "batch_size=null"],
+        ["loss.label_smoothing=0.1", "model.simplex=null,1", "scheduler=cosine", "scheduler.warmup_epochs=2"],
     ],
 )
 def test_other_recipes_stack_too(options, ncflow, tmp_path):
@@ -265,7 +268,16 @@ def test_runs_that_cannot_be_stacked_are_trained_alone(ncflow, tmp_path):
     assert done.stdout.splitlines()[-1] == "8 runs: 8 done"
 
 
-LONG = ["epochs=60", "model.width=32", "data.num_samples=1200", "data.num_test=100", "trainer=cpu", "seed=0,1,2"]
+LONG = [
+    "scheduler=cosine",
+    "scheduler.warmup_epochs=3",
+    "epochs=60",
+    "model.width=32",
+    "data.num_samples=1200",
+    "data.num_test=100",
+    "trainer=cpu",
+    "seed=0,1,2",
+]
 
 
 @pytest.fixture(scope="module")
