@@ -55,6 +55,7 @@ SMALLER |= {
     for name in EXPERIMENTS
     if re.match(r"cbmm_117/\w+(?<!_small)$", name)
 }
+SMALLER |= {f"optimizers/vgg11_{data}": ["model.width=0.125"] for data in ("mnist", "fashion_mnist")}
 SMALLER |= {"recipe/pan_cao_fig3=cifar10": ["data.num_samples=50", "model.width=0.125"]}
 
 
@@ -135,6 +136,7 @@ def test_every_figure_has_a_recipe_and_a_small_sibling_with_the_same_options(con
     figures |= {f"cbmm_117/fig{number}" for number in (*range(2, 7), *range(11, 18))}
     figures |= {"cbmm_117/exponential_batch_size"}
     figures |= {
+        f"optimizers/{name}" for name in ("resnet9_cifar10", "vgg11_mnist", "vgg11_fashion_mnist", "vit_cifar10")
     }
     assert figures | {f"{name}_small" for name in figures} <= set(EXPERIMENTS)
     for name in figures:
