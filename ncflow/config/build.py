@@ -25,7 +25,7 @@ _LEFT_OUT = {
     },
     "loss": dict.fromkeys(("reduction", "reduce", "size_average", "ignore_index"), "it is the mean over a minibatch"),
 }
-# Those that the configs list as null, so that a run without them keeps its id, and PyTorch has with another default.
+# Options that the configs list as null, so that a run without them keeps its id: the target's default, if it has them.
 _NULL_IS_DEFAULT = {"loss": ("label_smoothing",)}
 _TYPES = {
     int: "a whole number",
@@ -59,6 +59,9 @@ def build(cfg: DictConfig, group: str, **given: Any) -> Any:
     if not isinstance(node, dict):
         raise ConfigError(f"{group} must be a group of options, found {node!r}")
     options = {str(key): value for key, value in node.items() if key not in ("name", "_target_")}
+    for name in _NULL_IS_DEFAULT.get(group, ()):
+        if options.get(name, "") is None:
+            del options[name]
     target = locate(group, node.get("_target_"))
     parameters = _parameters(target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -66,8 +69,6 @@ def build(cfg: DictConfig, group: str, **given: Any) -> Any:
         for name, instead in _LEFT_OUT.get(group, {}).items():
             if name in options:
                 raise ConfigError(f"{group}.{name} must be left out: {instead}")
-        unset = [name for name in _NULL_IS_DEFAULT.get(group, ()) if name in options and options[name] is None]
-        options = {name: value for name, value in options.items() if name not in unset}
     accepted = {name: value for name, value in given.items() if name in parameters or open_ended}
     for name in options:
         if name in given or (name not in parameters and not open_ended):

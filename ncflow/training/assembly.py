@@ -170,6 +170,8 @@ def _check_loss(loss: Any, num_classes: int) -> None:
     Raises:
         ConfigError: Naming the rule and the value found.
     """
+    if isinstance(loss, nn.CrossEntropyLoss) and not 0 <= loss.label_smoothing < 1:  # PyTorch takes less for none
+        raise ConfigError(f"loss.label_smoothing must be null or in [0, 1), found {loss.label_smoothing!r}")
     labels = torch.arange(min(num_classes, 10))
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -343,6 +343,7 @@ def test_cells_are_runs_of_their_own_in_wandb(ncflow, tmp_path):
     [
         ["model.norm=last"],
         ["model.norm=none", "loss=exponential", "data=digits", "data.classes=4"],
+        ["loss.label_smoothing=0.1", "model.simplex=1", "model.norm=none"],
         ["model.norm=all", "loss=square", "weight_decay_scope=last_layer", "measure.self_pairs=true"],
     ],
 )
