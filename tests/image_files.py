@@ -1,10 +1,11 @@
-"""Small files in the real formats of MNIST, CIFAR and ImageNet32; each writer returns what it wrote, by split."""
+"""Small files in the real formats of MNIST, SVHN, CIFAR and ImageNet32; each writer returns what it wrote, by split."""
 
 import hashlib
 import pickle
 import struct
 
 import numpy as np
+from scipy.io import savemat
 
 from ncflow.data import torchvision_sets
 from ncflow.data.imagenet32 import TEST_FILE, TRAIN_FILES
@@ -21,13 +22,36 @@ def idx(array):
     return header + array.astype(np.uint8).tobytes()
 
 
-def write_mnist(root):
+def write_mnist(root, name="MNIST"):
     splits = {"train": draw(0, 60, 10, (28, 28)), "test": draw(1, 20, 10, (28, 28))}
-    (root / "MNIST/raw").mkdir(parents=True)
-    for name, (images, labels) in zip(("train", "t10k"), splits.values(), strict=True):
-        (root / f"MNIST/raw/{name}-images-idx3-ubyte").write_bytes(idx(images))
-        (root / f"MNIST/raw/{name}-labels-idx1-ubyte").write_bytes(idx(labels))
+    folder = root / name / "raw"
+    folder.mkdir(parents=True)
+    for part, (images, labels) in zip(("train", "t10k"), splits.values(), strict=True):
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(images))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(labels))
     return {name: (images[:, None], labels) for name, (images, labels) in splits.items()}
+
+
+def write_svhn(root, monkeypatch):
+    """Files of SVHN, samples last and the digit 0 as 10, whose sums the official class then expects."""
+    root.mkdir(parents=True, exist_ok=True)
+    splits = {"train": draw(6, 60, 10, (3, 32, 32)), "test": draw(7, 20, 10, (3, 32, 32))}
+    for name, (images, labels) in splits.items():
+        content = {"X": images.transpose(2, 3, 1, 0), "y": np.where(labels == 0, 10, labels).astype(np.uint8)[:, None]}
+        savemat(root / f"{name}_32x32.mat", content, do_compression=True)
+    expect_svhn_sums(root, monkeypatch)
+    return splits
+
+
+def expect_svhn_sums(root, monkeypatch):
+    """Replace the MD5 sums that torchvision's class expects by those of the files."""
+    official = torchvision_sets.SVHN.official
+    known = {
+        split: [url, name, hashlib.md5((root / name).read_bytes()).hexdigest()]
+        for split, (url, name, _) in official.split_list.items()
+        if split != "extra"
+    }
+    monkeypatch.setattr(official, "split_list", {**official.split_list, **known})
 
 
 def cifar_entry(images, labels, key):

@@ -25,6 +25,8 @@ _LEFT_OUT = {
     },
     "loss": dict.fromkeys(("reduction", "reduce", "size_average", "ignore_index"), "it is the mean over a minibatch"),
 }
+# Options that the configs list as null, so that a run without them keeps its id: the target's default, if it has them.
+_NULL_IS_DEFAULT = {"loss": ("label_smoothing",)}
 _TYPES = {
     int: "a whole number",
     float: "a number",
@@ -57,6 +59,9 @@ def build(cfg: DictConfig, group: str, **given: Any) -> Any:
     if not isinstance(node, dict):
         raise ConfigError(f"{group} must be a group of options, found {node!r}")
     options = {str(key): value for key, value in node.items() if key not in ("name", "_target_")}
+    for name in _NULL_IS_DEFAULT.get(group, ()):
+        if options.get(name, "") is None:
+            del options[name]
     target = locate(group, node.get("_target_"))
     parameters = _parameters(target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -1,4 +1,4 @@
-"""MNIST, CIFAR-10 and CIFAR-100 as torchvision fetches, checks and reads them."""
+"""MNIST, FashionMNIST, SVHN, CIFAR-10 and CIFAR-100 as torchvision fetches, checks and reads them."""
 
 import math
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
@@ -67,6 +68,14 @@ class TorchvisionImages(ByteImages):
     def images(self, official: Any) -> Tensor:
         """Images (N, channels, height, width) in uint8 of torchvision's object."""
 
+    def labels(self, official: Any) -> Tensor:
+        """Labels (N,), int64, of torchvision's object."""
+        return torch.as_tensor(official.targets)
+
+    def split_options(self, train: bool) -> dict[str, Any]:
+        """How torchvision's class is asked for the training or the test split."""
+        return {"train": train}
+
     def load(self) -> tuple[Split, Split, int]:
         """Read both official splits, and fetch them first if that is needed and allowed."""
         try:
@@ -83,8 +92,8 @@ class TorchvisionImages(ByteImages):
             self.require_file(file, "data.download=true fetches it, or copy it there")
         try:
             with _safe_unpickling():
-                official = self.official(self.data_dir, train=train)
-            everything = Split(self.images(official), torch.as_tensor(official.targets))
+                official = self.official(self.data_dir, **self.split_options(train))
+            everything = Split(self.images(official), self.labels(official))
         except Exception as error:  # for files that are not what they should be torchvision raises many kinds
             raise ArgumentError(f"data_dir must be {self._complaint(error)}, found {str(self.data_dir)!r}") from error
         self._check(everything, "training" if train else "test")
@@ -111,13 +120,20 @@ class TorchvisionImages(ByteImages):
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(self.data_dir / ".download.lock"):
-                # The constructor would also read the files, and its complaints pass for those of the download.
-                official = object.__new__(self.official)
-                VisionDataset.__init__(official, self.data_dir)
-                official.download()
+                self.download_files()
         except Exception as error:  # the net, its certificates, a half archive, a full disk
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise ArgumentError(f"download of {self.source} to {self.data_dir} failed: {reason}") from error
+
+    def download_files(self) -> None:
+        """Download and unpack with torchvision; what is there and whole is left as it is."""
+        self._unread().download()
+
+    def _unread(self) -> Any:
+        """Torchvision's object without its constructor, which would also read, and complain of, the files."""
+        official = object.__new__(self.official)
+        VisionDataset.__init__(official, self.data_dir)
+        return official
 
 
 class MNIST(TorchvisionImages):
@@ -126,14 +142,14 @@ class MNIST(TorchvisionImages):
     Options as of :class:`TorchvisionImages`.
     """
 
-    official = datasets.MNIST
+    official: ClassVar[type[Any]] = datasets.MNIST
     source = datasets.MNIST.mirrors[0]
     available = 10
     shape = (1, 32, 32)
 
     def files(self) -> list[str]:
         """Images and labels, unpacked."""
-        return [f"MNIST/raw/{Path(name).stem}" for name, _ in datasets.MNIST.resources]
+        return [f"{self.official.__name__}/raw/{Path(name).stem}" for name, _ in self.official.resources]
 
     def is_whole(self, file: str) -> bool:
         """Compare the size with the header: two zeros, 8 for bytes, the number of axes, the length of each."""
@@ -147,6 +163,61 @@ class MNIST(TorchvisionImages):
     def images(self, official: Any) -> Tensor:
         """Padded."""
         return F.pad(official.data[:, None], (2, 2, 2, 2))
+
+
+class FashionMNIST(MNIST):
+    """Clothes in ten classes (1, 32, 32), in files like MNIST's: 28 x 28 pixels and 2 black ones on each side.
+
+    Options as of :class:`TorchvisionImages`.
+    """
+
+    official = datasets.FashionMNIST
+    source = datasets.FashionMNIST.mirrors[0]
+
+
+class SVHN(TorchvisionImages):
+    """Photographs of house numbers (3, 32, 32), one digit each; the digit 0, in the files 10, is class 0.
+
+    The 531,131 simpler images that are published beside both splits are left out.
+
+    Options as of :class:`TorchvisionImages`.
+    """
+
+    official = datasets.SVHN
+    source = datasets.SVHN.split_list["train"][0].rpartition("/")[0]
+    available = 10
+    shape = (3, 32, 32)
+
+    def files(self) -> list[str]:
+        """A MATLAB file for each split."""
+        return list(self._sums())
+
+    def is_whole(self, file: str) -> bool:
+        """Compare the MD5 sum."""
+        return check_integrity(self.data_dir / file, self._sums()[file])
+
+    def images(self, official: Any) -> Tensor:
+        """In rows again: in the file the samples are the last axis."""
+        return torch.from_numpy(np.ascontiguousarray(official.data))
+
+    def labels(self, official: Any) -> Tensor:
+        """Another name, and an axis for each sample alone in a file of one."""
+        return torch.from_numpy(np.atleast_1d(official.labels))
+
+    def split_options(self, train: bool) -> dict[str, Any]:
+        """Its splits have names."""
+        return {"split": "train" if train else "test"}
+
+    def download_files(self) -> None:
+        """One file after the other, as torchvision's object has one split."""
+        for split in ("train", "test"):
+            official = self._unread()
+            official.split = split
+            official.url, official.filename, official.file_md5 = official.split_list[split]
+            official.download()
+
+    def _sums(self) -> dict[str, str]:
+        return {name: md5 for _, name, md5 in (self.official.split_list[split] for split in ("train", "test"))}
 
 
 class CIFAR10(TorchvisionImages):

@@ -80,6 +80,14 @@ def _with_adapter(modules: dict[str, nn.Module], name: str) -> str:
     return name
 
 
+def is_fixed(model: nn.Module, head: LinearHead) -> bool:
+    """Whether a classifier's W is not trained while other parameters of its model are."""
+    if not isinstance(head, nn.Linear):
+        return False
+    own = [parameter for name, parameter in head.named_parameters() if name != "bias"]
+    return not any(p.requires_grad for p in own) and any(p.requires_grad for p in model.parameters())
+
+
 def has_adapter(model: nn.Module) -> bool:
     """Whether a layer has an adapter: its weights are then not one matrix a layer."""
     return any(isinstance(getattr(module, _WRAPPED, None), nn.Module) for module in model.modules())

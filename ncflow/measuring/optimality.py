@@ -1,7 +1,8 @@
 """How far a network is from the optimum of the layer-peeled model for its classes' shares, and what inter is there.
 
 That model's penalty is lambda/2 of |W|_F^2 and of |gamma|^2 of the BN before the classifier, or of the features' mean
-square where there is no BN: nothing else that weight decay may be on. Where the model says nothing, a value is NaN.
+square where there is no BN: nothing else that weight decay may be on. Its optimum is over W too: of a W that is fixed
+it says nothing, and no penalty is on that. Where the model says nothing, a value is NaN.
 Decay that is no penalty, as AdamW's, leaves the gaps what they are, and training need not go to that optimum.
 """
 
@@ -45,6 +46,7 @@ class LayerPeeled(NamedTuple):
             is that of ``free`` features; but ``regularized_loss`` counts gamma alone, and has no gap.
         of_scale: Whether the size of the features is free. Where gamma is fixed the model's optimum is a lower bound,
             and not where training on unequal classes goes.
+        fixed: Whether W is not trained.
     """
 
     counts: tuple[int, ...]
@@ -53,10 +55,13 @@ class LayerPeeled(NamedTuple):
     of_penalty: bool
     offset: bool
     of_scale: bool
+    fixed: bool
 
     @classmethod
-    def of(cls, counts: Tensor, head: LinearHead, last_norm: nn.Module | None, is_cross_entropy: bool) -> "LayerPeeled":
-        """Of the samples of each class, (C,), the classifier, the norm before it and the loss."""
+    def of(
+        cls, counts: Tensor, head: LinearHead, last_norm: nn.Module | None, is_cross_entropy: bool, fixed: bool
+    ) -> "LayerPeeled":
+        """Of the samples of each class, (C,), the classifier, the norm before it, the loss, and whether W is fixed."""
         samples = tuple(int(count) for count in counts.tolist())
         is_bn, scale = isinstance(last_norm, _BATCH_NORMS), getattr(last_norm, "weight", None)
         offset = getattr(last_norm, "bias", None) is not None
@@ -67,6 +72,7 @@ class LayerPeeled(NamedTuple):
             (last_norm is None or is_bn) and (head.bias is None or _are_equal(samples)),
             offset,
             not is_bn or (scale is not None and scale.requires_grad),
+            fixed,
         )
 
     def least_loss(self, alpha: float, beta: float) -> float:
@@ -110,7 +116,8 @@ class LayerPeeled(NamedTuple):
         return known and self._has_optimum("regularized_loss_gap")
 
     def _has_optimum(self, gap: str) -> bool:
-        return min(self.counts) > 0 and (_are_equal(self.counts) or len(self.counts) <= _MOST_CLASSES[gap])
+        known = _are_equal(self.counts) or len(self.counts) <= _MOST_CLASSES[gap]
+        return known and min(self.counts) > 0 and not self.fixed
 
 
 def optimality(model: LayerPeeled, decay: float, delta: float, values: dict[str, float]) -> dict[str, float]:
@@ -124,7 +131,8 @@ def optimality(model: LayerPeeled, decay: float, delta: float, values: dict[str,
     """
     cross_entropy, gamma = values.pop("cross_entropy"), values["gamma_norm"]
     alpha, weight_norm = values["feature_rms_norm"], values["weight_norm"]
-    total = regularized_loss(cross_entropy, decay, alpha if isnan(gamma) else gamma, weight_norm)
+    scale, decayed = alpha if isnan(gamma) else gamma, 0.0 if model.fixed else weight_norm
+    total = regularized_loss(cross_entropy, decay, scale, decayed)
     samples = sum(model.counts) or nan
     return {
         "regularized_loss": total,

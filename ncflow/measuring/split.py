@@ -13,7 +13,7 @@ from ncflow.measuring.adapters import USUAL, Adapters
 from ncflow.measuring.classes import Every, Frequent, label_counts
 from ncflow.measuring.features import LAST, FeatureBatch, extract, frozen, resolve_layers
 from ncflow.measuring.groups import Groups, LayerGroups, check_groups
-from ncflow.measuring.heads import Head, as_linear, find_head, has_adapter
+from ncflow.measuring.heads import Head, as_linear, find_head, has_adapter, is_fixed
 from ncflow.measuring.joined import joined
 from ncflow.measuring.layers import LayerMetrics
 from ncflow.measuring.optimality import LayerPeeled, optimality
@@ -160,6 +160,8 @@ def conclude(
         weight_decay: As for :func:`measure_split`.
         delta: As for :func:`measure_split`.
     """
+    fixed = head is not None and is_fixed(network, head)
+    decay_of_head = nan if fixed else weight_decay
     with torch.no_grad():
         if head is not None and LAST in values:
             # A classifier that chose nothing, as one of its weights is NaN, agrees with nothing either.
@@ -168,11 +170,11 @@ def conclude(
             values[LAST] |= outputs.compute()
             values[LAST]["gamma_norm"] = _gamma_norm(last_norm)
             values[LAST] |= _norms(network, values[LAST])
-            values[LAST] |= outputs.norm_measures(head, values[LAST]["rho"], weight_decay)
-            values[LAST] |= outputs.quasi_measures(head, means, weight_decay)
+            values[LAST] |= outputs.norm_measures(head, values[LAST]["rho"], decay_of_head)
+            values[LAST] |= outputs.quasi_measures(head, means, decay_of_head)
     measured = {name: _floats(measures) for name, measures in values.items()}
     if head is not None and LAST in measured and counts is not None:
-        model = LayerPeeled.of(counts, head, last_norm, bool(outputs.of_cross_entropy))
+        model = LayerPeeled.of(counts, head, last_norm, bool(outputs.of_cross_entropy), fixed)
         measured[LAST] |= optimality(model, weight_decay, delta, measured[LAST])
     return measured
 

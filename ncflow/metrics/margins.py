@@ -46,9 +46,11 @@ def _at_a_time(rows: Tensor) -> int:
 def weight_norm_product(network: nn.Module) -> Tensor:
     """rho: product over the weight matrices of a network of their Frobenius norms, float64.
 
-    A convolution's kernel counts as one matrix, a row for each filter; biases and normalisation do not count.
+    A convolution's kernel counts as one matrix, a row for each filter, as those of an attention's queries, keys and
+    values do together; biases and normalisation do not count.
     """
-    weights = [getattr(module, "weight", None) for module in network.modules()]
+    names = ("weight", "in_proj_weight")  # the second one of nn.MultiheadAttention
+    weights = [getattr(module, name, None) for module in network.modules() for name in names]
     return _norm_product([weight.detach() for weight in weights if isinstance(weight, Tensor) and weight.ndim >= 2])
 
 

@@ -11,6 +11,7 @@ from ncflow.checks import require
 from ncflow.models.init import draw_with_norm
 from ncflow.models.network import Network
 from ncflow.models.normalization import Normalization, normalize_weights
+from ncflow.models.simplex import fix_classifier
 
 
 class ConvNet(Network):
@@ -39,6 +40,7 @@ class ConvNet(Network):
         init_norm: Frobenius norm of each weight matrix as initialised, > 0; None: as PyTorch does by default.
         normalization: ``weight`` or ``lagrange`` (see :func:`ncflow.models.normalization.normalize_weights`), with
             ``norm="none"`` alone; None: none.
+        simplex: None: W is trained; a number: it is fixed (see :func:`ncflow.models.simplex.fix_classifier`).
     """
 
     is_chain = True
@@ -55,6 +57,7 @@ class ConvNet(Network):
         affine: bool = False,
         init_norm: float | None = None,
         normalization: Normalization | None = None,
+        simplex: float | None = None,
     ) -> None:
         super().__init__()
         shape = tuple(input_shape)
@@ -78,6 +81,7 @@ class ConvNet(Network):
         if init_norm is not None:
             draw_with_norm(self, init_norm)
         normalize_weights(self, normalization, norm)
+        fix_classifier(self, simplex)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of images (B, channels, height, width)."""

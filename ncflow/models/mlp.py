@@ -12,6 +12,7 @@ from ncflow.models.init import draw_with_norm
 from ncflow.models.network import Network
 from ncflow.models.norm import Placement, batch_norm, check_norm
 from ncflow.models.normalization import Normalization, normalize_weights
+from ncflow.models.simplex import fix_classifier
 
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "leaky_relu": nn.LeakyReLU}
 
@@ -37,6 +38,7 @@ class MLP(Network):
         init_norm: Frobenius norm of each weight matrix as initialised, > 0; None: as PyTorch does by default.
         normalization: ``weight`` or ``lagrange`` (see :func:`ncflow.models.normalization.normalize_weights`), with
             ``norm="none"`` alone; None: none.
+        simplex: None: W is trained; a number: it is fixed (see :func:`ncflow.models.simplex.fix_classifier`).
     """
 
     is_chain = True
@@ -57,6 +59,7 @@ class MLP(Network):
         gamma: float | None = None,
         init_norm: float | None = None,
         normalization: Normalization | None = None,
+        simplex: float | None = None,
     ) -> None:
         super().__init__()
         require(depth >= 2, "depth", "at least 2 (one hidden layer and the classifier)", depth)
@@ -79,6 +82,7 @@ class MLP(Network):
         if init_norm is not None:
             draw_with_norm(self, init_norm)
         normalize_weights(self, normalization, norm)
+        fix_classifier(self, simplex)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of inputs (B, ...)."""

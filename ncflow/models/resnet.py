@@ -11,6 +11,7 @@ from torchvision.models.resnet import BasicBlock, conv1x1
 from ncflow.checks import require
 from ncflow.models.network import Network
 from ncflow.models.norm import VisionPlacement, batch_norm, check_norm
+from ncflow.models.simplex import fix_classifier
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -35,6 +36,7 @@ class ResNet(Network):
         norm_bias: Whether the BN before the classifier adds a trained offset.
         affine: False: the BN before the classifier trains nothing, and ``gamma`` must be a number.
         gamma: None: trained; a number: every entry of the BN before the classifier is fixed to it.
+        simplex: None: W is trained; a number: it is fixed (see :func:`ncflow.models.simplex.fix_classifier`).
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ResNet(Network):
         norm_bias: bool = False,
         affine: bool = True,
         gamma: float | None = None,
+        simplex: float | None = None,
     ) -> None:
         super().__init__()
         shape = tuple(input_shape)
@@ -76,6 +79,7 @@ class ResNet(Network):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        fix_classifier(self, simplex)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of images (B, channels, height, width)."""

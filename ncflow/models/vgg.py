@@ -11,6 +11,7 @@ from torchvision.models.vgg import cfgs, make_layers
 from ncflow.checks import require
 from ncflow.models.network import Network
 from ncflow.models.norm import VisionPlacement, batch_norm, check_norm
+from ncflow.models.simplex import fix_classifier
 
 _PLANS = {11: cfgs["A"], 13: cfgs["B"], 16: cfgs["D"], 19: cfgs["E"]}
 
@@ -28,7 +29,8 @@ class VGG(Network):
         num_classes: C.
         depth: Number of weight matrices: 11, 13, 16 or 19.
         width: Factor > 0 of the channels of each convolution and of ``hidden``, rounded, at least one remains.
-        hidden: Width d of the hidden linear layers at ``width=1``, >= 1.
+        hidden: Width d of the hidden linear layers at ``width=1``; 0: there are none, and the classifier reads the
+            pooled map (of one number a channel with ``pool=1``), which is ``hidden.0`` then.
         pool: Side of the map that the stages' output is averaged or repeated to: 7 as published, where the one
             position left of a 32x32 image is repeated 49 times, or 1 without the copies. The first hidden layer then
             starts with weights like the sums of 49, N(0, 0.07^2), so that it starts as it would with the copies.
@@ -39,6 +41,7 @@ class VGG(Network):
         norm_bias: Whether the BN before the classifier adds a trained offset.
         affine: False: the BN before the classifier trains nothing, and ``gamma`` must be a number.
         gamma: None: trained; a number: every entry of the BN before the classifier is fixed to it.
+        simplex: None: W is trained; a number: it is fixed (see :func:`ncflow.models.simplex.fix_classifier`).
     """
 
     is_chain = True
@@ -58,6 +61,7 @@ class VGG(Network):
         norm_bias: bool = False,
         affine: bool = True,
         gamma: float | None = None,
+        simplex: float | None = None,
     ) -> None:
         super().__init__()
         shape = tuple(input_shape)
@@ -65,25 +69,30 @@ class VGG(Network):
         require(len(shape) == 3 and min(shape[1:]) >= 32, "input_shape", rule, shape)
         require(depth in _PLANS, "depth", f"one of {', '.join(map(str, _PLANS))}", depth)
         require(0 < width < math.inf, "width", "a number greater than 0", width)
-        require(hidden >= 1, "hidden", "at least 1", hidden)
+        require(hidden >= 0, "hidden", "at least 0", hidden)
         require(pool in (1, 7), "pool", "1 or 7", pool)
         require(0 <= dropout < 1, "dropout", "in [0, 1)", dropout)
         check_norm(norm, affine, gamma, norm_bias, get_args(VisionPlacement))
         self.stages = _stages(shape[0], depth, width, norm in ("torchvision", "all"))
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(pool), nn.Flatten())
-        features = max(1, round(width * hidden))
-        sizes = [max(1, round(width * 512)) * pool**2, features, features]
+        sizes = [max(1, round(width * 512)) * pool**2, *[max(1, round(width * hidden))] * (2 if hidden else 0)]
+        features = sizes[-1]
         linears = [nn.Linear(fan_in, fan_out) for fan_in, fan_out in itertools.pairwise(sizes)]
         layers = [nn.Sequential(linear, nn.ReLU(inplace=True), nn.Dropout(dropout)) for linear in linears]
+        layers = layers or [nn.Sequential()]
         if norm in ("last", "all"):
             layers[-1].append(batch_norm(features, gamma, norm_bias))
         self.hidden = nn.Sequential(*layers)
         self.classifier = nn.Linear(features, num_classes, bias=classifier_bias)
         self.last_norm = layers[-1][-1] if norm in ("last", "all") else None
-        self.layer_names = [*(f"stages.{index}" for index in range(5)), "hidden.0", "hidden.1"]
+        self.layer_names = [
+            *(f"stages.{index}" for index in range(5)),
+            *(f"hidden.{index}" for index in range(len(layers))),
+        ]
         _initialise(self)
-        if pool == 1:  # at N(0, 0.01^2), a VGG without BN never leaves its first plateau
+        if linears and pool == 1:  # at N(0, 0.01^2), a VGG without BN never leaves its first plateau
             nn.init.normal_(linears[0].weight, 0, 0.07)
+        fix_classifier(self, simplex)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, C) of images (B, channels, height, width)."""

@@ -71,6 +71,7 @@ def prepare(cfg: DictConfig, data: InMemoryData | None = None) -> tuple[InMemory
         cfg.weight_decay_scope,
         cfg.get("weight_decay_coupling"),
     )
+    _check_decay(cfg, classifier)
     # Now, not in the first epoch, is the time to refuse their options.
     try:
         configured = classifier.configure_optimizers()
@@ -178,6 +179,8 @@ def _check_loss(loss: Any, num_classes: int) -> None:
     Raises:
         ConfigError: Naming the rule and the value found.
     """
+    if isinstance(loss, nn.CrossEntropyLoss) and not 0 <= loss.label_smoothing < 1:  # PyTorch takes less for none
+        raise ConfigError(f"loss.label_smoothing must be null or in [0, 1), found {loss.label_smoothing!r}")
     labels = torch.arange(min(num_classes, 10))
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -216,6 +219,18 @@ def _check_smallest_batch(cfg: DictConfig, data: InMemoryData, network: nn.Modul
             return
         option = "batch_size" if count > 1 else "the number of training samples"
         raise ConfigError(f"{option} must be at least 2 where the model has BN, found 1") from error
+
+
+def _check_decay(cfg: DictConfig, classifier: Classifier) -> None:
+    """Refuse a weight decay that is of nothing, as that of a classifier that is not trained.
+
+    Raises:
+        ConfigError: Naming the option, the rule and the value found.
+    """
+    groups = classifier.parameter_groups()
+    if cfg.weight_decay > 0 and groups and not any(group["weight_decay"] for group in groups):
+        rule = "one in which something is trained where weight_decay is not 0"
+        raise ConfigError(f"weight_decay_scope must be {rule}, found {cfg.weight_decay_scope!r}")
 
 
 def _check_optimizer(cfg: DictConfig, optimizer: torch.optim.Optimizer) -> None:

@@ -22,7 +22,7 @@ from ncflow.data.synthetic import SampleIndex, TeacherMLP
 from ncflow.data.vision import Digits
 from ncflow.training.assembly import prepare
 from tests.conftest import TINY
-from tests.image_files import write_cifar, write_imagenet32, write_mnist
+from tests.image_files import write_cifar, write_imagenet32, write_mnist, write_svhn
 
 GROUPS = ["data", "model", "loss", "optimizer", "scheduler", "trainer", "logger"]
 OPTIONS = [
@@ -34,6 +34,8 @@ EXPERIMENTS = [
 NEEDS = {
     ("data", "arrays"): ["data.path={files}/mine.npz"],
     ("data", "mnist"): ["data.data_dir={files}"],
+    ("data", "fashion_mnist"): ["data.data_dir={files}"],
+    ("data", "svhn"): ["data.data_dir={files}"],
     ("data", "cifar10"): ["data.data_dir={files}"],
     ("data", "cifar100"): ["data.data_dir={files}"],
     ("data", "imagenet32"): ["data.data_dir={files}", "data.num_samples=100"],
@@ -42,6 +44,7 @@ NEEDS = {
     ("data", "sample_index"): ["model=unconstrained"],
     ("model", "unconstrained"): ["data=sample_index"],
     ("model", "convnet"): ["data=digits"],
+    ("model", "vit"): ["data=digits32"],
     ("trainer", "ddp"): ["model.norm=none"],
 }
 IMAGES = ["data=digits", "data.size=32", "model.width=0.0625"]
@@ -52,6 +55,7 @@ SMALLER |= {
     for name in EXPERIMENTS
     if re.match(r"cbmm_117/\w+(?<!_small)$", name)
 }
+SMALLER |= {f"optimizers/vgg11_{data}": ["model.width=0.125"] for data in ("mnist", "fashion_mnist")}
 SMALLER |= {"recipe/pan_cao_fig3=cifar10": ["data.num_samples=50", "model.width=0.125"]}
 
 
@@ -63,6 +67,8 @@ def files(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", X=rng.normal(size=(400, 6)), y=np.arange(400) % 3)
     write_mnist(tmp_path)
+    write_mnist(tmp_path, "FashionMNIST")
+    write_svhn(tmp_path, monkeypatch)
     write_cifar(tmp_path, monkeypatch, classes=10)
     write_cifar(tmp_path, monkeypatch, classes=100)
     write_imagenet32(tmp_path)
@@ -79,7 +85,9 @@ def test_every_option_builds(group, option, config, files):
     assert classifier(data.prepare(data.train.inputs[:3])).shape == (3, data.num_classes)
 
 
-@pytest.mark.parametrize("option", ["arrays", "digits", "digits32", "mnist", "cifar10", "cifar100", "imagenet32"])
+@pytest.mark.parametrize(
+    "option", ["arrays", "digits", "digits32", "mnist", "svhn", "cifar10", "cifar100", "imagenet32"]
+)
 def test_every_data_set_with_given_inputs_scales_them(option, config, files):
     needs = [text.format(files=files) for text in NEEDS.get(("data", option), [])]
     data, _ = prepare(config(f"data={option}", *needs, "data.max_norm=1", "model.width=16"))
@@ -127,6 +135,9 @@ def test_every_figure_has_a_recipe_and_a_small_sibling_with_the_same_options(con
     figures |= {f"pan_thesis/fig3_{number}" for number in (1, 2, 3)}
     figures |= {f"cbmm_117/fig{number}" for number in (*range(2, 7), *range(11, 18))}
     figures |= {"cbmm_117/exponential_batch_size"}
+    figures |= {
+        f"optimizers/{name}" for name in ("resnet9_cifar10", "vgg11_mnist", "vgg11_fashion_mnist", "vit_cifar10")
+    }
     assert figures | {f"{name}_small" for name in figures} <= set(EXPERIMENTS)
     for name in figures:
         small = OmegaConf.load(CONF_DIR / "experiment" / f"{name}_small.yaml")

@@ -61,7 +61,10 @@ REFUSED = [
     # what fails in training alone, or does something else there than it says
     (["batch_size=1"], "batch_size must be at least 2 where the model has BN, found 1"),
     (["batch_size=1", "model.norm=all"], "batch_size must be at least 2 where the model has BN, found 1"),
-    (["+loss.label_smoothing=2"], "loss: label_smoothing must be between 0.0 and 1.0. Got: 2"),
+    (["loss.label_smoothing=2"], "loss.label_smoothing must be null or in [0, 1), found 2"),
+    (["loss.label_smoothing=-0.1"], "loss.label_smoothing must be null or in [0, 1), found -0.1"),
+    (["loss.label_smoothing=some"], "loss.label_smoothing must be a number, found 'some'"),
+    (["loss=square", "+loss.label_smoothing=0.1"], "loss.label_smoothing must be one of the options of SquareLoss"),
     (
         ["trainer.precision=16-mixed"],
         "trainer.precision must be one that a CPU has, such as 'bf16-mixed', found '16-mixed'",

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer
+from scipy.io import loadmat, savemat
 
 import ncflow.data.base
 from ncflow.callbacks import NeuralCollapseCallback
@@ -22,14 +23,24 @@ from ncflow.checks import ArgumentError
 from ncflow.data import safe_pickle
 from ncflow.data.batches import Batches, Split
 from ncflow.data.imagenet32 import TRAIN_FILES, ImageNet32
-from ncflow.data.torchvision_sets import CIFAR10, CIFAR100, MNIST
+from ncflow.data.torchvision_sets import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST
 from ncflow.seeding import epoch_order
 from ncflow.training.assembly import prepare
-from tests.image_files import expect_sums, python2, write_cifar, write_imagenet32, write_mnist
+from tests.image_files import (
+    expect_sums,
+    expect_svhn_sums,
+    python2,
+    write_cifar,
+    write_imagenet32,
+    write_mnist,
+    write_svhn,
+)
 
-KINDS = ("mnist", "cifar10", "cifar100", "imagenet32")
+KINDS = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", "imagenet32")
 CLASSES = {
     "mnist": partial(MNIST, classes=10, mean=0.0, std=1.0),
+    "fashion_mnist": partial(FashionMNIST, classes=10, mean=0.286, std=0.353),
+    "svhn": partial(SVHN, classes=10, mean=0.5, std=0.5),
     "cifar10": partial(CIFAR10, classes=10, mean=0.5, std=0.5),
     "cifar100": partial(CIFAR100, classes=100, mean=0.5, std=0.5),
     "imagenet32": partial(ImageNet32, num_samples=None),
@@ -45,7 +56,13 @@ def files(tmp_path, monkeypatch):
         if kind.startswith("cifar"):
             written = write_cifar(root, monkeypatch, int(kind.removeprefix("cifar")))
         else:
-            written = {"mnist": write_mnist, "imagenet32": write_imagenet32}[kind](root)
+            writers = {
+                "mnist": write_mnist,
+                "fashion_mnist": partial(write_mnist, name="FashionMNIST"),
+                "svhn": partial(write_svhn, monkeypatch=monkeypatch),
+                "imagenet32": write_imagenet32,
+            }
+            written = writers[kind](root)
         return partial(CLASSES[kind], data_dir=str(root)), written
 
     return write
@@ -84,7 +101,7 @@ def test_measured_batches_are_the_files_in_order_by_the_formula(kind, mean, std,
     make, written = files(kind)
     data = ready(make(mean=mean, std=std))
     assert data.train.inputs.dtype == data.test.inputs.dtype == torch.uint8
-    assert data.input_shape == (1 if kind == "mnist" else 3, 32, 32)
+    assert data.input_shape == (1 if "mnist" in kind else 3, 32, 32)
     for name, loader in data.measure_dataloaders(batch_size=7).items():
         images, labels = written[name]
         found = whole(loader)
@@ -100,6 +117,18 @@ def test_mnist_is_padded_before_it_is_normalised(files):
     inside[2:30, 2:30] = True
     assert (found[..., ~inside] == -0.5).all()
     assert_equal(found[..., 2:30, 2:30], torch.from_numpy((written["train"][0] / 255 - 0.25) / 0.5))
+
+
+def test_the_digit_0_of_svhn_is_class_0_and_an_unknown_label_is_refused(complaint, files, tmp_path, monkeypatch):
+    make, written = files("svhn")
+    root = tmp_path / "data"
+    assert 10 in loadmat(root / "test_32x32.mat")["y"]
+    labels = ready(make(classes=[0, 3])).test.labels
+    assert labels.bincount().tolist() == [(written["test"][1] == digit).sum() for digit in (0, 3)]
+    content = {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.array([[1], [2], [3], [11]], np.uint8)}
+    savemat(root / "test_32x32.mat", content)
+    expect_svhn_sums(root, monkeypatch)
+    assert "test files of SVHN have labels 0..9" in complaint("svhn")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -255,12 +284,16 @@ def complaint(refusal, tmp_path):
 
 FIRST = {
     "mnist": "MNIST/raw/train-images-idx3-ubyte",
+    "fashion_mnist": "FashionMNIST/raw/train-images-idx3-ubyte",
+    "svhn": "train_32x32.mat",
     "cifar10": "cifar-10-batches-py/data_batch_1",
     "cifar100": "cifar-100-python/train",
     "imagenet32": "train_data_batch_1",
 }
 LAST = {
     "mnist": "MNIST/raw/t10k-labels-idx1-ubyte",
+    "fashion_mnist": "FashionMNIST/raw/t10k-labels-idx1-ubyte",
+    "svhn": "test_32x32.mat",
     "cifar10": "cifar-10-batches-py/batches.meta",
     "cifar100": "cifar-100-python/meta",
     "imagenet32": "val_data",
@@ -372,12 +405,18 @@ def publish(root, server, monkeypatch, kind):
     """Put the files of a data set where torchvision then looks for its downloads."""
     folder, address = server
     official = CLASSES[kind].func.official
-    if kind == "mnist":
+    if "mnist" in kind:
+        unpacked = root / official.__name__ / "raw"
         for name, _ in official.resources:
-            (folder / name).write_bytes(gzip.compress((root / "MNIST/raw" / name.removesuffix(".gz")).read_bytes()))
+            (folder / name).write_bytes(gzip.compress((unpacked / name.removesuffix(".gz")).read_bytes()))
         sums = [(name, hashlib.md5((folder / name).read_bytes()).hexdigest()) for name, _ in official.resources]
         monkeypatch.setattr(official, "resources", sums)
         monkeypatch.setattr(official, "mirrors", [address])
+    elif kind == "svhn":
+        parts = {split: [address + name, name, md5] for split, (_, name, md5) in official.split_list.items()}
+        for name in (FIRST[kind], LAST[kind]):
+            (folder / name).write_bytes((root / name).read_bytes())
+        monkeypatch.setattr(official, "split_list", parts)
     else:
         archive = folder / official.filename
         with tarfile.open(archive, "w:gz") as file:
@@ -386,7 +425,7 @@ def publish(root, server, monkeypatch, kind):
         monkeypatch.setattr(official, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
 
 
-@pytest.mark.parametrize("kind", ["mnist", "cifar10", "cifar100"])
+@pytest.mark.parametrize("kind", ["mnist", "fashion_mnist", "svhn", "cifar10", "cifar100"])
 def test_missing_files_are_downloaded_when_asked_for(kind, files, server, tmp_path, monkeypatch):
     make, _ = files(kind)
     publish(tmp_path / "data", server, monkeypatch, kind)
@@ -397,19 +436,22 @@ def test_missing_files_are_downloaded_when_asked_for(kind, files, server, tmp_pa
     assert torch.equal(ready(make(download=True)).train.inputs, before.inputs)
     assert torch.equal(ready(make(data_dir=str(tmp_path / "new"), download=True)).train.inputs, before.inputs)
     (tmp_path / "data" / FIRST[kind]).write_bytes(b"broken")
-    if kind == "mnist":  # torchvision knows no sums of the unpacked files
-        with pytest.raises(ArgumentError, match=r"whose MNIST/raw/train-images-idx3-ubyte is whole \(delete it"):
+    if "mnist" in kind:  # torchvision knows no sums of the unpacked files
+        with pytest.raises(ArgumentError, match=rf"whose {FIRST[kind]} is whole \(delete it"):
             ready(make(download=True))
     else:
         assert torch.equal(ready(make(download=True)).train.inputs, before.inputs)
 
 
-@pytest.mark.parametrize("kind", ["mnist", "cifar10", "cifar100"])
+@pytest.mark.parametrize("kind", ["mnist", "fashion_mnist", "svhn", "cifar10", "cifar100"])
 def test_a_failed_download_is_one_line(kind, complaint, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     official = CLASSES[kind].func.official
     nowhere = "http://127.0.0.1:9/"  # nobody listens there: refused at once
-    monkeypatch.setattr(official, *(("mirrors", [nowhere]) if kind == "mnist" else ("url", nowhere)))
+    if kind == "svhn":
+        monkeypatch.setattr(official, "split_list", {name: [nowhere, "x", "x"] for name in official.split_list})
+    else:
+        monkeypatch.setattr(official, *(("mirrors", [nowhere]) if "mnist" in kind else ("url", nowhere)))
     found = complaint(kind, "data.download=true")
     assert found.startswith("data.download of http")
     assert "refused" in found

@@ -93,6 +93,7 @@ def _measures(described, rng):
     final |= {"inter_max_limit": -1 / (classes - 1), "inter_raw_max_limit": -1 / (classes - 1)}
     final |= {"inter_mean_limit": -1 / (classes - 1), "inter_quantile_limit": -1 / (classes - 1)}
     final |= {"normalized_margin_mean": 0.1 / rho, "regularized_loss_gap": gap, "regularized_loss": gap + 40 * decay}
+    final |= {"nc1": 0.02 + 0.1 * rng.random(), "nc0_relative": 0.01 + 0.3 * rng.random()}
     final |= {"gamma_norm": 8 * (described.get("model.gamma") or 1), "feature_rms_norm": 2.0, "weight_norm": 3.0}
     start, falls = np.exp(-4 * _MOMENTS), 10 ** (-4 * _MOMENTS)
     path = {"intra_min": worst * (1 - start), "inter_max": inter * (1 - start) + 0.5 * start, "loss": 2 * falls}
@@ -100,6 +101,8 @@ def _measures(described, rng):
     path |= {"intra_raw_min": path["intra_min"], "inter_raw_max": path["inter_max"]}
     path |= {"rho": rho ** (1 - start) * 2**start, "nc1": falls + 1e-3 * rng.random()}
     path |= {f"nc2_{kind}_{of}": falls for kind in ("equinorm", "equiangular") for of in ("means", "weights")}
+    path |= {"nc0": 2 * start + 0.01, "nc0_relative": start + 0.01, "weight_norm": 3 - start}
+    path |= {"nc0_predicted": path["nc0"] if described["optimizer.name"] == "sgd" else np.full(len(start), np.nan)}
     kept = ("classes_present", "class_share_min", "class_share_max", "inter_max_limit", "inter_raw_max_limit")
     return final, path | {name: np.full(len(_MOMENTS), final[name]) for name in kept}
 

@@ -62,6 +62,7 @@ def test_strangers_change_nothing_and_are_counted(claim):
         {"loss.name": "cross_entropy"},
         {"data.name": "sample_index"},
         {"optimizer.name": "adamw"},
+        {"model.simplex": 1.0},
         {"status": "diverged"},
     ]
     others += [{"model.normalization": "weight"}] if claim not in NORMALISED else []

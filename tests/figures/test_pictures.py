@@ -102,6 +102,7 @@ def assert_are_tidy(runs, history, folder, only=()):
 _LARGE = ("pan_cao/fig2", "pan_cao/fig4", "pan_cao/fig5", "pan_cao/fig6", "pan_thesis/fig3_3", "cbmm_117/fig3")
 _LARGE = (*_LARGE, "cbmm_117/fig12")
 _TWICE = ("cbmm_117/fig5", "cbmm_117/fig13", "cbmm_117/fig16", "cbmm_117/fig17")
+_TWICE = (*_TWICE, "optimizers/vgg11_mnist", "optimizers/vgg11_fashion_mnist", "optimizers/vit_cifar10")
 RENDERED = [
     name
     for name in EXPERIMENTS

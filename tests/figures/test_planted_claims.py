@@ -17,6 +17,8 @@ STRANGERS = (
     {"loss.name": "square"},
     {"data.random_labels": 0.5},
     {"model.normalization": "weight"},
+    {"model.simplex": 1.0},
+    {"loss.label_smoothing": 0.1},
     {"data.name": "sample_index"},
     {"status": "failed"},
 )

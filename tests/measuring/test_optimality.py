@@ -140,6 +140,7 @@ LOSSES = {
     "signs": (SquareLoss(targets="signs"), False),
     "exponential": (ExponentialLoss(), False),
     "smoothed": (nn.CrossEntropyLoss(label_smoothing=0.01), False),
+    "hardly smoothed": (nn.CrossEntropyLoss(label_smoothing=1e-7), False),
     "weighted": (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64)), False),
     "sum": (nn.CrossEntropyLoss(reduction="sum"), False),
     "exponential, as good as 0": (lambda logits, labels: ExponentialLoss()(1e3 * logits, labels), False),

@@ -8,7 +8,7 @@ from ncflow.checks import ArgumentError
 from ncflow.models.classifier import Classifier, parameter_groups
 from ncflow.models.mlp import MLP
 from ncflow.models.network import find_classifier
-from ncflow.models.schedule import milestones
+from ncflow.models.schedule import cosine, milestones
 
 
 def test_depth_counts_weight_matrices():
@@ -130,6 +130,40 @@ def test_milestones_are_fractions_of_the_epochs(epochs, rates):
         optimizer.step()
         schedule.step()
     assert seen == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(("warmup", "floor"), [(0, 0.0), (3, 0.1), (11, 0.0), (1, 1.0)])
+def test_cosine_with_warm_up_is_pytorchs_linear_and_then_cosine_schedule(warmup, floor):
+    rates = [1.0, 0.03]
+    one, other = (torch.optim.SGD([{"params": [nn.Parameter(torch.zeros(1))], "lr": lr} for lr in rates]) for _ in "12")
+    schedule = cosine(one, 12, warmup_epochs=warmup, min_factor=floor)
+    parts = [torch.optim.lr_scheduler.LinearLR(other, 1 / (warmup + 1), total_iters=warmup)] if warmup else []
+    # PyTorch's floor is one rate for all groups: here that of the first one.
+    parts.append(torch.optim.lr_scheduler.CosineAnnealingLR(other, 12 - warmup, eta_min=floor))
+    reference = torch.optim.lr_scheduler.SequentialLR(other, parts, [warmup] if warmup else [])
+    seen, expected = [], []
+    for _ in range(12):
+        seen.append([group["lr"] for group in one.param_groups])
+        expected.append(other.param_groups[0]["lr"])
+        one.step(), other.step()
+        schedule.step(), reference.step()
+    assert [first for first, _ in seen] == pytest.approx(expected, rel=1e-12)
+    assert [second for _, second in seen] == pytest.approx([0.03 * rate for rate in expected], rel=1e-12)
+    assert seen[warmup][0] == 1.0
+    assert len({first for first, _ in seen}) > 1 or floor == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"warmup_epochs": 5}, r"warmup_epochs must be in 0\.\.4, below epochs, found 5"),
+        ({"warmup_epochs": -1}, r"warmup_epochs must be in 0\.\.4, below epochs, found -1"),
+        ({"min_factor": 1.5}, r"min_factor must be in 0\.\.1, found 1.5"),
+    ],
+)
+def test_impossible_schedules_are_refused(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        cosine(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), 5, **options)
 
 
 def test_only_plain_values_are_set_past_the_bookkeeping_of_modules():

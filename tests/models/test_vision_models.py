@@ -1,7 +1,8 @@
-"""VGG and ResNet against torchvision's own, and BN where it is asked for."""
+"""VGG, ResNet and ViT against torchvision's own, ResNet-9 against its formula, and BN where it is asked for."""
 
 import inspect
 import itertools
+import math
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from ncflow.checks import ArgumentError
 from ncflow.config.schema import ConfigError
 from ncflow.data.batches import Batches, Split
 from ncflow.measuring.features import extract, resolve_layers
-from ncflow.models import VGG, ResNet
+from ncflow.metrics.margins import weight_norm_product
+from ncflow.models import VGG, ResNet, ResNet9, ViT
 from ncflow.models.classifier import parameter_groups
 from ncflow.results import HISTORY
 from ncflow.training.assembly import prepare
@@ -25,13 +27,16 @@ OPTIONS = {
     **{f"resnet{depth}": (ResNet, depth) for depth in (18, 34)},
     "vgg": (VGG, 11),
     "resnet": (ResNet, 18),
+    "resnet9": (ResNet9, 9),
 }
+KINDS = [VGG, ResNet, ResNet9]
 ON_DIGITS = ["data=digits", "data.size=32", "data.num_samples=60", "model.width=0.0625", "trainer=cpu"]
 
 
 def small(kind, shape=(3, 32, 32), **options):
     torch.manual_seed(0)
-    return kind(shape, 10, **{"width": 1 / 16, **options})
+    sizes = {"width": 16, "mlp_width": 24, "depth": 2} if kind is ViT else {"width": 1 / 16}
+    return kind(shape, 10, **{**sizes, **options})
 
 
 def images(count=4, channels=3):
@@ -91,15 +96,94 @@ def test_torchvisions_weights_give_its_outputs(options, theirs):
     assert_same_outputs(network, reference)
 
 
-@pytest.mark.parametrize("kind", [VGG, ResNet])
+def test_the_9_layers_of_resnet9():
+    """Written out, with the running statistics that training leaves."""
+    network = small(ResNet9)
+    network(images(16))
+    layers = [module for module in network.eval().modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    pairs = iter(zip(layers[::2], layers[1::2], strict=True))
+
+    def convolved(h):
+        convolution, norm = next(pairs)
+        h = nn.functional.conv2d(h, convolution.weight, padding=1)
+        shifted = (h - norm.running_mean[:, None, None]) / (norm.running_var[:, None, None] + 1e-5).sqrt()
+        return (norm.weight[:, None, None] * shifted + norm.bias[:, None, None]).relu()
+
+    h = nn.functional.max_pool2d(convolved(convolved(images())), 2)
+    h = h + convolved(convolved(h))
+    h = nn.functional.max_pool2d(convolved(h), 2)
+    h = nn.functional.max_pool2d(convolved(h), 2)
+    h = h + convolved(convolved(h))
+    expected = h.amax((2, 3)) @ network.classifier.weight.T + network.classifier.bias
+    torch.testing.assert_close(network(images()), expected)
+    assert [m.out_channels for m in ResNet9((3, 32, 32), 10).modules() if isinstance(m, nn.Conv2d)] == [
+        *(64, 128, 128, 128, 256, 512, 512, 512)
+    ]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("norm", ["none", "last"])
+def test_vit_classifies_the_class_token_of_torchvisions_own(norm, channels):
+    network = small(ViT, (channels, 32, 32), norm=norm)
+    torch.manual_seed(0)
+    reference = torchvision.models.VisionTransformer(32, 4, 2, 8, 16, 24, num_classes=10)
+    reference.heads = nn.Identity()
+    if channels == 3:
+        assert_same_tensors(network.vit, reference)
+    else:
+        assert_same_tensors(network.vit.encoder, reference.encoder)
+        assert network.vit.conv_proj.weight.std().item() == pytest.approx(1 / 4, rel=0.1)  # of 4 x 4 numbers
+        reference.conv_proj = network.vit.conv_proj
+    token = reference.eval()(images(channels=channels))
+    network(images(64, channels))  # moves the running statistics
+    network.eval()
+    feature = network.feature[0](token) if norm == "last" else token
+    torch.testing.assert_close(network(images(channels=channels)), network.classifier(feature))
+    assert network.last_norm is (network.feature[0] if norm == "last" else network.vit.encoder.ln)
+    if norm == "none":
+        torch.testing.assert_close(token.std(1, unbiased=False), torch.ones(4), atol=1e-3, rtol=0)
+    batches = Batches(Split(images(channels=channels), torch.zeros(4, dtype=torch.long)), None)
+    layers = [*resolve_layers(network, "all"), "feature"]
+    (batch,) = extract(network, batches, layers)
+    torch.testing.assert_close(batch.features["last"], feature)
+    assert torch.equal(batch.features["feature"], batch.features["last"])
+    assert [batch.features[name].shape for name in layers[:2]] == [(4, 65 * 16)] * 2
+
+
+def test_rho_of_a_transformer_counts_its_attention():
+    network = small(ViT)
+    tables = ("token", "embedding")
+    matrices = [p for name, p in network.named_parameters() if p.ndim >= 2 and not name.endswith(tables)]
+    assert len(matrices) == 2 + 2 * 4
+    expected = torch.stack([matrix.detach().double().norm() for matrix in matrices]).prod()
+    torch.testing.assert_close(weight_norm_product(network), expected)
+
+
+def test_vit_is_what_its_config_says_and_trains(config, tmp_path):
+    assert {**config("model=vit").model} == {
+        **{p.name: p.default for p in inspect.signature(ViT).parameters.values() if p.kind is p.KEYWORD_ONLY},
+        "name": "vit",
+        "_target_": "ncflow.models.vit.ViT",
+    }
+    options = ["model=vit", "data=digits32", "data.num_samples=60", "model.width=16", "model.depth=1", "trainer=cpu"]
+    outcome = train_here(config(*options, "epochs=2", "measure.layers=all", "batch_size=30"), tmp_path)
+    assert outcome.status == "done"
+    assert "encoder_layer_0" in (tmp_path / HISTORY).read_text()
+    # The LayerNorm before the classifier is no BN: the optimum for BN is not its own.
+    assert math.isnan(outcome.values["train/regularized_loss_gap"])
+    assert math.isfinite(outcome.values["train/gamma_norm"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_bn_is_where_it_is_asked_for(kind, norm):
     network = small(kind, norm=norm)
     inner, last = norm in ("torchvision", "all"), norm in ("last", "all")
-    assert count(network, nn.BatchNorm2d) == inner * {VGG: 8, ResNet: 20}[kind]
+    assert count(network, nn.BatchNorm2d) == inner * {VGG: 8, ResNet: 20, ResNet9: 8}[kind]
     assert count(network, nn.BatchNorm1d) == last
     end = network.hidden[-1] if kind is VGG else network.feature
-    kinds = [nn.Linear, nn.ReLU, nn.Dropout] if kind is VGG else [nn.AdaptiveAvgPool2d, nn.Flatten]
+    ends = {VGG: [nn.Linear, nn.ReLU, nn.Dropout], ResNet: [nn.AdaptiveAvgPool2d, nn.Flatten]}
+    kinds = ends.get(kind, [nn.AdaptiveMaxPool2d, nn.Flatten])
     assert [type(layer) for layer in end] == [*kinds, *([nn.BatchNorm1d] if last else [])]
     assert network.last_norm is (end[-1] if last else None)
 
@@ -111,7 +195,7 @@ def test_inner_bn_of_vgg_is_between_convolution_and_relu(depth):
         assert kinds == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * (len(kinds) // 3) + [nn.MaxPool2d]
 
 
-@pytest.mark.parametrize("kind", [VGG, ResNet])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("norm", "gamma"), itertools.product(["last", "all"], [None, -0.3]))
 def test_the_classifier_reads_what_bn_gives(kind, norm, gamma):
     network = small(kind, norm=norm, gamma=gamma)
@@ -127,7 +211,7 @@ def test_the_classifier_reads_what_bn_gives(kind, norm, gamma):
     torch.testing.assert_close(features.std(0, unbiased=False), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", [VGG, ResNet])
+@pytest.mark.parametrize("kind", KINDS)
 def test_options_of_the_bn_before_the_classifier(kind):
     def trained(**options):
         return {name for name, p in small(kind, norm="last", **options).last_norm.named_parameters() if p.requires_grad}
@@ -140,20 +224,20 @@ def test_options_of_the_bn_before_the_classifier(kind):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_depth_runs_on_small_images_and_has_its_number_of_weight_matrices(option):
     kind, depth = OPTIONS[option]
-    network = small(kind, depth=depth)
+    network = small(kind, **({} if kind is ResNet9 else {"depth": depth}))
     assert network(images(2)).shape == (2, 10)
     shortcuts = sum(name.endswith("downsample.0") for name, _ in network.named_modules())
     assert count(network, (nn.Conv2d, nn.Linear)) - shortcuts == depth
 
 
-@pytest.mark.parametrize("kind", [VGG, ResNet])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_any_number_of_channels(kind, channels):
     network = small(kind, (channels, 32, 32))
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     assert first.in_channels == channels
     assert network(images(2, channels)).shape == (2, 10)
-    fan_out = first.out_channels * first.kernel_size[0] ** 2
+    fan_out = first.out_channels * first.kernel_size[0] ** 2 if kind is not ResNet9 else 6 * 9 * channels
     assert first.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.4)
 
 
@@ -172,7 +256,7 @@ def test_other_sizes_of_images():
 @pytest.mark.parametrize(("width", "channels"), [(0.125, [8, 16, 32, 64]), (0.02, [1, 3, 5, 10]), (1e-4, [1] * 4)])
 def test_width_scales_every_layer(width, channels):
     vgg, resnet = small(VGG, width=width, hidden=80), small(ResNet, width=width)
-    for network in (vgg, resnet):
+    for network in (vgg, resnet, small(ResNet9, width=width)):
         found = {module.out_channels for module in network.modules() if isinstance(module, nn.Conv2d)}
         assert sorted(found) == sorted(set(channels))
     hidden = max(1, round(80 * width))
@@ -196,8 +280,19 @@ def test_pooling_to_seven_repeats_the_one_position_of_a_small_image():
     assert single.hidden[0][0].weight.std().item() == pytest.approx(copies.std().item(), rel=0.05)
 
 
+@pytest.mark.parametrize("norm", ["torchvision", "last"])
+def test_vgg_without_hidden_layers_classifies_what_its_convolutions_give(norm):
+    network = small(VGG, hidden=0, pool=1, norm=norm)
+    network(images(16))
+    features = network.eval().stages(images()).flatten(1)
+    assert features.shape == (4, 32)
+    features = network.last_norm(features) if norm == "last" else features
+    torch.testing.assert_close(network(images()), network.classifier(features))
+    assert network.layer_names[-2:] == ["stages.4", "hidden.0"]
+
+
 def test_flags():
-    for kind in (VGG, ResNet):
+    for kind in KINDS:
         assert small(kind).classifier.bias is not None
         assert small(kind, classifier_bias=False).classifier.bias is None
     assert [m.p for m in small(VGG).modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
@@ -205,7 +300,7 @@ def test_flags():
     assert torch.equal(network(images()), network.eval()(images()))
 
 
-@pytest.mark.parametrize("kind", [VGG, ResNet])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_gradients_reach_every_parameter(kind, norm):
     network = small(kind, norm=norm, norm_bias=norm in ("last", "all"))
@@ -213,13 +308,13 @@ def test_gradients_reach_every_parameter(kind, norm):
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-@pytest.mark.parametrize("kind", [VGG, ResNet])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_listed_layer_is_measured_and_the_last_is_the_classifiers_input(kind, norm):
     network = small(kind, norm=norm)
     network(images(16))
     expected = {}
-    h = images() if kind is VGG else network.eval().stem(images())
+    h = network.eval().stem(images()) if kind is ResNet else images()
     for index, stage in enumerate(network.eval().stages):
         h = expected[f"stages.{index}"] = stage(h)
     if kind is VGG:
@@ -236,7 +331,7 @@ def test_every_listed_layer_is_measured_and_the_last_is_the_classifiers_input(ki
     torch.testing.assert_close(network.classifier(batch.features["last"]), batch.logits)
 
 
-@pytest.mark.parametrize("kind", [VGG, ResNet])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("norm", NORMS)
 def test_last_layer_weight_decay_is_of_the_classifier_and_the_bn_before_it(kind, norm):
     network = small(kind, norm=norm)
@@ -257,7 +352,7 @@ def test_last_layer_weight_decay_is_of_the_classifier_and_the_bn_before_it(kind,
         (ResNet, None, {"depth": 50}, "depth must be one of 18, 34, found 50"),
         (VGG, None, {"width": 0}, "width must be a number greater than 0, found 0"),
         (ResNet, None, {"width": float("nan")}, "width must be a number greater than 0, found nan"),
-        (VGG, None, {"hidden": 0}, "hidden must be at least 1"),
+        (VGG, None, {"hidden": -1}, "hidden must be at least 0, found -1"),
         (VGG, None, {"pool": 2}, "pool must be 1 or 7"),
         (VGG, None, {"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
         (ResNet, None, {"stem": "5x5"}, "stem must be '3x3' or '7x7'"),
@@ -267,6 +362,16 @@ def test_last_layer_weight_decay_is_of_the_classifier_and_the_bn_before_it(kind,
         (ResNet, None, {"norm": "torchvision", "affine": False}, "affine must be true where norm is 'torchvision'"),
         (ResNet, None, {"norm": "none", "gamma": 0.1}, "gamma must be null where norm is 'none': there is no BN"),
         (ResNet, None, {"affine": False}, "gamma must be a number where affine is false"),
+        (ResNet9, (3, 32, 7), {}, r"input_shape must be .* at least 8 for three poolings, found \(3, 32, 7\)"),
+        (ResNet9, None, {"width": -1}, "width must be a number greater than 0, found -1"),
+        (ResNet9, None, {"gamma": 0.1}, "gamma must be null where norm is 'torchvision'"),
+        (ViT, None, {"norm": "all"}, "norm must be one of 'none', 'last', found 'all'"),
+        (ViT, None, {"gamma": 0.1}, "gamma must be null where norm is 'none': there is no BN"),
+        (ViT, None, {"width": 20}, "width must be a multiple of heads=8, found 20"),
+        (ViT, None, {"depth": 0}, "depth must be at least 1, found 0"),
+        (ViT, None, {"dropout": 1.0}, r"dropout must be in \[0, 1\), found 1.0"),
+        (ViT, (3, 32, 16), {}, r"input_shape must be \(channels, side, side\), .*patch=4, found \(3, 32, 16\)"),
+        (ViT, None, {"patch": 5}, "input_shape must be .* a multiple of patch=5"),
     ],
 )
 def test_impossible_options_are_refused(kind, shape, options, message):
@@ -285,7 +390,7 @@ def test_every_option_of_the_config_builds_and_states_the_defaults(option, confi
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     stated = {str(name): value for name, value in cfg.model.items() if name != "_target_"}
-    assert stated == {**defaults, "name": option, "depth": depth}
+    assert stated == {**defaults, "name": option, **({} if kind is ResNet9 else {"depth": depth})}
     data, classifier = prepare(config(f"model={option}", *ON_DIGITS))
     assert type(classifier.network) is kind
     assert classifier(data.train.inputs[:3]).shape == (3, 10)
@@ -296,7 +401,7 @@ def test_images_that_are_too_small_are_refused_in_one_line(config):
         prepare(config("model=vgg11", "data=digits"))
 
 
-@pytest.mark.parametrize("model", ["vgg11", "resnet18"])
+@pytest.mark.parametrize("model", ["vgg11", "resnet18", "resnet9"])
 def test_a_run_measures_every_layer(model, config, tmp_path):
     cfg = config(f"model={model}", *ON_DIGITS, "epochs=2", "measure.layers=all", "model.norm=all", "batch_size=30")
     outcome = train_here(cfg, tmp_path)

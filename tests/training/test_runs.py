@@ -322,7 +322,9 @@ def test_a_stop_after_any_batch_changes_nothing(stop_after, optimizer, config, t
     """8 batches an epoch; after the last of an epoch, the stop is at the epoch's end."""
     options = ["epochs=4", "data.num_samples=60", "batch_size=8", "model.width=16", "data.num_test=20", "trainer=cpu"]
     measured = ["measure.every_n_epochs=2", "measure.margins=true", "measure.first_steps=20", "measure.per_class=true"]
-    cfg = config(*options, *measured, "measure.groups=[uniformity,probe,few_shot]", *optimizer)
+    recipe = ["scheduler=cosine", "scheduler.warmup_epochs=2", "loss.label_smoothing=0.1", "model.simplex=1"]
+    more = recipe if "trainer.precision=64-true" in optimizer else []
+    cfg = config(*options, *measured, "measure.groups=[uniformity,probe,few_shot]", *optimizer, *more)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train_here(cfg, whole)
     place = "in epoch" if stop_after % 8 else "after epoch"

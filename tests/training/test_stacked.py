@@ -42,6 +42,7 @@ SCOPES = ["all", "all", "last_layer", "last_layer"]
 GAMMAS = [None, 1.0, None, 0.5]
 COUPLINGS = {"own decay": [None] * 4, "shared decay": [0.0, None, 0.25, 1.0]}
 FUSED = {"fused": True}
+SIMPLEXES = [None, 0.5, None, 0.7]
 OPTIMIZERS = {
     "adam": (torch.optim.Adam, FUSED),
     "adamw": (torch.optim.AdamW, FUSED),
@@ -52,6 +53,7 @@ OPTIMIZERS = {
 }
 LOSSES = {
     "cross_entropy": nn.CrossEntropyLoss(),
+    "smoothed": nn.CrossEntropyLoss(label_smoothing=0.1),
     "square": SquareLoss(),
     "signs": SquareLoss(targets="signs"),
     "exponential": ExponentialLoss(),
@@ -60,10 +62,10 @@ LOSSES = {
 
 def networks(norm, norm_bias=False, activation="relu"):
     found = []
-    for cell, gamma in enumerate(GAMMAS):
+    for cell, (gamma, simplex) in enumerate(zip(GAMMAS, SIMPLEXES, strict=True)):
         torch.manual_seed(cell)
-        options = {"gamma": None if norm == "none" else gamma, "norm_bias": norm_bias, "activation": activation}
-        found.append(MLP((5,), 3, depth=4, width=16, norm=norm, **options).double())
+        norms = {"gamma": None if norm == "none" else gamma, "norm_bias": norm_bias, "activation": activation}
+        found.append(MLP((5,), 3, depth=4, width=16, norm=norm, simplex=simplex, **norms).double())
     return found
 
 
@@ -71,7 +73,7 @@ def networks(norm, norm_bias=False, activation="relu"):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("norm", "norm_bias"), [("none", False), ("last", False), ("last", True), ("all", False)])
 def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, optimizer, loss, decay):
-    """To the last bit: cells that differ in start, data, decay, its scope and coupling, learning rate and gamma."""
+    """To the last bit: cells that differ in start, data, decay, its scope and coupling, rate, gamma, simplex."""
     kind, more = OPTIMIZERS[optimizer]
     together = networks(norm, norm_bias)
     alone = copy.deepcopy(together)
@@ -99,7 +101,7 @@ def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, o
         for name, expected in other.state_dict().items():
             assert torch.equal(one.state_dict()[name], expected), name
             moved += not torch.equal(expected, start[name])
-    assert moved >= 4 * 4
+    assert moved >= 4 * 4 - 2
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "leaky_relu"])
@@ -257,6 +259,7 @@ def test_a_stacked_sweep_leaves_what_a_sweep_leaves(ncflow, tmp_path):
         ],
         ["optimizer=signum", "weight_decay_coupling=null,0,0.5"],
         ["data=digits", "data.classes=4", "model.gamma=1,2", "data.random_labels=0,0.5", "batch_size=null"],
+        ["loss.label_smoothing=0.1", "model.simplex=null,1", "scheduler=cosine", "scheduler.warmup_epochs=2"],
     ],
 )
 def test_other_recipes_stack_too(options, ncflow, tmp_path):
@@ -277,7 +280,16 @@ def test_runs_that_cannot_be_stacked_are_trained_alone(ncflow, tmp_path):
     assert done.stdout.splitlines()[-1] == "8 runs: 8 done"
 
 
-LONG = ["epochs=60", "model.width=32", "data.num_samples=1200", "data.num_test=100", "trainer=cpu", "seed=0,1,2"]
+LONG = [
+    "scheduler=cosine",
+    "scheduler.warmup_epochs=3",
+    "epochs=60",
+    "model.width=32",
+    "data.num_samples=1200",
+    "data.num_test=100",
+    "trainer=cpu",
+    "seed=0,1,2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -343,6 +355,7 @@ def test_cells_are_runs_of_their_own_in_wandb(ncflow, tmp_path):
     [
         ["model.norm=last"],
         ["model.norm=none", "loss=exponential", "data=digits", "data.classes=4"],
+        ["loss.label_smoothing=0.1", "model.simplex=1", "model.norm=none"],
         ["model.norm=all", "loss=square", "weight_decay_scope=last_layer", "measure.self_pairs=true"],
     ],
 )

@@ -60,6 +60,10 @@ def belonging(
         foreign["on random labels"] = numbers(left["data.random_labels"]) > 0
     if coupled and COUPLING in left:
         foreign["of decay apart from the loss"] = numbers(left[COUPLING]) < 1
+    if "loss.label_smoothing" in left:
+        foreign["on smoothed labels"] = numbers(left["loss.label_smoothing"]) > 0
+    if "model.simplex" in left:
+        foreign["of a classifier that is not trained"] = left["model.simplex"].notna()
     if norm and "model.normalization" in left:
         foreign["of normalised weights"] = left["model.normalization"].notna()
     keep = np.ones(len(left), bool)

@@ -18,6 +18,7 @@ MAY_DIFFER = (
     "model.gamma",
     "model.affine",
     "model.init_norm",
+    "model.simplex",
     "data",
 )
 """Options, or groups of them, in which the cells of a group can differ. Shapes must agree all the same."""
@@ -44,7 +45,15 @@ _NEEDED: dict[str, tuple[Any, ...]] = {
     "measure.ood.name": (None,),
     "measure.ood._target_": (None,),
 }
-_ORDER = ("weight_decay_scope", "weight_decay_coupling", "model.gamma", "model.affine", "optimizer.lr", "weight_decay")
+_ORDER = (
+    "weight_decay_scope",
+    "weight_decay_coupling",
+    "model.gamma",
+    "model.affine",
+    "model.simplex",
+    "optimizer.lr",
+    "weight_decay",
+)
 _GRADIENTS_AND_MOMENTS = 4  # numbers kept for each parameter: itself, its gradient, two moments
 _ACTIVATIONS = 6  # numbers kept for each feature of a minibatch and layer, with BN and the backward pass
 

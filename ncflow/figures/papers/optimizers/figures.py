@@ -17,16 +17,18 @@ _ONE_BN = "BN"  # tells the placement, which would else vary inside a panel
 
 
 def coupling(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
-    """NC1 and NC0 against the share of the weight decay that is in the gradient, a colour a decay."""
+    """NC1 and NC0 against the share of the weight decay that is in the gradient, a colour a decay, or an optimiser."""
     suited = _measured(runs)
     if not suited.empty and suited[COUPLING].nunique() > 1:
-        cut = _cut(suited, COUPLING, "weight_decay")
+        one_decay = suited["weight_decay"].nunique() == 1 and suited[OPTIMIZER].nunique() > 1
+        colour, *more = (OPTIMIZER, MOMENTUM, RATE, EFFECTIVE) if one_decay else ("weight_decay",)
+        cut = _cut(suited, COUPLING, colour, *more)
         caption = (
             "NC1 and relative NC0 at the end of training against the share of the weight decay that is in the "
             "gradient, the rest of it shrinking the weights beside the step: Adam at 1, AdamW at 0; mean and standard "
             "deviation over seeds."
         )
-        draw = partial(measures_against, cut, COUPLING, _MEASURES, "weight_decay")
+        draw = partial(measures_against, cut, COUPLING, _MEASURES, colour)
         yield Drawing("coupling", draw, caption, heading=heading(suited))
 
 
