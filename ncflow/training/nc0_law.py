@@ -41,7 +41,13 @@ def nc0_law(
 
     @cache
     def multiples() -> list[float]:
-        return sum_of_rows(_rates(classifier, group["lr"], epochs), steps, decay=decay, coupling=coupling, **options)
+        return sum_of_rows(
+            _rates(classifier, group.get("initial_lr", group["lr"]), epochs),
+            steps,
+            decay=decay,
+            coupling=coupling,
+            **options,
+        )
 
     return lambda epoch: before * abs(multiples()[epoch])
 

@@ -111,6 +111,7 @@ def test_one_rate_and_one_length_are_settings_of_their_own():
         (figures.optimizers, coupled("signum"), ["optimizers"]),
         (figures.optimizers, off_the_law, []),  # one optimiser, one share
         (figures.nc0, off_the_law, ["nc0"]),
+        (figures.nc0, at_equal_loss, []),  # without NC0
         (figures.equal_loss, at_equal_loss, ["equal_loss"]),
         (figures.equal_loss, by_share, []),
         (figures.coupling, at_equal_loss, []),

@@ -21,6 +21,7 @@ RECIPE += ["measure.every_n_epochs=1"]
         ["weight_decay_coupling=0", "weight_decay_scope=last_layer", "+trainer.accumulate_grad_batches=2"],
         ["+trainer.gradient_clip_val=0.1", "scheduler=constant"],
         ["loss=exponential"],
+        ["loss.label_smoothing=0.1", "scheduler=cosine", "scheduler.warmup_epochs=2"],
         ["model=unconstrained", "data=sample_index", "~data.num_test", "~model.depth", "~model.width"],
     ],
     ids=str,
@@ -54,6 +55,7 @@ def test_a_loss_with_another_gradient_does_not_keep_to_it(config, tmp_path):
         ["optimizer=signum"],
         ["loss=square"],
         ["model.normalization=weight", "model.norm=none"],
+        ["model.simplex=1"],
     ],
     ids=str,
 )

@@ -16,7 +16,7 @@ from ncflow.figures.tables import over_seeds
 _WIDTH = 4.2
 _STYLES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v")
-_MEASURED: dict[str, Any] = {"ls": "-", "lw": 3.2, "alpha": 0.6}
+_MEASURED: dict[str, Any] = {"lw": 2.6, "alpha": 0.6}
 _PREDICTED: dict[str, Any] = {"ls": ":", "lw": 1.1, "color": "black"}
 
 Panels = Sequence[tuple[str, pd.DataFrame]]
@@ -87,25 +87,28 @@ def _series(axis: Axes, runs: pd.DataFrame, by: str, measure: str, colour: str, 
         axis.plot(shown.index, shown["mean"], marker, color=colour, mfc=face, ls="none")
 
 
-def nc0_over_steps(cut: Panels, rows: pd.DataFrame, colour: str, columns: int) -> Figure:
+def nc0_over_steps(cut: Panels, rows: pd.DataFrame, colour: str, style: str | None, columns: int) -> Figure:
     """NC0 as measured, a line a run, and as the optimiser's law has it, dotted, over optimiser steps.
 
     Args:
         cut: The panels of runs; with the column ``steps``, of the whole run.
         rows: Training rows of the last layer of their histories, with ``nc0`` and ``nc0_predicted``.
         colour: Config column, a colour for each of its values.
+        style: Config column, a line style for each of its values.
         columns: Panels in a row.
     """
     runs = pd.concat([part for _, part in cut])
     colours = series_colours(sorted(runs[colour].unique()))
+    styles = _styles(runs, style)
     figure, axes = grid(len(cut), columns=columns, width=_WIDTH, height=3.2, shared=True)
     is_predicted = False
     for axis, (title, part) in zip(axes, cut, strict=True):
         of_folder = dict(iter(rows[rows["folder"].isin(part["folder"])].groupby("folder")))
-        for folder, value, steps in zip(part["folder"], part[colour], part["steps"], strict=True):
+        kinds = [None] * len(part) if style is None else part[style].tolist()
+        for folder, value, kind, steps in zip(part["folder"], part[colour], kinds, part["steps"], strict=True):
             own = of_folder[folder].sort_values("epoch")
             at = own["epoch"] * steps / own["epoch"].max()
-            axis.plot(at, own["nc0"], color=colours[value], **_MEASURED)
+            axis.plot(at, own["nc0"], color=colours[value], ls=styles[kind][0], **_MEASURED)
             if own["nc0_predicted"].notna().any():
                 is_predicted = True
                 axis.plot(at, own["nc0_predicted"], **_PREDICTED)
@@ -120,6 +123,10 @@ def nc0_over_steps(cut: Panels, rows: pd.DataFrame, colour: str, columns: int) -
         axis.set_ylabel(label("nc0"))
     log_ticks(*axes)
     shown = [Line2D([], [], color=c, label=_named(colour, v), **_MEASURED) for v, c in colours.items()]
+    if style is not None and len(styles) > 1:
+        shown += [
+            Line2D([], [], color="0.3", ls=line, label=_named(style, v), **_MEASURED) for v, (line, _) in styles.items()
+        ]
     law = [Line2D([], [], label="as learning rate, decay and momentum alone have it", **_PREDICTED)]
     bottom_legend(figure, [*shown, *(law if is_predicted else [])])
     return figure

@@ -54,18 +54,20 @@ def nc0(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     rows = last_layer(history).dropna(subset=["nc0"])
     seconds, rate = (numbers(suited[name]) if name in suited else 1.0 for name in ("seconds", "steps_per_second"))
     suited = suited.assign(steps=seconds * rate)
-    several = suited[MOMENTUM].nunique() > 1
-    cut = _at_one_rate(suited) if several else _cut(suited, "weight_decay")
-    if not cut:
-        return
-    colour = MOMENTUM if several else "weight_decay"
     caption = (
         "NC0, the norm of the sum of the classifier's rows, over optimiser steps, a line a run; dotted: what learning "
         "rate, weight decay and momentum alone make of it under SGD and cross-entropy."
     )
-    yield Drawing(
-        "nc0", partial(nc0_over_steps, cut, rows, colour, 2 if several else 3), caption, heading=heading(suited)
-    )
+    momenta = _at_one_rate(suited[suited[OPTIMIZER] == "sgd"])
+    compared = {folder for _, part in momenta for folder in part["folder"]}
+    rest = suited[~suited["folder"].isin(compared)]
+    if len(rest):
+        draw = partial(nc0_over_steps, _cut(rest, "weight_decay", COUPLING), rows, "weight_decay", COUPLING, 3)
+        yield Drawing("nc0", draw, caption, heading=heading(rest))
+    if momenta:
+        own = suited[suited["folder"].isin(compared)]
+        draw = partial(nc0_over_steps, momenta, rows, MOMENTUM, None, 2)
+        yield Drawing("nc0_momentum", draw, caption, heading=heading(own))
 
 
 def equal_loss(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
