@@ -69,9 +69,14 @@ def networks(norm, norm_bias=False, activation="relu"):
     return found
 
 
-@pytest.mark.parametrize(("loss", "decay"), [*((loss, "own decay") for loss in LOSSES), ("square", "shared decay")])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize(("norm", "norm_bias"), [("none", False), ("last", False), ("last", True), ("all", False)])
+NORMS = [("none", False), ("last", False), ("last", True), ("all", False)]
+ADAM_AND_SGD = ("adam", "adamw", "sgd", "plain sgd")
+CASES = [(*norm, name, loss, "own decay") for norm in NORMS for name in ADAM_AND_SGD for loss in LOSSES]
+CASES += [("last", True, name, "square", "shared decay") for name in OPTIMIZERS]
+CASES += [("all", False, name, "cross_entropy", "own decay") for name in ("signum", "signs")]
+
+
+@pytest.mark.parametrize(("norm", "norm_bias", "optimizer", "loss", "decay"), CASES)
 def test_a_cell_has_the_weights_of_a_run_alone_after_50_steps(norm, norm_bias, optimizer, loss, decay):
     """To the last bit: cells that differ in start, data, decay, its scope and coupling, rate, gamma, simplex."""
     kind, more = OPTIMIZERS[optimizer]
