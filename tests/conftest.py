@@ -29,7 +29,9 @@ def pytest_xdist_auto_num_workers(config):
 
 def pytest_collection_modifyitems(items):
     """The files that take longest come first, those on SLURM before all: a long one at the end keeps one core idle."""
-    long = [f"test_{name}.py" for name in ("slurm", "runs", "distributed", "points", "damage", "stacked")]
+    names = ["slurm", "runs", "examples", "points", "wandb_logger", "config"]
+    names += ["distributed", "limits", "search", "stacked"]
+    long = [f"test_{name}.py" for name in names]
     items.sort(key=lambda item: long.index(item.path.name) if item.path.name in long else len(long))
 
 

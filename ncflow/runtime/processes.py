@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ MAIN_PROCESS = "NCFLOW_MAIN_PROCESS"
 
 _REPORT = ".report.json"
 _SECONDS_BETWEEN_LOOKS, _SECONDS_TO_SAVE = 0.5, 30.0
-_watching: list[int] = []  # the parent that a thread of this process watches
+_watching: list[Callable[[], bool]] = []  # tells whether the process is there that a thread of this one watches
 
 
 def launched() -> int:
@@ -112,21 +113,31 @@ def end_with_parent(parent: int) -> None:
     Args:
         parent: The process that started this one, if it did so itself.
     """
-    if os.getppid() != parent or _watching:
+    if os.getppid() == parent:
+        end_with(lambda: os.getppid() == parent)
+
+
+def end_with(is_there: Callable[[], bool]) -> None:
+    """Let this process end when another one has ended, and leave Ctrl-C to it; without effect if it does so already.
+
+    Args:
+        is_there: Whether the other process is there.
+    """
+    if _watching:
         return
-    _watching.append(parent)
+    _watching.append(is_there)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    threading.Thread(target=_watch, args=(is_there,), daemon=True).start()
 
 
 def end_if_orphaned() -> None:
-    """End this process, whose run is as far as it can be, if the parent that it should end with has ended."""
-    if _watching and os.getppid() != _watching[0]:
+    """End this process, whose run is as far as it can be, if the one that it should end with has ended."""
+    if _watching and not _watching[0]():
         os._exit(1)  # nobody is there to take a result, and to hand it over would wait for somebody
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
+def _watch(is_there: Callable[[], bool]) -> None:
+    while is_there():
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     os.kill(os.getpid(), signal.SIGTERM)  # training saves a checkpoint first
     time.sleep(_SECONDS_TO_SAVE)

@@ -21,6 +21,8 @@ from ncflow.training.stacked.launcher import Device, plan_sweep, train_group
 STACKED = "stacked"
 Task = Callable[[DictConfig], Report]
 
+_IMPORTED = tuple(f"ncflow.training.{name}" for name in ("assembly", "again", "fit", "stacked.group"))
+
 
 @dataclass(frozen=True)
 class Pack:
@@ -82,7 +84,7 @@ def run_packs(
     while left:
         given, left = left, []
         items = (([configs[index] for index in pack.cells], pack.is_stacked) for pack in given)
-        for number, reports in side_by_side(work, items, at_once, environment):
+        for number, reports in side_by_side(work, items, at_once, environment, _IMPORTED):
             pack = given[number]
             if reports is None:
                 reports = _of_killed([configs[index] for index in pack.cells], pack.is_stacked, since)

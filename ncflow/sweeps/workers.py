@@ -5,18 +5,20 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from ncflow.runtime import processes
 from ncflow.runtime.signals import Listener
 
-# A spawned process knows nothing of the threads of this one, in which a forked one could wait for ever.
-_SPAWN = multiprocessing.get_context("spawn")
+# A new process, and what is forked from it, knows nothing of the threads of this one; a fork of it could wait for ever.
+# Forked ones share the imports of the process that they are forked from: seconds and hundreds of megabytes for each.
+_CONTEXT: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+_ASKING = {getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
 _SECONDS_BETWEEN_LOOKS, _SECONDS_TO_SAVE = 0.5, 30.0
 
 Work = Callable[[Any], Any]
@@ -24,7 +26,11 @@ Environment = Callable[[int], dict[str, str]]
 
 
 def side_by_side(
-    work: Work, items: Iterable[Any], at_once: int, environment: Environment = lambda place: {}
+    work: Work,
+    items: Iterable[Any],
+    at_once: int,
+    environment: Environment = lambda place: {},
+    modules: Sequence[str] = (),
 ) -> Iterator[tuple[int, Any]]:
     """Work on items, some at a time; yield the place of an item and its result as they come, None of a killed one.
 
@@ -37,11 +43,13 @@ def side_by_side(
         items: The items, taken as they are needed.
         at_once: Processes, >= 1.
         environment: What a process finds in its environment, by its place among those that there are at a time.
+        modules: What the work imports, imported once for all processes.
 
     Raises:
         SystemExit: If a signal asked for the end; the workers have ended.
         RuntimeError: If the work itself failed, with its traceback.
     """
+    _CONTEXT.set_forkserver_preload(list(modules))
     listener, crew, waiting = Listener(), _Crew(work, at_once, environment), enumerate(items)
     asking = signal.SIGTERM
     try:
@@ -61,7 +69,7 @@ def side_by_side(
 
 @dataclass
 class _Worker:
-    process: SpawnProcess
+    process: BaseProcess
     connection: Connection
     place: int
     item: int | None = None
@@ -144,10 +152,11 @@ class _Crew:
 
     def _new(self) -> _Worker:
         place = min(set(range(self.at_once)) - {worker.place for worker in self.workers})
-        mine, its = _SPAWN.Pipe()
-        process = _SPAWN.Process(target=_serve, args=(its, self.work, self.environment(place)))
-        # Ctrl-C goes to all processes of a terminal, and is the business of this one.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        mine, its = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(target=_serve, args=(its, self.work, {**os.environ, **self.environment(place)}))
+        # Ctrl-C goes to all processes of a terminal, and is the business of this one. Nor may a signal that goes to all
+        # of a job end the process that workers are forked from, whose end would be taken for that of each of them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *_ASKING})
         try:
             with _nameless_main():
                 process.start()
@@ -177,8 +186,12 @@ def _nameless_main() -> Iterator[None]:
 
 def _serve(connection: Connection, work: Work, environment: dict[str, str]) -> None:
     """What a worker does until there is nothing left."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ASKING)
+    os.environ.clear()  # which may be of an earlier sweep of the same process
     os.environ.update(environment)
-    processes.end_with_parent(os.getppid())
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    processes.end_with(parent.is_alive)
     while True:
         try:
             item = connection.recv()

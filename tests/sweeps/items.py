@@ -16,6 +16,11 @@ def square(item):
         sys.exit(0)
     if item == "fail":
         raise ValueError("no luck")
+    if item == "ask all":
+        parent = os.getppid()
+        os.kill(parent, signal.SIGUSR2)
+        time.sleep(0.3)
+        return os.getppid() == parent
     if item == "seen":
         return os.environ["SEEN"]
     if item == "child":  # which outlives the worker, and has all of its open files

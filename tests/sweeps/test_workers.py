@@ -71,6 +71,11 @@ def test_a_signal_goes_on_to_the_workers_which_save(number, tmp_path):
     assert not (tmp_path / "2").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_a_signal_to_all_does_not_end_what_workers_are_forked_from():
+    assert dict(side_by_side(square, ["ask all"], 1)) == {0: True}
+
+
 INTERRUPTED = """
 import sys
 from ncflow.sweeps.workers import side_by_side
