@@ -81,7 +81,7 @@ def _lacking(has_report: bool) -> list[str]:
 
 def _serve(parsed: argparse.Namespace) -> None:
     """Show the page of a sweep that is going on until Ctrl-C."""
-    from ncflow.figures.report.serve import PageServer, serve
+    from ncflow.figures.report.serve import PageServer, serve, waiting_page
     from ncflow.results.records import state_of
 
     told: set[str] = set()
@@ -89,8 +89,14 @@ def _serve(parsed: argparse.Namespace) -> None:
     def build(version: str) -> bytes:
         failed: list[str] = []
         # What the first page is of is told; later ones are a line each.
-        with nullcontext() if not told else redirect_stdout(io.StringIO()), _warnings_as_lines():
-            _, page = _draw_and_judge(parsed, ["svg"], failed, version)
+        try:
+            with nullcontext() if not told else redirect_stdout(io.StringIO()), _warnings_as_lines():
+                _, page = _draw_and_judge(parsed, ["svg"], failed, version)
+        except FileNotFoundError as error:
+            if told:
+                raise
+            print(f"{error} yet: they are shown when they come")
+            return waiting_page(str(error))
         failed += _lacking(True)
         for line in failed:
             if line not in told:
@@ -100,7 +106,7 @@ def _serve(parsed: argparse.Namespace) -> None:
 
     try:
         with PageServer(parsed.serve) as server:
-            serve(server, build, lambda: state_of(*parsed.folders))
+            serve(server, build, lambda: state_of(*(folder for folder in parsed.folders if Path(folder).is_dir())))
     except KeyboardInterrupt:
         print("\nthe page is not served any more")
     except OSError as error:
