@@ -209,13 +209,14 @@ def last_rows(history: pd.DataFrame, folder: str) -> pd.DataFrame:
     return rows.assign(**{SPREAD: rows["intra_min"] - rows["inter_max"]})
 
 
-def final_layers(history: pd.DataFrame) -> pd.DataFrame:
-    """The final training rows of each run, a row a layer, with the column ``place``: 0, 1, ... in the network's order.
+def final_layers(history: pd.DataFrame, split: str = "train") -> pd.DataFrame:
+    """The final rows of each run, a row a layer, with the column ``place``: 0, 1, ... in the network's order.
 
     Args:
         history: Table of :func:`ncflow.results.load_history`.
+        split: ``train`` or ``test``.
     """
-    rows = history[history["split"] == "train"]
+    rows = history[history["split"] == split]
     rows = rows[rows["epoch"] == rows.groupby("folder")["epoch"].transform("max")]
     # Layers are written in the order of the network; "last", the classifier's input, is the last of them.
     rows = pd.concat([rows[rows["layer"] != LAST_LAYER], rows[rows["layer"] == LAST_LAYER]])

@@ -132,3 +132,33 @@ def test_any_experiments_are_drawn_together(tmp_path):
             runs, history = together([one, other])
             for _, recipe, suited in choose(runs, history):
                 list(recipe(suited, history))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_models_from_elsewhere_have_a_heading_and_a_figure_over_their_layers(count, tmp_path):
+    runs, history = planted("pan_thesis/fig3_3_small", tmp_path)
+    runs = runs.iloc[:count].assign(figures=[["measured"]] * min(count, len(runs))).drop(columns="seed")
+    runs["model.name"] = "a_model_$of_mine"
+    order = ["conv_$1", "backbone.stages.2.blocks.17.mlp.fc2", "layers.0", "last"]
+    named = {f"layers.{number}": order[number] for number in range(3)}
+    own = history[~history["layer"].isin(["layers.3", "layers.4"])].replace({"layer": named})
+    found = {drawing.name: drawing for drawing in assert_are_tidy(runs, own, f"measured_{count}")}
+    assert list(found) == ["measured", "measured_layers"]
+    models = f"{len(runs)} model{'s' * (len(runs) > 1)}"
+    for drawing in found.values():
+        assert drawing.heading == f"labelled by a small MLP; {models}"
+    axes = found["measured_layers"].content.axes
+    assert len({axis.get_title() for axis in axes[: 2 * count]}) == 2 * count
+    axis = axes[0]
+    assert [text.get_text() for text in axis.get_xticklabels()] == [
+        "conv_\\$1",
+        "…blocks.17.mlp.fc2",
+        "layers.0",
+        "last",
+    ]
+    end = own[(own["folder"] == runs["folder"].iloc[0]) & (own["split"] == "test")]
+    end = end[end["epoch"] == end["epoch"].max()].set_index("layer").reindex(order)
+    intra = next(line for line in axis.lines if line.get_linestyle() == "-")
+    assert intra.get_ydata().tolist() == end["intra_min"].tolist()
+    only_last = own[own["layer"] == "last"]
+    assert [drawing.name for drawing in drawings(runs, only_last)] == ["measured"]
