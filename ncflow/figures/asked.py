@@ -175,7 +175,7 @@ def _over_training(question: Question, done: pd.DataFrame, history: pd.DataFrame
     table = done[["folder", *question.shown]].merge(history[keys].drop_duplicates(), on="folder")
     for name in question.y:
         split, measure = name.split("/", 1)
-        rows = last_layer(history, split)
+        rows = last_layer(history, split, (measure,))
         table = table.merge(rows[[*keys, measure]].rename(columns={measure: name}), on=keys, how="left")
     return table
 

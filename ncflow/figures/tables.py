@@ -1,16 +1,24 @@
 """Rows and values of the tables of runs and histories."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from ncflow.results import COLUMNS, FINAL, LAST_LAYER, Status
+from ncflow.results import FINAL, LAST_LAYER, Status
 from ncflow.results.columns import AGAIN, PROVENANCE, SPLITS
 from ncflow.theory.simplex import inter_limit
 
 # Names, which a user's own config may also give as a number or a list; all else that is asked for is numbers.
 _NAMES = ("model.norm", "model.name", "data.name", "loss.name")
+_KEYS = ("epoch", "split", "layer", "folder")
+READ = (
+    *("loss", "accuracy", "intra_min", "inter_max", "intra_raw_min", "inter_raw_max", "nc3_cosine_min", "ncc_accuracy"),
+    *("nc1", "nc2_equinorm_means", "nc2_equinorm_weights", "nc2_equiangular_means", "nc2_equiangular_weights", "rho"),
+    *("classes_present", "class_share_min", "class_share_max", "inter_max_limit"),
+)
+"""What figures and claims read of histories: they are given no other measures, and of many runs no other are kept."""
 SPREAD = "spread"
 """min intra - max inter, the D of the conjectures."""
 
@@ -105,21 +113,21 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value)
 
 
-def last_layer(history: pd.DataFrame, split: str = "train") -> pd.DataFrame:
-    """The rows of the classifier's input on a split.
+def last_layer(history: pd.DataFrame, split: str = "train", measures: Sequence[str] = READ) -> pd.DataFrame:
+    """The rows of the classifier's input on a split: ``epoch``, ``split``, ``layer``, ``folder`` and the measures.
 
     Args:
         history: Table of :func:`ncflow.results.load_history`.
         split: ``train`` or ``test``.
+        measures: Those that no run has measured are missing.
     """
-    rows = with_every_measure(history)
-    return rows[(rows["layer"] == LAST_LAYER) & (rows["split"] == split)]
+    rows = (history["layer"] == LAST_LAYER) & (history["split"] == split)
+    return with_measures(history[rows], measures)
 
 
-def with_every_measure(history: pd.DataFrame) -> pd.DataFrame:
-    """The history with the columns that none of its runs measured, missing."""
-    absent = [column for column in COLUMNS if column not in history]
-    return history.reindex(columns=[*history.columns, *absent]) if absent else history
+def with_measures(history: pd.DataFrame, measures: Sequence[str] = READ) -> pd.DataFrame:
+    """These columns of a history, missing where none of its runs measured them."""
+    return history.reindex(columns=[*_KEYS, *measures])
 
 
 def fixed_gamma(runs: pd.DataFrame) -> "pd.Series[bool]":
@@ -197,17 +205,18 @@ def last_rows(history: pd.DataFrame, folder: str) -> pd.DataFrame:
         history: Table of :func:`ncflow.results.load_history`.
         folder: The run's folder.
     """
-    rows = final_layers(with_every_measure(history[history["folder"] == folder]))
+    rows = final_layers(with_measures(history[history["folder"] == folder]))
     return rows.assign(**{SPREAD: rows["intra_min"] - rows["inter_max"]})
 
 
-def final_layers(history: pd.DataFrame) -> pd.DataFrame:
-    """The final training rows of each run, a row a layer, with the column ``place``: 0, 1, ... in the network's order.
+def final_layers(history: pd.DataFrame, split: str = "train") -> pd.DataFrame:
+    """The final rows of each run, a row a layer, with the column ``place``: 0, 1, ... in the network's order.
 
     Args:
         history: Table of :func:`ncflow.results.load_history`.
+        split: ``train`` or ``test``.
     """
-    rows = history[history["split"] == "train"]
+    rows = history[history["split"] == split]
     rows = rows[rows["epoch"] == rows.groupby("folder")["epoch"].transform("max")]
     # Layers are written in the order of the network; "last", the classifier's input, is the last of them.
     rows = pd.concat([rows[rows["layer"] != LAST_LAYER], rows[rows["layer"] == LAST_LAYER]])

@@ -132,9 +132,8 @@ def trained_once(runs: pd.DataFrame, history: pd.DataFrame, figure: str) -> pd.D
 
 def _varies(values: pd.Series, groups: Sequence[tuple[str, ...]]) -> bool:
     """Whether two runs of one group differ in a value."""
-    first: dict[tuple[str, ...], str] = {}
-    texts = map(repr, values.tolist())
-    return any(first.setdefault(group, text) != text for group, text in zip(groups, texts, strict=True))
+    texts = list(map(repr, values.tolist()))
+    return len(set(texts)) > 1 and len(set(zip(groups, texts, strict=True))) > len(set(groups))
 
 
 def panels(

@@ -45,7 +45,14 @@ from ncflow.results.readable import describe, one_line, why_no_file
 from ncflow.results.report import FINAL, Report, Status
 from ncflow.results.snapshots import Snapshot, load_snapshots, snapshot_epoch
 from ncflow.results.store import run_folders, stored
-from ncflow.results.tables import load_classes, load_history, load_margins, load_pairs, load_runs
+from ncflow.results.tables import (
+    load_classes,
+    load_history,
+    load_margins,
+    load_much_history,
+    load_pairs,
+    load_runs,
+)
 
 __all__ = [
     "CHECKPOINT",
@@ -83,6 +90,7 @@ __all__ = [
     "load_classes",
     "load_history",
     "load_margins",
+    "load_much_history",
     "load_pairs",
     "load_runs",
     "load_snapshots",

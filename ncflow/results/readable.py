@@ -36,9 +36,9 @@ _COUNTS = ("/classes_present",)
 _WORDS = ("experiment", "name", "run_id")
 _LARGEST_WHOLE = 2**53  # beyond it neighbours are one and the same float
 _LARGEST_JSON = 2**24  # bytes; ours have some thousands
-_LONGEST_LINE = 100_000  # bytes; ours have some thousands
+LONGEST_LINE = 100_000  # bytes; ours have some thousands
 _LONGEST_VALUE, _LONGEST_REASON, _LONGEST_PATH = 80, 300, 4096
-_TEXTS = ("split", "layer")
+TEXTS = ("split", "layer")
 _INFINITIES = {"inf", "infinity"}
 
 
@@ -83,38 +83,88 @@ def why_unreadable(folder: Path) -> str | None:
     with.
     """
     try:
-        irregular = [why for name in (RESULT, RUN, JOB) if (why := why_no_file(folder / name)) is not None]
-        if irregular:
-            return irregular[0]
-        deciding = next((folder / name for name in (RESULT, RUN, JOB) if (folder / name).exists()), None)
-        return None if deciding is None else _flaw(deciding)
-    except OSError as error:
+        deciding = _deciding(folder)
+        return None if deciding is None else _seen(deciding)[0]
+    except (OSError, UnreadableError) as error:
         return describe(error)
 
 
-def _flaw(path: Path) -> str | None:
-    """What is wrong with a JSON file of a run."""
-    state = path.stat()
-    return _flaw_of(path, state.st_mtime_ns, state.st_size, state.st_ino)
+def read_result(folder: Path) -> tuple[str | None, dict[str, Any] | None]:
+    """As :func:`why_unreadable`, and the result of a run that is finished."""
+    try:
+        deciding = _deciding(folder)
+        why, values = (None, None) if deciding is None else _look(deciding, _state(deciding))
+        return why, values if deciding is not None and deciding.name == RESULT else None
+    except (OSError, UnreadableError) as error:
+        return describe(error), None
 
 
-@lru_cache(maxsize=100_000)  # the runs and their histories are read one after the other
-def _flaw_of(path: Path, changed: int, size: int, number: int) -> str | None:
-    """What is wrong with a file as it is: when it was changed, its size, its number in the file system."""
+def result_id(folder: Path) -> Any:
+    """The id in what :func:`read_result` reads, None where it has none; a file that was read is read no more.
+
+    Raises:
+        OSError: If there is a result that cannot be read.
+    """
+    path = folder / RESULT
+    return _seen(path)[1] if path.is_file() else None
+
+
+def _deciding(folder: Path) -> Path | None:
+    irregular = [why for name in (RESULT, RUN, JOB) if (why := why_no_file(folder / name)) is not None]
+    if irregular:
+        raise UnreadableError(irregular[0])
+    return next((folder / name for name in (RESULT, RUN, JOB) if (folder / name).exists()), None)
+
+
+_State = tuple[Path, int, int, int]
+_looked_at: dict[_State, tuple[str | None, Any]] = {}  # what was wrong, and the run's id
+_MOST_LOOKED_AT = 100_000
+
+
+def _state(path: Path) -> _State:
+    """A file as it is: when it was changed, its size, its number in the file system."""
+    found = path.stat()
+    return path, found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _seen(path: Path) -> tuple[str | None, Any]:
+    """What is wrong with a JSON file of a run, and the run's id in it; runs and their histories are read in turn."""
+    state = _state(path)
+    if state not in _looked_at:
+        _look(path, state)
+    return _looked_at[state]
+
+
+def _look(path: Path, state: _State) -> tuple[str | None, dict[str, Any] | None]:
+    """What is wrong with a JSON file of a run, and what is in it if nothing is."""
+    why, values = _read(path, state[2])
+    if len(_looked_at) >= _MOST_LOOKED_AT:
+        _looked_at.clear()
+    _looked_at[state] = why, None if values is None else values.get("run_id")
+    return why, values
+
+
+def _read(path: Path, size: int) -> tuple[str | None, dict[str, Any] | None]:
     name = path.name
     if size > _LARGEST_JSON:
-        return f"{name} is larger than {_LARGEST_JSON} bytes"
+        return f"{name} is larger than {_LARGEST_JSON} bytes", None
     content = path.read_bytes()
     if not content.strip():
-        return f"{name} is empty"
+        return f"{name} is empty", None
     try:
         values = json.loads(content.decode())
     except UnicodeDecodeError:
-        return f"{name} is no UTF-8 text"
+        return f"{name} is no UTF-8 text", None
     except (ValueError, RecursionError):
-        return f"{name} is no whole JSON"
+        return f"{name} is no whole JSON", None
     if not isinstance(values, dict):
-        return f"{name} is no JSON mapping"
+        return f"{name} is no JSON mapping", None
+    why = _flaw(name, values)
+    return why, values if why is None else None
+
+
+def _flaw(name: str, values: dict[str, Any]) -> str | None:
+    """What is wrong with what is in a JSON file."""
     for key, value in values.items():
         wrong = _wrong(key, value)
         if wrong is not None:
@@ -131,16 +181,29 @@ def _wrong(key: str, value: Any) -> str | None:
     kind = type(value)  # of JSON, so that no class is derived from these
     if not _is_plain(value) or (kind is dict and value):  # a mapping is flat, its names are dotted
         return "no plain value"
-    if value is None or key == "status":
+    rule = _rule(key)
+    if value is None or rule is None:
         return None
+    if rule == "text":
+        return None if kind is str else "no text"
     number = kind is int or kind is float
-    if key.startswith(_MEASURES) or key in _NUMBERS:
-        if not number:
-            return "no number"
-        return "no whole number" if key.endswith(_COUNTS) and not _is_whole(value) else None
-    if key in _WHOLE_NUMBERS:
+    if rule == "whole":
         return None if number and value == int(value) else "no whole number"
-    return "no text" if key in _WORDS and not isinstance(value, str) else None
+    if not number:
+        return "no number"
+    return "no whole number" if rule == "count" and not _is_whole(value) else None
+
+
+@lru_cache(maxsize=10_000)
+def _rule(key: str) -> str | None:
+    """What a value under a key must be; None if it may be anything plain."""
+    if key == "status":
+        return None
+    if key.startswith(_MEASURES) or key in _NUMBERS:
+        return "count" if key.endswith(_COUNTS) else "number"
+    if key in _WHOLE_NUMBERS:
+        return "whole"
+    return "text" if key in _WORDS else None
 
 
 def _is_whole(value: float) -> bool:
@@ -184,8 +247,8 @@ def read_columns(path: Path, columns: Sequence[str], required: Sequence[str], wh
     text = _whole_lines(path)
     if not text.strip():
         raise UnreadableError("is empty")
-    header, rows = _checked_fields(text, columns, required)
-    places = [place for place, name in enumerate(header) if name not in _TEXTS]
+    header, rows = checked_fields(text, columns, required)
+    places = [place for place, name in enumerate(header) if name not in TEXTS]
     try:
         numbers = np.array([[_number(row[place]) for place in places] for row in rows], dtype=float)
     except ValueError:
@@ -194,11 +257,11 @@ def read_columns(path: Path, columns: Sequence[str], required: Sequence[str], wh
     numbers = numbers.reshape(len(rows), len(places))
     found: dict[str, Any] = {}
     for place, name in enumerate(header):
-        if name in _TEXTS:
+        if name in TEXTS:
             found[name] = [sys.intern(row[place]) for row in rows]
         else:
             values = numbers[:, places.index(place)]
-            found[name] = _whole(name, values) if name in whole else values
+            found[name] = as_whole(name, values) if name in whole else values
     for row, column in np.argwhere(np.isinf(numbers)):
         # A loss may be infinite; a number that a float cannot hold is another thing, and reads as the same.
         if rows[row][places[column]].strip().lower().lstrip("+-") not in _INFINITIES:
@@ -206,7 +269,12 @@ def read_columns(path: Path, columns: Sequence[str], required: Sequence[str], wh
     return found
 
 
-def _whole(name: str, values: "np.ndarray") -> "np.ndarray":
+def as_whole(name: str, values: "np.ndarray") -> "np.ndarray":
+    """The values of a column of whole numbers, int64.
+
+    Raises:
+        UnreadableError: If one is none.
+    """
     import numpy as np
 
     if not bool(np.all((values == np.floor(values)) & (values >= 0) & (values <= _LARGEST_WHOLE))):
@@ -246,9 +314,9 @@ def _whole_lines(path: Path) -> str:
 
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while line := file.readline(_LONGEST_LINE + 1):
-            if len(line) > _LONGEST_LINE:
-                raise UnreadableError(f"has a line of more than {_LONGEST_LINE} bytes")
+        while line := file.readline(LONGEST_LINE + 1):
+            if len(line) > LONGEST_LINE:
+                raise UnreadableError(f"has a line of more than {LONGEST_LINE} bytes")
             yield line
 
 
@@ -263,7 +331,7 @@ def _is_torn(line: bytes, header: bytes) -> bool:
     return False
 
 
-def _checked_fields(text: str, columns: Sequence[str], required: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+def checked_fields(text: str, columns: Sequence[str], required: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Header and rows; refused where the header is not ours, or a line has too many fields or too few."""
     try:
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]

@@ -118,7 +118,7 @@ def test_no_words_run_over_others_or_out_of_the_picture(experiment, tmp_path):
 
 
 def test_any_experiments_are_drawn_together(tmp_path):
-    """All in one, of which the figures with a panel a setting are tidy; each with some others, which are planned."""
+    """All in one, of which the figures with a panel a setting are tidy; any two, which are planned."""
     parts = [planted(experiment, tmp_path / experiment) for experiment in RENDERED]
 
     def together(chosen):
@@ -128,8 +128,37 @@ def test_any_experiments_are_drawn_together(tmp_path):
     assert_are_tidy(*together(parts), "all", ("fig2", "fig4", "fig5", "fig6", "fig3_1", "gap"))
     asked = {name for runs, _ in parts for name in runs["figures"].iloc[0]}
     assert asked == set(FIGURES) - {"measured"}  # which is of models from elsewhere
-    for apart in (1, 7):
-        for one, other in zip(parts, parts[apart:] + parts[:apart], strict=True):
-            runs, history = together([one, other])
-            for _, recipe, suited in choose(runs, history):
-                list(recipe(suited, history))
+    for one, other in itertools.combinations(parts, 2):
+        runs, history = together([one, other])
+        for _, recipe, suited in choose(runs, history):
+            list(recipe(suited, history))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_models_from_elsewhere_have_a_heading_and_a_figure_over_their_layers(count, tmp_path):
+    runs, history = planted("pan_thesis/fig3_3_small", tmp_path)
+    runs = runs.iloc[:count].assign(figures=[["measured"]] * min(count, len(runs))).drop(columns="seed")
+    runs["model.name"] = "a_model_$of_mine"
+    order = ["conv_$1", "backbone.stages.2.blocks.17.mlp.fc2", "layers.0", "last"]
+    named = {f"layers.{number}": order[number] for number in range(3)}
+    own = history[~history["layer"].isin(["layers.3", "layers.4"])].replace({"layer": named})
+    found = {drawing.name: drawing for drawing in assert_are_tidy(runs, own, f"measured_{count}")}
+    assert list(found) == ["measured", "measured_layers"]
+    models = f"{len(runs)} model{'s' * (len(runs) > 1)}"
+    for drawing in found.values():
+        assert drawing.heading == f"labelled by a small MLP; {models}"
+    axes = found["measured_layers"].content.axes
+    assert len({axis.get_title() for axis in axes[: 2 * count]}) == 2 * count
+    axis = axes[0]
+    assert [text.get_text() for text in axis.get_xticklabels()] == [
+        "conv_\\$1",
+        "…blocks.17.mlp.fc2",
+        "layers.0",
+        "last",
+    ]
+    end = own[(own["folder"] == runs["folder"].iloc[0]) & (own["split"] == "test")]
+    end = end[end["epoch"] == end["epoch"].max()].set_index("layer").reindex(order)
+    intra = next(line for line in axis.lines if line.get_linestyle() == "-")
+    assert intra.get_ydata().tolist() == end["intra_min"].tolist()
+    only_last = own[own["layer"] == "last"]
+    assert [drawing.name for drawing in drawings(runs, only_last)] == ["measured"]

@@ -364,6 +364,9 @@ def test_many_histories_keep_the_first_and_last_of_their_epochs_and_say_so():
     assert found.measures == ["loss", "intra_min"]
     assert found.epoch[::2] == [*range(0, 101, 10)] * 3
     assert {len(values) for values in found.values.values()} == {66}
+    some = history_of().drop(columns="cdnv")
+    numbers, most = {f"r{run}": run for run in range(3)}, 3 * 2 * 2 * 11
+    assert histories.thinned(some, numbers, ["loss", "intra_min", "cdnv"], most) == found
 
 
 def test_a_picture_turns_dark_by_its_greys_alone():

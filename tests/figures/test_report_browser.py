@@ -268,6 +268,39 @@ def test_axes_are_of_any_column_and_bands_are_mean_and_deviation_over_seeds(visi
     ).wait_for()
 
 
+def test_over_epochs_a_line_is_the_mean_of_seeds_with_its_deviation_or_a_run(visit, address, runs):
+    page = visit(f"{address}#x=epoch")
+    shows(page, "#chart .mark-line path", 4)
+    shows(page, "#chart .mark-area path", 4)
+    config = load_runs(runs)[["folder", "model.norm", "weight_decay"]]
+    history = load_history(runs).merge(config, on="folder")
+    train = history[history["split"] == "train"].groupby(["model.norm", "weight_decay", "epoch"])["intra_min"]
+    labels = [one for one in labels_of(page, "#chart .mark-symbol path") if "mean of runs: 3" in one]
+    assert len(labels) == train.ngroups == 12
+    for (norm, _, epoch), mean in train.mean().items():
+        (label,) = (one for one in labels if f"train/intra_min: {mean:.5g}"[:22] in one)
+        assert label.startswith(f"epoch: {epoch};")
+        assert f"model.norm {norm}" in label
+        sd = train.std()[train.mean() == mean].item()
+        assert float(re.search("standard deviation: ([^;]+);", label)[1]) == pytest.approx(sd, rel=1e-4)
+    differ = "lines of one colour differ in weight_decay, as nothing but seeds is averaged"
+    drawn = f"The histories of 12 of 13 runs are drawn; 1 did not finish; {differ}."
+    assert page.locator("#drawn").inner_text() == drawn
+    page.uncheck("[name=bands]")
+    shows(page, "#chart .mark-line path", 12)
+    shows(page, "#chart .mark-area path", 0)
+    page.locator("#chart .mark-symbol path").first.click(force=True)
+    page.locator("details.run").wait_for()
+    page.click("#filter summary:has-text('model.norm')")
+    page.check("#filter label:has-text('last') input")
+    shows(page, "#chart .mark-line path", 6)
+    page.select_option("[name=panel]", "weight_decay")
+    shows(page, "#chart .role-scope.cell > g", 2)
+    page.select_option("[name=y]", "seconds")
+    page.locator("#drawn:has-text('The histories in this page do not have seconds.')").wait_for()
+    shows(page, "#chart svg", 0)
+
+
 def test_the_table_sorts_missing_last_and_shows_its_first_rows(visit, tmp_path):
     count = 300
     table = pd.DataFrame(

@@ -110,6 +110,35 @@ def test_the_command_serves_the_report_and_ends_with_a_line(tmp_path, monkeypatc
     assert not (tmp_path / "out" / "report.html").exists()
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_sweep_without_runs_has_a_page_that_waits_for_them(there, tmp_path, monkeypatch, capsys):
+    folder, pages = tmp_path / "<runs>", []
+    if there:
+        folder.mkdir()
+    look = serving._look
+
+    def watched(server, *others):
+        seen = look(server, *others)
+        pages.append(ask(server)[2].decode())
+        if len(pages) == 1:
+            add_run(folder, "r", seed=0, **{"train/intra_min": 0.5})
+        elif len(pages) == 2:
+            raise KeyboardInterrupt
+        return seen
+
+    monkeypatch.setattr(serving, "_look", watched)
+    monkeypatch.setattr(serving.time, "sleep", lambda seconds: None)
+    main([str(folder), "--serve", "0", "--out", str(tmp_path / "out")])
+    what = "no runs below" if there else "no folder"
+    assert f"<h1>No runs yet</h1><p>{what} {tmp_path}/&lt;runs&gt;. This page looks again" in pages[0]
+    assert 'http-equiv="refresh" content="5"' in pages[0]
+    assert "data-live=" in pages[1]
+    assert 'http-equiv="refresh"' not in pages[1]
+    out = capsys.readouterr().out
+    assert out.startswith(f"{what} {folder} yet: they are shown when they come\n")
+    assert "1 run: 1 done" in out
+
+
 def test_a_port_in_use_and_one_that_is_none_are_a_line(tmp_path, capsys):
     add_run(tmp_path, "r", seed=0)
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(SystemExit, match="2"):

@@ -11,6 +11,7 @@ from ncflow.results import (
     Report,
     final_measures,
     load_history,
+    load_much_history,
     load_runs,
     lock,
     read_json,
@@ -262,6 +263,60 @@ def test_load_history_reads_also_a_run_that_is_being_written(tmp_path):
         file.write("5,train,la")
     table = load_history(tmp_path)
     assert table.dropna(subset=["loss"]).groupby("run_id").size().to_dict() == {"a": 2, "b": 1}
+
+
+EXACT = "0.1,4.9e-324,1.7976931348623157e308,0.30000000000000004,-5e-5,nan,,0.4142135623730951"
+PLAIN = ["loss,accuracy,nc1,rho,cdnv,intra_min,inter_max,weight_norm", EXACT]
+LEFT_OUT = {
+    "a field too few and one too many": "5,train,last,1\n10,train,last,1,2,3,4,5,6,7,8,9",
+    "digits with underscores": f"5,train,last,{EXACT.replace('0.1', '1_0')}",
+    "an epoch that is not whole": f"5.5,train,last,{EXACT}",
+    "a number that is too large": f"5,train,last,{EXACT.replace('e308', 'e309')}",
+    "true": f"5,train,last,{EXACT.replace('0.1', 'true')}",
+}
+READ = {
+    "an infinite loss": f"5,train,last,{EXACT.replace('0.1', 'inf')}",
+    "quotes": f'5,train,"last",{EXACT}',
+    "spaces and an empty line": f"5,train,last, {EXACT} \n",
+}
+
+
+@pytest.mark.parametrize("odd", [*LEFT_OUT, *READ])
+def test_histories_are_read_together_as_they_are_one_by_one(odd, tmp_path, caplog):
+    paths = [tmp_path / f"run{number}" / "history.csv" for number in range(3)]
+    for number, path in enumerate(paths):
+        write_json(path.parent / "result.json", {"run_id": f"{number}", "status": "done"})
+        last = {1: {**LEFT_OUT, **READ}[odd]}.get(number, f"5,test,last,{EXACT}")
+        path.write_text("\n".join([f"epoch,split,layer,{PLAIN[0]}", f"0,train,last,{PLAIN[1]}", last, ""]))
+    table = load_history(tmp_path)
+    assert [str(name) for name in table["folder"].unique()] == [
+        str(path.parent) for path in paths if odd in READ or path is not paths[1]
+    ]
+    assert ("run1/history.csv" in caplog.text) == (odd in LEFT_OUT)
+    own = table[table["folder"] == str(paths[2].parent)]
+    for row in own[PLAIN[0].split(",")].to_numpy().tolist():
+        assert [repr(value) for value in row] == [repr(float(text or "nan")) for text in EXACT.split(",")]
+    assert own["split"].tolist() == ["train", "test"]
+    assert own["epoch"].dtype == int
+    for path in paths:
+        if odd in READ or path is not paths[1]:
+            alone = load_history(path.parent)
+            pd.testing.assert_frame_equal(table[table["folder"] == alone["folder"][0]].reset_index(drop=True), alone)
+
+
+@pytest.mark.parametrize("most", [7, 8])
+def test_of_much_history_some_measures_are_kept_and_all_are_named(most, tmp_path):
+    for number in range(2):  # two rows of the input of the classifier with two measures each
+        write_json(tmp_path / f"run{number}" / "result.json", {"run_id": f"{number}", "status": "done"})
+        History(tmp_path / f"run{number}" / "history.csv").append(
+            [row(0, nc1=2.0), row(5, nc1=1.0), {**row(5, rho=9.0), "layer": "layers.0"}]
+        )
+    whole = load_history(tmp_path)
+    found, measured = load_much_history(most, ["nc1", "cdnv"], tmp_path)
+    assert measured == ["loss", "nc1"]
+    kept = list(whole) if most == 8 else ["epoch", "split", "layer", "nc1", "cdnv", "run_id", "folder"]
+    pd.testing.assert_frame_equal(found[kept], whole[kept])
+    assert set(found) == set(kept)
 
 
 def test_a_missing_folder_is_named():

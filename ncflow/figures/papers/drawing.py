@@ -63,7 +63,9 @@ def heading(runs: pd.DataFrame, title: str = "", note: str = "") -> str:
 
 
 def _seeds(runs: pd.DataFrame) -> str:
-    seeds = set(runs["seed"].dropna().tolist() if "seed" in runs else ())
+    if "seed" not in runs:
+        return ""
+    seeds = set(runs["seed"].dropna().tolist())
     if len(seeds) == 1:
         return f"seed {words(seeds.pop())}"
     counts = sorted({part["seed"].nunique() for _, part in panels(runs, inside=())})

@@ -39,7 +39,7 @@ def choose(
         for name in dict.fromkeys(names):
             yield name, FIGURES[name], trained_once(runs, history, name)
         return
-    made_for = [_figures_of(run) for _, run in runs.iterrows()]
+    made_for = _figures_of(runs)
     for name, recipe in FIGURES.items():
         suited = runs[[name in figures for figures in made_for]]
         if not suited.empty:
@@ -52,23 +52,29 @@ def drawings(runs: pd.DataFrame, history: pd.DataFrame, names: list[str] | None 
         yield from recipe(suited, history)
 
 
-def asked_for(run: "pd.Series[Any]") -> tuple[str, ...]:
-    """The names of figures that a run's experiment asks for; none if it names none."""
-    asked = run.get("figures")
-    return tuple(map(str, asked)) if isinstance(asked, list) else ()
+def asked_for(runs: pd.DataFrame) -> list[tuple[str, ...]]:
+    """The names of figures that each run's experiment asks for; none if it names none."""
+    asked = runs["figures"] if "figures" in runs else [()] * len(runs)
+    return [tuple(map(str, names)) if isinstance(names, list) else () for names in asked]
 
 
 def unknown(runs: pd.DataFrame) -> list[str]:
     """The figures that experiments ask for and that there are not."""
-    asked = {name for _, run in runs.iterrows() for name in asked_for(run)}
-    return sorted(asked - set(FIGURES))
+    return sorted({name for asked in asked_for(runs) for name in asked} - set(FIGURES))
 
 
-def _figures_of(run: "pd.Series[Any]") -> tuple[str, ...]:
-    asked = asked_for(run)
-    if asked:
-        return asked
-    if run.get("train/classes_present") == 1000:
+def _figures_of(runs: pd.DataFrame) -> list[tuple[str, ...]]:
+    classes, models = (
+        runs[name] if name in runs else [None] * len(runs) for name in ("train/classes_present", "model.name")
+    )
+    return [
+        asked or _what_they_are(count, model)
+        for asked, count, model in zip(asked_for(runs), classes, models, strict=True)
+    ]
+
+
+def _what_they_are(classes: Any, model: Any) -> tuple[str, ...]:
+    """The figures of a run whose experiment names none."""
+    if classes == 1000:
         return _ANY_1000_CLASS_RUNS
-    images = re.match(r"vgg|resnet", str(run.get("model.name")))
-    return _ANY_IMAGE_RUNS if images else _ANY_RUNS
+    return _ANY_IMAGE_RUNS if re.match(r"vgg|resnet", str(model)) else _ANY_RUNS

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ def values_of(runs: pd.DataFrame, column: str) -> list[Any]:
 
 def plain_values(runs: pd.DataFrame, column: str) -> list[Any]:
     """A value a run as the page embeds it: a finite number, true, false, text, or None if it has none."""
+    if column in runs and runs[column].dtype == float and (runs[column].abs() <= _EXACT).all():
+        found: list[Any] = runs[column].tolist()
+        return found
     return [_plain(value) for value in values_of(runs, column)]
 
 
@@ -138,6 +141,17 @@ def version_name(column: str) -> str:
     return f"{name} (code)" if kind == "code" else name
 
 
-def as_json(value: Any) -> str:
-    """Compact JSON of plain values."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+def json_in_parts(value: Any) -> Iterator[str]:
+    """Compact JSON of plain values; the whole of it at once would take many times the memory of its text."""
+    if isinstance(value, dict):
+        ends, items = "{}", [(f"{json.dumps(key)}:", item) for key, item in value.items()]
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        ends, items = "[]", [("", item) for item in value]
+    else:
+        yield json.dumps(value, separators=(",", ":"), allow_nan=False)
+        return
+    yield ends[0]
+    for place, (key, item) in enumerate(items):
+        yield f",{key}" if place else key
+        yield from json_in_parts(item)
+    yield ends[1]

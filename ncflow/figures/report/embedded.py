@@ -1,8 +1,8 @@
 """What the page's script works with: runs, histories, logs and commands as JSON, compressed."""
 
 import base64
-import gzip
 import shlex
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ import pandas as pd
 
 from ncflow.figures.report.columns import (
     MEASURES,
-    as_json,
     config_texts,
     distinguishing,
+    json_in_parts,
     labels,
     measured,
     plain_values,
@@ -31,20 +31,24 @@ from ncflow.results.records import log_tail, overrides_of
 _LONGEST_ERROR = 500
 _LOG_LINES, _MOST_LOGS = 20, 500
 _LEVEL = 6  # of compression; the highest takes twice the time for 1 %
+_GZIP = 31  # how zlib calls that format
 _MOST_MEASURES = 1_500_000  # numbers, about 10 bytes each
 
 
 def compressed(data: dict[str, Any]) -> str:
     """JSON as the page holds it: compressed, in letters."""
-    return base64.b64encode(gzip.compress(as_json(data).encode(), _LEVEL, mtime=0)).decode()
+    packed = zlib.compressobj(_LEVEL, wbits=_GZIP)
+    parts = [packed.compress(text.encode()) for text in json_in_parts(data)]
+    return base64.b64encode(b"".join([*parts, packed.flush()])).decode()
 
 
-def data_of(runs: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any]:
+def data_of(runs: pd.DataFrame, history: pd.DataFrame, measured_in: Sequence[str] | None = None) -> dict[str, Any]:
     """Everything that the page's script knows.
 
     Args:
         runs: Table of :func:`ncflow.results.load_runs`, a row or more.
         history: Table of :func:`ncflow.results.load_history`.
+        measured_in: All measures of the histories, if the table lacks some of them.
 
     Returns:
         ``columns`` has each column's name, kind (``run``, ``config``, ``version`` or ``measure``) and a value a run, or
@@ -72,7 +76,7 @@ def data_of(runs: pd.DataFrame, history: pd.DataFrame) -> dict[str, Any]:
         "by": by,
         "varied": [*varied(texts), *mixed],
         "short": ["run", "status", "seed", *by, *mixed, *(name for name in MEASURES if name in measures), *own],
-        "history": vars(thinned(history, {folder: number for number, folder in enumerate(folders)})),
+        "history": vars(thinned(history, {folder: number for number, folder in enumerate(folders)}, measured_in)),
         "commands": [_command(Path(folder)) for folder in folders],
         "logs": _logs(runs),
         "colours": COLOURS,
@@ -90,7 +94,7 @@ def _measures(runs: pd.DataFrame) -> tuple[list[str], str]:
 
 
 def _column(name: str, kind: str, values: Sequence[Any]) -> dict[str, Any]:
-    same = len(set(map(repr, values))) == 1
+    same = bool(values) and all(map(repr(values[0]).__eq__, map(repr, values)))
     return {"name": name, "kind": kind, **({"value": values[0]} if same else {"values": values})}
 
 

@@ -46,6 +46,7 @@ def page_of(
     title: str,
     date: str,
     live: str | None = None,
+    measured: Sequence[str] | None = None,
 ) -> bytes:
     """The page's bytes; the same runs and figures give the same, wherever the runs lie.
 
@@ -57,11 +58,13 @@ def page_of(
         title: Heading of the page.
         date: Of the page, in words.
         live: Its version, if a server shows it: the page asks that server, and no other, whether there is a newer one.
+        measured: All measures of the histories, if the table lacks some of them.
     """
     # Folders of runs may come from anyone: whatever is in them is text, never markup.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     texts = config_texts(runs)
     described = {name: counted(texts[name]) for name in texts.columns}
+    data = compressed(data_of(runs, history, measured))  # which takes memory, and gives it back
     library = vega.bundle()
     own = "\n".join(_asset(f"{name}.js") for name in SCRIPTS)
     scripts = [Markup(_closed(f"(() => {{\n{script}\n}})();")) for script in (library, own) if script is not None]
@@ -73,7 +76,7 @@ def page_of(
         scripts=scripts,
         digests=[_digest(script) for script in scripts],
         missing=None if library is not None else vega.HOW_TO_GET_IT,
-        data=compressed(data_of(runs, history)),
+        data=data,
         count=len(runs),
         statuses=Counter(runs["status"]).most_common(),
         papers=_by_paper(verdicts),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -87,6 +88,19 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+
+def waiting_page(why: str) -> bytes:
+    """The page of a sweep that has no run yet; a browser asks for it again by itself.
+
+    Args:
+        why: What there is not, in words.
+    """
+    head = f'<meta charset="utf-8"><meta http-equiv="refresh" content="{_LEAST_REST:g}"><title>No runs yet</title>'
+    look = '<meta name="color-scheme" content="light dark"><meta name="viewport" content="width=device-width">'
+    words = f"{escape(why)}. This page looks again every {_LEAST_REST:g} seconds, and shows the runs as they come."
+    body = f'<body style="font-family: system-ui, sans-serif; margin: 2rem"><h1>No runs yet</h1><p>{words}</p></body>'
+    return f'<!doctype html><html lang="en"><head>{head}{look}</head>{body}</html>\n'.encode(errors="replace")
 
 
 def serve(

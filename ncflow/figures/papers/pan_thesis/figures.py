@@ -78,8 +78,9 @@ def fig3_2(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
 def fig3_3(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     """NCC accuracy, min intra and max inter layer by layer, a panel a weight decay."""
     suited = measured(runs)
-    layers = {folder: last_rows(history, folder) for folder in suited["folder"]}
-    suited = suited[suited["folder"].map(lambda folder: len(layers[folder]) > 2).astype(bool)]
+    whose = set(suited["folder"])
+    layers = {str(folder): last_rows(own, str(folder)) for folder, own in history.groupby("folder") if folder in whose}
+    suited = suited[suited["folder"].map(lambda folder: len(layers.get(folder, ())) > 2).astype(bool)]
     own = [bool(layers[folder][[*UNCENTRED]].notna().any(axis=None)) for folder in suited["folder"]]
     has = pd.Series(own, index=suited.index, dtype=bool)
     for name, of_kind, pair, words in _with_own_measures("fig3_3", suited, has):

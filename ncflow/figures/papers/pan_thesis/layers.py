@@ -11,8 +11,6 @@ from ncflow.figures.papers.pan_thesis.own import (
     D_MATTERS,
     EPSILON,
     ON_HULL,
-    OTHERS,
-    OWN,
     BySeed,
     each,
     falls,
@@ -23,7 +21,7 @@ from ncflow.figures.papers.pan_thesis.own import (
 )
 from ncflow.figures.papers.selection import belonging, by_seed, cells_of, fitting, slope_effect
 from ncflow.figures.papers.verdict import COSINE, Effect, Quantifier, Verdict
-from ncflow.figures.tables import final_layers
+from ncflow.figures.tables import final_layers, with_measures
 from ncflow.theory.depth import effective_depth
 
 # An error that counts as near-perfect classification by the nearest class mean.
@@ -34,7 +32,6 @@ HALF_A_LAYER = 0.5
 EXCEPTIONS = 0.1
 # "The weight decay parameter was set to 0.003 and 0.005": from there on.
 LARGE_DECAY = 3e-3
-_COLUMNS = ("folder", "epoch", "split", "layer", "ncc_accuracy", *OWN, *OTHERS)
 _WHERE = "Pan's thesis, section 3.2"
 
 
@@ -45,7 +42,7 @@ def _layered(
 
     Rows have ``seed``, ``weight_decay``, ``place``, ``intra``, ``inter`` and ``D``, of the runs that interpolate.
     """
-    rows_of_layers = history.reindex(columns=_COLUMNS)
+    rows_of_layers = with_measures(history)
     for title, placement, kind, whole in with_bn(measured):
         part = fitting(whole)
         rows = final_layers(rows_of_layers[rows_of_layers["folder"].isin(part["folder"])])

@@ -1,6 +1,7 @@
 // Charts: specifications of Vega-Lite, made of the columns that the reader chose.
 
-const MOST_PANELS = 12, MOST_COLOURS = 8;
+const MOST_PANELS = 12, MOST_COLOURS = 8, MOST_LINES = 300, MOST_DOTS = 4000;
+const EPOCH = "epoch"; // which is no column of the runs
 const SERIES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#8B6F47"];
 const views = new Map(); // of each place in the page, what is drawn there
 
@@ -60,39 +61,96 @@ function overview(runs, width) {
     x: x.numeric && isLog(state.xscale, numbered.map(x.at), 8),
     y: isLog(state.yscale, numbered.map(y.at), 1000),
   };
-  let drawn = numbered.filter(run => (!logs.x || x.at(run) > 0) && (!logs.y || y.at(run) > 0));
+  const positive = numbered.filter(run => (!logs.x || x.at(run) > 0) && (!logs.y || y.at(run) > 0));
+  const { panels, drawn } = inPanels(positive, panel);
   note(runs.length - finished.length, "did not finish");
   note(finished.length - numbered.length, `without a number in ${y.name}${x.numeric ? ` or ${x.name}` : ""}`);
-  note(numbered.length - drawn.length, "not above 0, which a logarithmic axis cannot show");
-  const panels = panel ? levels(drawn.map(panel.at)) : [];
-  if (panels.length > MOST_PANELS) {
-    const first = new Set(panels.splice(0, MOST_PANELS)), all = drawn.length;
-    panels.splice(0, panels.length, ...first);
-    drawn = drawn.filter(run => first.has(panel.at(run)));
-    note(all - drawn.length, `in other panels than the first ${MOST_PANELS}`);
-  }
+  note(numbered.length - positive.length, "not above 0, which a logarithmic axis cannot show");
+  note(positive.length - drawn.length, `in other panels than the first ${MOST_PANELS}`);
   function note(number, why) {
     if (number) said.push(`${number} ${why}`);
   }
   const isSetting = x.kind === "config" || x.kind === "version" || x.name === "run";
   const parts = { x, y, colour, panel, panels, logs, drawn, means: state.bands === "1" && isSetting };
-  const more = data.by.filter(name => ![x, colour, panel].some(one => one?.name === name) && levels(drawn.map(columns.get(name).at)).length > 1);
+  const more = beside(parts);
   const words = [`${drawn.length} of ${runs.length} runs are drawn${said.length ? `; ${said.join(", ")}` : ""}.`];
   if (parts.means && more.length) words.push(`Lines of one colour differ in ${more.join(", ")}: nothing but seeds is averaged.`);
   if (colour && !isContinuous(parts) && levels(drawn.map(colour.at)).length > SERIES.length) words.push("Colours repeat.");
   return { spec: drawn.length ? specOf(parts, width) : null, words: words.join(" ") };
 }
 
+/** What tells the drawn runs apart beside what is shown. */
+const beside = ({ x, colour, panel, drawn }) =>
+  data.by.filter(name => ![x, colour, panel].some(one => one?.name === name) && levels(drawn.map(columns.get(name).at)).length > 1);
+
+/** The values of the panels' column that have a panel, and the runs in these. */
+function inPanels(runs, panel) {
+  const panels = panel ? levels(runs.map(panel.at)).slice(0, MOST_PANELS) : [], first = new Set(panels);
+  return { panels, drawn: panel ? runs.filter(run => first.has(panel.at(run))) : runs };
+}
+
+/** The chart of all runs over the epochs of their histories: a line for each setting, or for each run. */
+function overEpochs(runs, width) {
+  const place = state.y.indexOf("/"), [split, measure] = [state.y.slice(0, place), state.y.slice(place + 1)];
+  const [colour, panel] = ["colour", "panel"].map(name => columns.get(state[name]) ?? null);
+  if (!data.history.measures.includes(measure)) return { spec: null, words: `The histories in this page do not have ${state.y}.` };
+  const finished = runs.filter(isFinished), rowsOf = run => histories[run].filter(row => data.history.split[row] === split);
+  const measured = finished.filter(run => rowsOf(run).some(row => Number.isFinite(historyValue(measure, row))));
+  const { panels, drawn } = inPanels(measured, panel);
+  const means = state.bands === "1";
+  const every = [...grouped(drawn, means ? run => keyOf(run) : run => run).values()], lines = every.slice(0, MOST_LINES);
+  const shown = lines.flat(), values = shown.flatMap(rowsOf).map(row => historyValue(measure, row)).filter(Number.isFinite);
+  const logs = { x: state.xscale === "log", y: isLog(state.yscale, values, 1000) };
+  const rows = lines.flatMap((members, line) => lineRows(members, line, rowsOf, measure, logs, smallest(values.filter(value => value > 0))))
+    .map(row => ({ ...row, c: colour && (colour.numeric ? colour.at(row.of) : colour.text(row.of)), p: panel && panel.text(row.of) }));
+  const parts = { x: { name: EPOCH, numeric: true }, y: { name: state.y }, colour, panel, panels, logs, drawn: shown, means };
+  const words = [`The histories of ${shown.length} of ${runs.length} runs are drawn`];
+  if (runs.length > finished.length) words.push(`${runs.length - finished.length} did not finish`);
+  if (finished.length > measured.length) words.push(`${finished.length - measured.length} have none of ${state.y}`);
+  if (measured.length > drawn.length) words.push(`${measured.length - drawn.length} are in other panels than the first ${MOST_PANELS}`);
+  if (every.length > lines.length) words.push(`of ${every.length} lines the first ${MOST_LINES} are drawn: filter the runs`);
+  if (rows.some(row => row.few)) words.push("where a line has fewer seeds than elsewhere, its mean is of these");
+  if (logs.x || (logs.y && smallest(values) <= 0)) words.push("what is not above 0 a logarithmic axis cannot show");
+  const more = beside(parts);
+  if (means && more.length) words.push(`lines of one colour differ in ${more.join(", ")}, as nothing but seeds is averaged`);
+  return { spec: rows.length ? framed(parts, width, rows, linesOf(parts, rows)) : null, words: `${words.join("; ")}.` };
+}
+
+/** A row for each epoch of a line: mean and standard deviation of its runs' values, which differ in their seed alone. */
+function lineRows(members, line, rowsOf, measure, logs, least) {
+  const at = new Map();
+  for (const row of members.flatMap(rowsOf)) {
+    const value = historyValue(measure, row), epoch = data.history.epoch[row];
+    if (!Number.isFinite(value) || (logs.x && epoch <= 0)) continue;
+    if (!at.has(epoch)) at.set(epoch, []);
+    at.get(epoch).push(value);
+  }
+  const most = largest([...at.values()].map(values => values.length)), [of] = members;
+  return [...at].map(([x, values]) => ({ x, ...summary(values) })).filter(({ mean }) => !logs.y || mean > 0).map(({ x, n, mean, sd }) => ({
+    x, y: mean, n, sd, line, of, few: n < most, settings: settingsOf(of), run: columns.get("run").text(of),
+    ...(members.length === 1 ? { i: of } : {}),
+    lo: sd === null ? null : logs.y ? Math.max(mean - sd, least) : mean - sd, hi: sd === null ? null : mean + sd,
+  }));
+}
+
+function linesOf(parts, rows) {
+  const encoding = { ...sharedEncoding(parts), detail: { field: "line" } };
+  const bounds = { y: { ...encoding.y, field: "lo" }, y2: { field: "hi" }, tooltip: null };
+  const tooltip = parts.means ? meanTooltipOf(parts) : [said("run", "run"), ...meanTooltipOf(parts).filter(({ field }) => !["n", "sd"].includes(field))];
+  const dots = { type: "point", filled: true, size: rows.length > MOST_DOTS ? 4 : 22, opacity: 1, ...(parts.means ? {} : { cursor: "pointer" }) };
+  const bands = { transform: [{ filter: "isValid(datum.lo)" }], mark: { type: "area", opacity: 0.2 }, encoding: { ...encoding, ...bounds } };
+  return [
+    ...(rows.some(row => row.lo !== null) ? [bands] : []),
+    { mark: { type: "line", strokeWidth: 1.5, opacity: parts.means ? 1 : 0.5 }, encoding },
+    ...(rows.length > MOST_DOTS ? [] : [{ mark: dots, encoding: { ...encoding, tooltip } }]),
+  ];
+}
+
 const isContinuous = ({ colour, drawn }) => colour.numeric && levels(drawn.map(colour.at)).length > MOST_COLOURS;
 
 function specOf(parts, width) {
-  const { x, panel, panels, means } = parts;
+  const { x, means } = parts;
   const values = [...runRows(parts), ...(means ? meanRows(parts) : [])];
-  const columnsOfPanels = Math.max(1, Math.min(panels.length || 1, Math.floor(width / 280)));
-  const size = {
-    width: Math.max(140, Math.floor((width - 80) / columnsOfPanels) - 24 * (columnsOfPanels > 1)),
-    height: Math.min(360, Math.max(200, Math.floor(width / columnsOfPanels / 1.6))),
-  };
   const of = kind => [{ filter: `datum.kind == '${kind}'` }];
   const encoding = sharedEncoding(parts);
   const bounds = { y: { ...encoding.y, field: "lo" }, y2: { field: "hi" }, tooltip: null };
@@ -119,6 +177,16 @@ function specOf(parts, width) {
       encoding: { ...encoding, ...shapeOf(parts), tooltip: meanTooltipOf(parts) },
     });
   }
+  return framed(parts, width, values, layer);
+}
+
+/** Layers in a panel of their own, or in one for each value of the panels' column. */
+function framed({ panel, panels }, width, values, layer) {
+  const columnsOfPanels = Math.max(1, Math.min(panels.length || 1, Math.floor(width / 280)));
+  const size = {
+    width: Math.max(140, Math.floor((width - 80) / columnsOfPanels) - 24 * (columnsOfPanels > 1)),
+    height: Math.min(360, Math.max(200, Math.floor(width / columnsOfPanels / 1.6))),
+  };
   if (!panel) return { data: { values }, ...size, layer };
   const header = { title: panel.name };
   return {

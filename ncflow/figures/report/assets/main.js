@@ -23,7 +23,8 @@ function fillSelects() {
   const groups = names => [element("optgroup", { label: "what varies" }, ...options(varied)), element("optgroup", { label: "measures" }, ...options(names))];
   const none = () => element("option", { value: NO_COLUMN }, "none");
   byName(axes, "y").append(...options(measures));
-  byName(axes, "x").append(...groups(measures));
+  const overTraining = data.history.measures.length ? [element("optgroup", { label: "training" }, ...options([EPOCH]))] : [];
+  byName(axes, "x").append(...overTraining, ...groups(measures));
   byName(axes, "colour").append(none(), ...groups(measures));
   byName(axes, "panel").append(none(), ...options(varied));
   byName(document, "measure").append(...options(data.history.measures));
@@ -41,7 +42,7 @@ async function start() {
 
   const drawChart = () => {
     if (!canDraw || !hasMeasures) return undefined;
-    const { spec, words } = overview(shown, chart.clientWidth);
+    const { spec, words } = (state.x === EPOCH ? overEpochs : overview)(shown, chart.clientWidth);
     document.querySelector("#drawn").textContent = words;
     return draw(chart, spec, run => choose([run]));
   };
