@@ -17,6 +17,7 @@ READ = (
     *("loss", "accuracy", "intra_min", "inter_max", "intra_raw_min", "inter_raw_max", "nc3_cosine_min", "ncc_accuracy"),
     *("nc1", "nc2_equinorm_means", "nc2_equinorm_weights", "nc2_equiangular_means", "nc2_equiangular_weights", "rho"),
     *("classes_present", "class_share_min", "class_share_max", "inter_max_limit"),
+    *("nc0", "nc0_predicted", "weight_norm"),
 )
 """What figures and claims read of histories: they are given no other measures, and of many runs no other are kept."""
 SPREAD = "spread"

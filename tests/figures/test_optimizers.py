@@ -125,6 +125,13 @@ def test_a_figure_is_drawn_where_runs_allow_it(recipe, planter, names):
         assert "5 seeds" in drawing.heading
 
 
+def test_optimisers_are_drawn_over_weight_decay():
+    (drawing,) = figures.optimizers(*coupled("signum")(2))
+    assert [axis.get_xlabel() for axis in drawing.content.axes] == ["", "weight decay $\\lambda$"]
+    (first, *_) = drawing.content.axes[0].containers
+    assert list(first.lines[0].get_xdata()) == [5e-4, 5e-3]
+
+
 def test_the_law_is_drawn_on_what_was_measured():
     runs, history = off_the_law(5, seeds=2, sd=0.0)
     runs = runs.assign(seconds=10.0, steps_per_second=30.0)

@@ -37,7 +37,7 @@ def optimizers(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     suited = _measured(runs)
     series = suited.groupby([OPTIMIZER, COUPLING]).ngroups if not suited.empty else 0
     if series > 1:
-        cut = _cut(suited, COUPLING, OPTIMIZER, MOMENTUM, RATE, EFFECTIVE)
+        cut = _cut(suited, "weight_decay", COUPLING, OPTIMIZER, MOMENTUM, RATE, EFFECTIVE)
         caption = (
             "NC1 and relative NC0 at the end of training against weight decay, for each optimiser and share of the "
             "decay that is in the gradient (Adam with none is AdamW); mean and standard deviation over seeds."
