@@ -4,6 +4,7 @@ What is not plain is left to :func:`ncflow.results.readable.read_columns`, which
 """
 
 import io
+import re
 import string
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from ncflow.results.readable import (
 
 # Neither quotes nor spaces, which a reader may drop, nor the digits of other scripts.
 _PLAIN = f"{string.ascii_letters}{string.digits}+-.,_\n".encode()
+_TRUTH = re.compile(b"true|false", re.IGNORECASE)
 _AT_ONCE = 2**23  # bytes
 
 
@@ -95,6 +97,8 @@ def plain_header(content: bytes, columns: Sequence[str], required: Sequence[str]
     """
     header, _, body = content.partition(b"\n")
     if not header or not body.endswith(b"\n") or content.translate(None, _PLAIN):
+        return None
+    if _TRUTH.search(body):  # which pandas would take for 1 and 0
         return None
     lines = body[:-1].split(b"\n")
     commas = header.count(b",")
