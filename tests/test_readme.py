@@ -113,7 +113,7 @@ def test_the_other_commands_do_their_work(somebodys_own, ncflow, tmp_path, monke
     cut = ["weight_decay=1e-3,1e-2", "seed=0", "data=digits", "epochs=2", "measure.every_n_epochs=1", "trainer=cpu"]
     assert ncflow("experiment=quickstart", *cut, "model.width=8").returncode == 0
     runs = tmp_path / "runs"
-    for name in ("a", "b", "pan_cao/fig2_small", "pan_cao/fig2"):
+    for name in ("a", "b", "pan_cao/fig2_small", "pan_cao/fig2", "optimizers/grid_small"):
         (runs / name).parent.mkdir(exist_ok=True)
         shutil.copytree(runs / "quickstart", runs / name)
     monkeypatch.chdir(tmp_path)
