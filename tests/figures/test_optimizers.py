@@ -9,7 +9,7 @@ from ncflow.figures.papers.claims import CLAIMS, judge
 from ncflow.figures.papers.optimizers import claims, figures
 from ncflow.figures.papers.optimizers.own import EFFECTIVE, told_apart
 from ncflow.figures.papers.verdict import Answer
-from tests.figures.planted_optimizers import NO_HISTORY, PLANTERS, at_equal_loss, by_share, coupled, off_the_law
+from tests.figures.planted_optimizers import NO_HISTORY, PLANTERS, at_equal_loss, by_share, coupled, off_the_law, signum
 from tests.figures.rates import STANDARD, count, too_often
 
 every_claim = pytest.mark.parametrize("claim", PLANTERS, ids=lambda claim: claim.__name__)
@@ -65,7 +65,7 @@ def test_answers_come_as_often_as_they_should(claim):
 
 def test_adam_and_adamw_are_two_ends_of_one():
     """As they are by default, under their own names, without the option."""
-    runs, history = coupled("adam")(5)
+    runs, history = coupled(5)
     names = runs["weight_decay_coupling"].map({0.0: "adamw", 1.0: "adam"})
     targets = runs["weight_decay_coupling"].map({0.0: "torch.optim.AdamW", 1.0: "torch.optim.Adam"})
     plain = runs.drop(columns="weight_decay_coupling").assign(**{"optimizer.name": names})
@@ -79,7 +79,7 @@ def test_adam_and_adamw_are_two_ends_of_one():
 
 
 def test_other_papers_leave_out_decoupled_decay_and_these_claims_other_papers_runs():
-    runs, history = coupled("adam")(5)
+    runs, history = coupled(5)
     runs = runs.assign(experiment="pan_cao/fig2")
     answers = {verdict.id: verdict for verdict in judge(runs, history)}
     assert answers["pan_cao/1"].left_out == {"of decay apart from the loss": 10}
@@ -108,7 +108,7 @@ def test_one_rate_and_one_length_are_settings_of_their_own():
     ("recipe", "planter", "names"),
     [
         (figures.coupling, by_share, ["coupling"]),
-        (figures.optimizers, coupled("signum"), ["optimizers"]),
+        (figures.optimizers, signum, ["optimizers"]),
         (figures.optimizers, off_the_law, []),  # one optimiser, one share
         (figures.nc0, off_the_law, ["nc0"]),
         (figures.nc0, at_equal_loss, []),  # without NC0
@@ -126,7 +126,7 @@ def test_a_figure_is_drawn_where_runs_allow_it(recipe, planter, names):
 
 
 def test_optimisers_are_drawn_over_weight_decay():
-    (drawing,) = figures.optimizers(*coupled("signum")(2))
+    (drawing,) = figures.optimizers(*signum(2))
     assert [axis.get_xlabel() for axis in drawing.content.axes] == ["", "weight decay $\\lambda$"]
     (first, *_) = drawing.content.axes[0].containers
     assert list(first.lines[0].get_xdata()) == [5e-4, 5e-3]
