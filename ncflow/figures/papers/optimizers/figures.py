@@ -53,7 +53,7 @@ def nc0(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
         return
     rows = last_layer(history).dropna(subset=["nc0"])
     seconds, rate = (numbers(suited[name]) if name in suited else 1.0 for name in ("seconds", "steps_per_second"))
-    suited = suited.assign(steps=seconds * rate)
+    told, suited = suited, suited.assign(steps=seconds * rate)
     caption = (
         "NC0, the norm of the sum of the classifier's rows, over optimiser steps, a line a run; dotted: what learning "
         "rate, weight decay and momentum alone make of it under SGD and cross-entropy."
@@ -63,9 +63,9 @@ def nc0(runs: pd.DataFrame, history: pd.DataFrame) -> Iterator[Drawing]:
     rest = suited[~suited["folder"].isin(compared)]
     if len(rest):
         draw = partial(nc0_over_steps, _cut(rest, "weight_decay", COUPLING), rows, "weight_decay", COUPLING, 3)
-        yield Drawing("nc0", draw, caption, heading=heading(rest))
+        yield Drawing("nc0", draw, caption, heading=heading(told.loc[rest.index]))
     if momenta:
-        own = suited[suited["folder"].isin(compared)]
+        own = told[told["folder"].isin(compared)]
         draw = partial(nc0_over_steps, momenta, rows, MOMENTUM, None, 2)
         yield Drawing("nc0_momentum", draw, caption, heading=heading(own))
 
