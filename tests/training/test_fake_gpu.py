@@ -3,6 +3,7 @@
 An operation on two devices raises, and so does one that would make the host wait for a value.
 """
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from ncflow.metrics.groups.ood import OodMean
 from ncflow.metrics.groups.probe import Probe, Ridge, SecondMoments
 from ncflow.metrics.margins import margins, predictions
 from ncflow.metrics.scatter import Around, SecondSums
+from ncflow.models.signum import Signum
 from ncflow.training.assembly import prepare
 from ncflow.training.stacked import measure
 from ncflow.training.stacked.data import StackedBatches
@@ -74,19 +76,23 @@ def test_a_fake_gpu_tells_no_values_and_shares_none_with_the_cpu(on_gpu):
 
 
 # PyTorch's fused SGD cannot be faked.
-@pytest.mark.parametrize(("optimizer", "fused"), [(torch.optim.Adam, True), (torch.optim.SGD, False)])
+OPTIMIZERS = [partial(torch.optim.Adam, fused=True), partial(torch.optim.SGD, fused=False), Signum]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["adam", "sgd", "signum"])
 @pytest.mark.parametrize("norm", ["none", "last", "all"])
-def test_a_stacked_epoch_stays_on_the_gpu_and_waits_for_nothing(optimizer, fused, norm, config, on_gpu):
+def test_a_stacked_epoch_stays_on_the_gpu_and_waits_for_nothing(optimizer, norm, config, on_gpu):
     network, loss = make_group(config, on_gpu, f"model.norm={norm}")
     inputs, labels = on_gpu(torch.randn(2, SAMPLES, 16)), on_gpu(torch.zeros(2, SAMPLES, dtype=torch.long))
     sources, order = on_gpu(torch.tensor([0, 1, 0])), torch.stack([torch.randperm(SAMPLES) for _ in range(CELLS)])
     with on_gpu.mode:
         cells = CellOptimizer(
             network,
-            lambda groups: optimizer(groups, fused=fused),
+            optimizer,
             [{"lr": 1e-3}] * CELLS,
             [1e-3, 1e-2, 1e-2],
             ["all", "all", "last_layer"],
+            [None, 0.5, 0.0],
         )
         sums = torch.zeros(CELLS, device="cuda")
         batches = StackedBatches(inputs, labels, sources, 128, lambda: on_gpu.mode.from_tensor(order))
