@@ -175,7 +175,23 @@ class FashionMNIST(MNIST):
     source = datasets.FashionMNIST.mirrors[0]
 
 
-class SVHN(TorchvisionImages):
+class _Summed(TorchvisionImages):
+    """A data set of whose files torchvision knows the MD5 sums."""
+
+    @abstractmethod
+    def sums(self) -> dict[str, str]:
+        """The MD5 sum of each file."""
+
+    def files(self) -> list[str]:
+        """Those that have a sum."""
+        return list(self.sums())
+
+    def is_whole(self, file: str) -> bool:
+        """Compare the MD5 sum."""
+        return check_integrity(self.data_dir / file, self.sums()[file])
+
+
+class SVHN(_Summed):
     """Photographs of house numbers (3, 32, 32), one digit each; the digit 0, in the files 10, is class 0.
 
     The 531,131 simpler images that are published beside both splits are left out.
@@ -187,14 +203,6 @@ class SVHN(TorchvisionImages):
     source = datasets.SVHN.split_list["train"][0].rpartition("/")[0]
     available = 10
     shape = (3, 32, 32)
-
-    def files(self) -> list[str]:
-        """A MATLAB file for each split."""
-        return list(self._sums())
-
-    def is_whole(self, file: str) -> bool:
-        """Compare the MD5 sum."""
-        return check_integrity(self.data_dir / file, self._sums()[file])
 
     def images(self, official: Any) -> Tensor:
         """In rows again: in the file the samples are the last axis."""
@@ -216,11 +224,12 @@ class SVHN(TorchvisionImages):
             official.url, official.filename, official.file_md5 = official.split_list[split]
             official.download()
 
-    def _sums(self) -> dict[str, str]:
+    def sums(self) -> dict[str, str]:
+        """Of a MATLAB file for each split."""
         return {name: md5 for _, name, md5 in (self.official.split_list[split] for split in ("train", "test"))}
 
 
-class CIFAR10(TorchvisionImages):
+class CIFAR10(_Summed):
     """Ten classes of photographs (3, 32, 32).
 
     Options as of :class:`TorchvisionImages`.
@@ -231,19 +240,12 @@ class CIFAR10(TorchvisionImages):
     available = 10
     shape = (3, 32, 32)
 
-    def files(self) -> list[str]:
-        """Both splits' and the names of the classes."""
-        return list(self._sums())
-
-    def is_whole(self, file: str) -> bool:
-        """Compare the MD5 sum."""
-        return check_integrity(self.data_dir / file, self._sums()[file])
-
     def images(self, official: Any) -> Tensor:
         """Channels first, as in the files."""
         return torch.from_numpy(official.data).permute(0, 3, 1, 2).contiguous()
 
-    def _sums(self) -> dict[str, str]:
+    def sums(self) -> dict[str, str]:
+        """Of both splits' files and that of the classes' names."""
         names = self.official
         sums = [*names.train_list, *names.test_list, (names.meta["filename"], names.meta["md5"])]
         return {f"{names.base_folder}/{name}": md5 for name, md5 in sums}

@@ -98,8 +98,7 @@ def is_cross_entropy(loss: Loss, num_outputs: int, device: torch.device) -> bool
     """
     if isinstance(loss, nn.CrossEntropyLoss) and loss.label_smoothing > 0:  # however little
         return False
-    logits = 3 * torch.arange(4 * num_outputs, dtype=torch.float64, device=device).sin().view(4, num_outputs)
-    labels = torch.tensor([0, max(num_outputs, 2) - 1, 1, 0], device=device)
+    logits, labels = _probe(num_outputs, device)
     try:
         return all(
             bool(
@@ -109,6 +108,26 @@ def is_cross_entropy(loss: Loss, num_outputs: int, device: torch.device) -> bool
         )
     except Exception:  # whatever a loss of others may raise
         return False
+
+
+def is_of_differences(loss: Loss, num_outputs: int) -> bool:
+    """Whether a loss stays the same if one number is added to all logits of a sample, by its values.
+
+    Its gradient in the logits then sums to 0 over classes. Of one output there are no differences.
+    """
+    logits, labels = _probe(num_outputs, torch.device("cpu"))
+    shifts = torch.tensor([[0.7], [-1.3], [0.4], [2.0]], dtype=torch.float64)
+    try:
+        one, other = (loss(given, labels) for given in (logits, logits + shifts))
+        return num_outputs > 1 and bool(torch.isclose(one, other, rtol=1e-9, atol=1e-12))
+    except Exception:  # whatever a loss of others may raise
+        return False
+
+
+def _probe(num_outputs: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Logits (4, C) and labels (4,) on which losses are told apart."""
+    logits = 3 * torch.arange(4 * num_outputs, dtype=torch.float64, device=device).sin().view(4, num_outputs)
+    return logits, torch.tensor([0, max(num_outputs, 2) - 1, 1, 0], device=device)
 
 
 def _reference(logits: Tensor, labels: Tensor) -> Tensor:

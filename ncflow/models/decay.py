@@ -48,6 +48,19 @@ def share_decay(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
+def decay_of(group: dict[str, Any], own: float) -> tuple[float, float]:
+    """Lambda of a parameter group as :func:`share_decay` left it, and the share of it that is coupled.
+
+    Args:
+        group: The group.
+        own: The share that the optimiser couples by itself.
+    """
+    if "coupled" not in group:
+        return group["weight_decay"], own
+    whole = group["coupled"] + group["decoupled"]
+    return whole, group["coupled"] / whole
+
+
 def is_shared(optimizer: Optimizer) -> bool:
     """Whether an optimiser's own way to decay is not used for some of its parameters."""
     return any("coupled" in group for group in optimizer.param_groups)

@@ -75,12 +75,12 @@ def prepare(cfg: DictConfig, data: InMemoryData | None = None) -> tuple[InMemory
     # Now, not in the first epoch, is the time to refuse their options.
     try:
         configured = classifier.configure_optimizers()
+        optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+        _check_optimizer(cfg, optimizer)
+        steps = -(-len(batch_bounds(len(data.train.labels), cfg.batch_size)) // (cfg.trainer.get(_ACCUMULATE) or 1))
+        classifier.nc0_at = nc0_law(classifier, optimizer, cfg.epochs, steps, cfg.trainer.precision)
     except ArgumentError as error:
         raise ConfigError(str(error)) from error
-    optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
-    _check_optimizer(cfg, optimizer)
-    steps = -(-len(batch_bounds(len(data.train.labels), cfg.batch_size)) // (cfg.trainer.get(_ACCUMULATE) or 1))
-    classifier.nc0_at = nc0_law(classifier, optimizer, cfg.epochs, steps, cfg.trainer.precision)
     if processes.wanted(cfg.trainer) > 1:
         _check_shared(cfg, network)
     return data, classifier

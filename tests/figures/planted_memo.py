@@ -11,6 +11,7 @@ import pandas as pd
 
 from ncflow.figures.papers.cbmm_117 import claims as memo
 from ncflow.figures.papers.cbmm_117 import collapse, equilibrium, initial_norms, own, random_labels, seed_spread
+from ncflow.figures.papers.verdict import FACTOR_TWO
 
 NO_HISTORY = pd.DataFrame(columns=["folder", "epoch", "split", "layer"])
 CONFIG = {
@@ -109,7 +110,7 @@ def monotone(size, seeds=5, sd=0.03, rng=0):
 def less_loss(size, seeds=5, sd=0.06, rng=0):
     """Without decay the loss is larger from a large initial norm."""
     sweep = Sweep(seeds, sd, rng, model__init_norm=INITS, weight_decay=(0.0,))
-    loss = sweep.noisy(-3 + size * own.FACTOR_TWO * (sweep["model.init_norm"] == INITS[-1]))
+    loss = sweep.noisy(-3 + size * FACTOR_TWO * (sweep["model.init_norm"] == INITS[-1]))
     return sweep.table(train__loss=10**loss), NO_HISTORY
 
 
@@ -208,7 +209,7 @@ def of_batches(size, seeds=5, sd=0.1, rng=0):
     sizes = (10.0, 50.0, 200.0, np.nan)
     sweep = Sweep(seeds, sd, rng, loss__name=("exponential", "square_signs"), batch_size=sizes)
     batch = np.where(np.isnan(sweep["batch_size"]), CONFIG["data.num_samples"], sweep["batch_size"])
-    slope = np.where(sweep["loss.name"] == "exponential", max(size, 0), max(-size, 0)) * own.FACTOR_TWO
+    slope = np.where(sweep["loss.name"] == "exponential", max(size, 0), max(-size, 0)) * FACTOR_TWO
     epochs = 4000 / np.ceil(CONFIG["data.num_samples"] / batch)
     columns = {"epochs": epochs.round(), "seconds": 100.0, "steps_per_second": 40.0}
     return sweep.table(train__nc1=10 ** sweep.noisy(-3 + slope * np.log10(batch)), **columns), NO_HISTORY

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from ncflow.figures.papers.optimizers import claims
-from ncflow.figures.papers.optimizers.claims import FACTOR_TWO, FROM_THE_LAW
+from ncflow.figures.papers.optimizers.claims import FROM_THE_LAW
+from ncflow.figures.papers.verdict import FACTOR_TWO
 from ncflow.results import LAST_LAYER
 from tests.figures.planted import EPOCHS, runs_of
 

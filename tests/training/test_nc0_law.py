@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from ncflow.measuring.losses import is_of_differences
 from ncflow.results import load_history
 from ncflow.training.assembly import prepare
-from ncflow.training.nc0_law import _is_the_same_with_shifted_logits, nc0_law
+from ncflow.training.nc0_law import nc0_law
 from tests.conftest import TINY, train_here
 
 RECIPE = [*TINY, "optimizer=sgd", "optimizer.lr=0.05", "weight_decay=0.1", "trainer.precision=64-true"]
@@ -75,5 +76,5 @@ def test_nothing_is_predicted_where_steps_may_be_left_out(config):
 
 @pytest.mark.parametrize("loss", [torch.nn.CrossEntropyLoss(label_smoothing=0.1), torch.nn.MultiMarginLoss()])
 def test_it_goes_by_what_the_loss_does(loss, config):
-    assert _is_the_same_with_shifted_logits(loss, 3)
-    assert not _is_the_same_with_shifted_logits(lambda logits, labels: loss(logits.clamp(-1, 1), labels), 3)
+    assert is_of_differences(loss, 3)
+    assert not is_of_differences(lambda logits, labels: loss(logits.clamp(-1, 1), labels), 3)

@@ -80,7 +80,8 @@ def belonging(
 def with_coupling(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs with the share of weight decay that is in the gradient: as it is set, or the optimiser's own way.
 
-    Where neither is known it stays missing.
+    Where no optimiser is named it stays missing; one that is not known couples its decay, as PyTorch's do but for
+    AdamW and NAdamW.
     """
     if "optimizer.name" not in runs:
         return runs
@@ -170,6 +171,11 @@ def slope_effect(
     return Effect(
         quantity, smallest, by_seed(dict(zip(cells.index[enough], sign * slopes[enough], strict=True))), absent
     )
+
+
+def decades(values: "pd.Series[float]") -> "pd.Series[float]":
+    """Logarithms to base 10; that of 0 is far below all others, but finite."""
+    return pd.Series(np.log10(np.maximum(values.to_numpy(float), 1e-300)), index=values.index)
 
 
 def cells_of(part: pd.DataFrame, x: str, measure: "pd.Series[float]") -> pd.DataFrame:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from math import isfinite
+from math import isfinite, log10
 
 import pandas as pd
 
@@ -32,6 +32,8 @@ SEEDS = "seed=0,1,2,3,4"
 """The override that most claims need at least."""
 COSINE = 0.02
 """Smallest difference of two cosines that matters: about a degree near a right angle, and what a seed may do alone."""
+FACTOR_TWO = log10(2)
+"""Decades: what ranges over many of them, such as NC1, NC0 and losses, matters from a factor of two on."""
 PER_DECADE = 0.02
 """Smallest change of a cosine that matters while weight decay, or gamma, grows tenfold."""
 

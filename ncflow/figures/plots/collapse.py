@@ -20,6 +20,7 @@ from ncflow.figures.plots.panels import (
     mark_values,
     missed_entry,
     norm_entries,
+    series,
     series_colours,
     series_entries,
 )
@@ -78,7 +79,7 @@ def collapse_against(
             for norm, width in zip(norms, line_widths(len(norms)), strict=True):
                 of_norm = part[part["model.norm"] == norm]
                 for measure, style in ((intra, INTRA_STYLE), (inter, INTER_STYLE)):
-                    _series(axis, of_norm, by, measure, *looks[norm], style, width)
+                    series(axis, of_norm, by, measure, *looks[norm], style, width)
             if published is not None:
                 _draw_published(axis, published[published["model"].isin(part["model.name"])], by, (intra, inter))
             axis.axhline(1, **LIMIT_LOOK)
@@ -96,25 +97,6 @@ def collapse_against(
             mark_values(axis, sorted(part[by].unique()))
     _legend(figure, runs, pairs, published is not None)
     return figure
-
-
-def _series(
-    axis: Axes,
-    runs: pd.DataFrame,
-    by: str,
-    measure: str,
-    colour: str,
-    marker: str = "o",
-    style: str = "-",
-    width: float = 1.8,
-) -> None:
-    """Means with bars over seeds; a point is hollow where a run does not reach training accuracy 1."""
-    table = over_seeds(runs, by, f"train/{measure}")
-    axis.errorbar(table.index, table["mean"], yerr=table["std"], color=colour, ls=style, lw=width, capsize=2, zorder=2)
-    full = runs.groupby(by)["train/interpolated"].min().reindex(table.index) == 1
-    for chosen, face in ((full, colour), (~full, "white")):
-        shown = table[chosen.to_numpy()]
-        axis.plot(shown.index, shown["mean"], marker, color=colour, mfc=face, ls="none", ms=3 + 1.7 * width, zorder=3)
 
 
 def _draw_published(axis: Axes, published: pd.DataFrame, by: str, measures: tuple[str, str]) -> None:
@@ -191,7 +173,7 @@ def collapse_against_gamma(runs: pd.DataFrame) -> Figure:
             axis = axes[row][column]
             widths = line_widths(part["weight_decay"].nunique())
             for (decay, of_decay), width in zip(part.groupby("weight_decay"), widths, strict=True):
-                _series(axis, of_decay, "train/gamma_norm", measure, colours[decay], width=width)
+                series(axis, of_decay, "train/gamma_norm", measure, colours[decay], width=width)
             axis.set_xscale("log")
             if column == 0:
                 axis.set_ylabel(LABELS[measure])

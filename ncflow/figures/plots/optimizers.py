@@ -5,13 +5,19 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ncflow.figures.plots.panels import bottom_legend, grid, log_ticks, mark_values, missed_entry, series_colours
+from ncflow.figures.plots.panels import (
+    bottom_legend,
+    grid,
+    log_ticks,
+    mark_values,
+    missed_entry,
+    series,
+    series_colours,
+)
 from ncflow.figures.style import fold, label, literal, words
-from ncflow.figures.tables import over_seeds
 
 _WIDTH = 4.2
 _STYLES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
@@ -45,7 +51,7 @@ def measures_against(cut: Panels, by: str, measures: Sequence[str], colour: str,
             keys = [colour] if style is None else [colour, style]
             for values, own in part.groupby(keys):
                 line, marker = styles[values[1]] if style is not None else styles[None]
-                _series(axis, own, by, measure, colours[values[0]], line, marker)
+                series(axis, own, by, measure, colours[values[0]], marker, line, positive=True)
             axis.set_yscale("log")
             split = "" if measure.startswith("nc0") else " (training split)"
             axis.set_ylabel(label(measure) + split if column == 0 else "")
@@ -74,17 +80,6 @@ def _styles(runs: pd.DataFrame, column: str | None) -> Mapping[Any, tuple[Any, s
 def _named(column: str, value: Any) -> str:
     text = literal(words(value))
     return text if column.endswith(".name") else f"{label(column)} = {text}"
-
-
-def _series(axis: Axes, runs: pd.DataFrame, by: str, measure: str, colour: str, line: Any, marker: str) -> None:
-    table = over_seeds(runs, by, f"train/{measure}")
-    # On a logarithmic scale a bar must not go below 0.
-    below = table["std"].clip(upper=0.9 * table["mean"])
-    axis.errorbar(table.index, table["mean"], yerr=[below, table["std"]], color=colour, ls=line, capsize=2)
-    full = (runs.groupby(by)["train/interpolated"].min().reindex(table.index) == 1).to_numpy()
-    for chosen, face in ((full, colour), (~full, "white")):
-        shown = table[chosen]
-        axis.plot(shown.index, shown["mean"], marker, color=colour, mfc=face, ls="none")
 
 
 def nc0_over_steps(cut: Panels, rows: pd.DataFrame, colour: str, style: str | None, columns: int) -> Figure:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ncflow.figures.style import SERIES, fold, label, literal, norm_label, norm_looks
-from ncflow.figures.tables import limits_of, unequal_classes
+from ncflow.figures.tables import limits_of, over_seeds, unequal_classes
 
 _TICK_ROOM = 28  # points between two ticks whose words are turned
 _FEW_DECADES = 1.7
@@ -110,6 +110,40 @@ def bottom_legend(figure: Figure, entries: Sequence[Any]) -> None:
 def line_widths(count: int) -> list[float]:
     """Widths of lines that are drawn over each other: the first ones look out from under the later."""
     return [1.5 + 1.5 * (count - 1 - place) / max(2, count - 1) for place in range(count)]
+
+
+def series(
+    axis: Axes,
+    runs: pd.DataFrame,
+    by: str,
+    measure: str,
+    colour: str,
+    marker: str = "o",
+    style: Any = "-",
+    width: float = 1.8,
+    positive: bool = False,
+) -> None:
+    """Means with bars over seeds; a point is hollow where a run does not reach training accuracy 1.
+
+    Args:
+        axis: Where they are drawn.
+        runs: Finished runs.
+        by: Config column of the horizontal axis.
+        measure: Of the training split.
+        colour: Of line and points.
+        marker: Of the points.
+        style: Of the line.
+        width: Of the line, by which the points are sized.
+        positive: Whether a bar may not go below 0, which a logarithmic axis does not show.
+    """
+    table = over_seeds(runs, by, f"train/{measure}")
+    below = table["std"].clip(upper=0.9 * table["mean"]) if positive else table["std"]
+    bars = [below, table["std"]]
+    axis.errorbar(table.index, table["mean"], yerr=bars, color=colour, ls=style, lw=width, capsize=2, zorder=2)
+    full = runs.groupby(by)["train/interpolated"].min().reindex(table.index) == 1
+    for chosen, face in ((full, colour), (~full, "white")):
+        shown = table[chosen.to_numpy()]
+        axis.plot(shown.index, shown["mean"], marker, color=colour, mfc=face, ls="none", ms=3 + 1.7 * width, zorder=3)
 
 
 def series_colours(values: Iterable[Any]) -> dict[Any, str]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from ncflow.figures.papers.cbmm_117.own import FACTOR_TWO, NC1, SOURCE, log, square
-from ncflow.figures.papers.selection import fitting, left_out, settings, slope_effect
-from ncflow.figures.papers.verdict import SEEDS, Effect, Quantifier, Setting, Verdict
+from ncflow.figures.papers.cbmm_117.own import NC1, SOURCE, square
+from ncflow.figures.papers.selection import decades, fitting, left_out, settings, slope_effect
+from ncflow.figures.papers.verdict import FACTOR_TWO, SEEDS, Effect, Quantifier, Setting, Verdict
 from ncflow.figures.tables import numbers
 
 _EQUAL = 1.02  # steps that are equal but for the rounding to whole epochs
@@ -69,7 +69,7 @@ def _rise(runs: pd.DataFrame, loss: str, absent: bool = False) -> Effect:
     """Of NC1 with the batch size, over the runs that interpolate."""
     part = fitting(runs)
     words = f"decades of NC1 per decade of batch size, {loss} loss"
-    return slope_effect(part.assign(log=log(part[NC1])), "batch", "log", words, smallest=FACTOR_TWO, absent=absent)
+    return slope_effect(part.assign(log=decades(part[NC1])), "batch", "log", words, smallest=FACTOR_TWO, absent=absent)
 
 
 def with_steps(runs: pd.DataFrame) -> pd.DataFrame:

@@ -7,18 +7,8 @@ import numpy as np
 import pandas as pd
 
 from ncflow.figures.papers.cbmm_117.initial_norms import without_less_with
-from ncflow.figures.papers.cbmm_117.own import (
-    DECAYS,
-    INIT,
-    MARGIN,
-    NC1,
-    RANDOM_LABELS,
-    SOURCE,
-    below,
-    log,
-    square,
-)
-from ncflow.figures.papers.selection import by_seed, fitting, left_out, settings
+from ncflow.figures.papers.cbmm_117.own import DECAYS, INIT, MARGIN, NC1, RANDOM_LABELS, SOURCE, below, square
+from ncflow.figures.papers.selection import by_seed, decades, fitting, left_out, settings
 from ncflow.figures.papers.verdict import SEEDS, Effect, Quantifier, Setting, Verdict
 
 CLASSES = "data.num_classes"
@@ -159,7 +149,7 @@ def no_collapse_without_decay(runs: pd.DataFrame, history: pd.DataFrame) -> Verd
         part = fitting(whole)
         without = part[part["weight_decay"] == 0]
         for decay in sorted(set(part["weight_decay"]) - {0}) if len(without) else ():
-            least = log(without.groupby("seed")[NC1].min()) - log10(COLLAPSED)
+            least = decades(without.groupby("seed")[NC1].min()) - log10(COLLAPSED)
             above = by_seed(without_less_with(part, decay, part[NC1]))
             effects = (
                 Effect("decades of NC1 without decay above with it", NEEDED, above),

@@ -4,8 +4,8 @@ from math import log10
 
 import pandas as pd
 
-from ncflow.figures.papers.cbmm_117.own import INIT, RHO, SOURCE, by_decay, log, square
-from ncflow.figures.papers.selection import by_seed
+from ncflow.figures.papers.cbmm_117.own import INIT, RHO, SOURCE, by_decay, square
+from ncflow.figures.papers.selection import by_seed, decades
 from ncflow.figures.papers.verdict import SEEDS, Effect, Quantifier, Setting, Verdict
 
 _MEAN, _SQUARE = "train/normalized_output_mean", "train/normalized_output_square"
@@ -26,8 +26,8 @@ def norms_rest_at_equilibrium(runs: pd.DataFrame, history: pd.DataFrame) -> Verd
     found = []
     for title, whole, decay in by_decay(measured, INIT):
         part = whole[(whole["weight_decay"] == decay) & (whole[[RHO, _RHO_EQ, _MEAN, _SQUARE]] > 0).all(axis=1)]
-        rho, at_rest = log(part[RHO]), log(part[_RHO_EQ])
-        without = log(part[_MEAN]) - log(part[_SQUARE])
+        rho, at_rest = decades(part[RHO]), decades(part[_RHO_EQ])
+        without = decades(part[_MEAN]) - decades(part[_SQUARE])
         away = (rho - at_rest).abs()
         nearer = ((rho - without).abs() - away) / (without - at_rest).abs()
         effects = (

@@ -11,7 +11,6 @@ import pandas as pd
 from ncflow.figures.papers.cbmm_117.own import (
     APART,
     DECAYS,
-    FACTOR_TWO,
     INIT,
     INITS,
     LOSS,
@@ -22,11 +21,10 @@ from ncflow.figures.papers.cbmm_117.own import (
     TEST_ACCURACY,
     by_decay,
     least_and_largest,
-    log,
     square,
 )
-from ncflow.figures.papers.selection import at_each_decay, by_seed, cells_of, fitting, left_out, settings
-from ncflow.figures.papers.verdict import SEEDS, Effect, Quantifier, Setting, Verdict
+from ncflow.figures.papers.selection import at_each_decay, by_seed, cells_of, decades, fitting, left_out, settings
+from ncflow.figures.papers.verdict import FACTOR_TWO, SEEDS, Effect, Quantifier, Setting, Verdict
 from ncflow.figures.tables import last_layer
 
 # Ours: rho at different initial norms is one where the largest is below so many times the smallest.
@@ -51,7 +49,7 @@ def _independent_of_init(runs: pd.DataFrame, measure: str, name: str, words: tup
         ranges = {}
         for value in (decay, 0):
             own = part[part["weight_decay"] == value]
-            table = cells_of(own, INIT, log(own[measure]))
+            table = cells_of(own, INIT, decades(own[measure]))
             spread = table.max(axis=1) - table.min(axis=1)
             ranges[value] = spread[table.notna().sum(axis=1) > 1]
         if all(map(len, ranges.values())):
@@ -104,7 +102,7 @@ def decay_concentrates_margins(runs: pd.DataFrame, history: pd.DataFrame) -> Ver
 def without_less_with(part: pd.DataFrame, decay: float, values: "pd.Series[float]") -> "pd.Series[float]":
     """log10 of values without decay less with it, by seed; runs are paired in all but the decay."""
     keys = ["seed", *([INIT] if INIT in part and part[INIT].notna().any() else [])]
-    logs = part[keys].assign(log=log(values))
+    logs = part[keys].assign(log=decades(values))
     a, b = (logs[part["weight_decay"] == value].groupby(keys, dropna=False)["log"].mean() for value in (0, decay))
     return (a - b).dropna().groupby("seed").mean()
 
@@ -148,7 +146,7 @@ def _upwards(history: pd.DataFrame) -> "pd.Series[float]":
     """Ups less downs of log10 rho over both together, by folder: 1 if it only grows, -1 if it only falls."""
     rows = last_layer(history)
     rows = rows[rows["rho"] > 0].drop_duplicates(["folder", "epoch"], keep="last").sort_values(["folder", "epoch"])
-    steps = log(rows["rho"]).groupby(rows["folder"]).diff()
+    steps = decades(rows["rho"]).groupby(rows["folder"]).diff()
     grouped = rows["folder"]
     net, way = steps.groupby(grouped).sum(), steps.abs().groupby(grouped).sum()
     return (net / way)[steps.groupby(grouped).count() >= _FEWEST_EPOCHS - 1]
@@ -160,7 +158,7 @@ def small_norms_reach_less_loss(runs: pd.DataFrame, history: pd.DataFrame) -> Ve
     found = []
     for title, whole in settings(measured[measured["weight_decay"] == 0], INIT):
         part = fitting(whole)
-        ends = least_and_largest(part, log(part[LOSS]))
+        ends = least_and_largest(part, decades(part[LOSS]))
         if len(ends):
             gain = by_seed(ends["largest"] - ends["least"])
             effect = Effect("decades of the loss from the largest norm above that from the least", FACTOR_TWO, gain)
@@ -215,7 +213,7 @@ def margins_anticorrelate_with_accuracy(runs: pd.DataFrame, history: pd.DataFram
     for title, whole, decay in by_decay(measured, INIT):
         cell = whole[whole["weight_decay"] == decay]
         part = fitting(cell)
-        rho, accuracy = (cells_of(part, INIT, values) for values in (log(part[RHO]), part[TEST_ACCURACY]))
+        rho, accuracy = (cells_of(part, INIT, values) for values in (decades(part[RHO]), part[TEST_ACCURACY]))
         if rho.shape[1] >= _FEWEST_INITS:
             values = by_seed(fisher_z(rho, accuracy))
             words = "Fisher's z of the correlation of 1/rho and test error over initial norms"

@@ -1,7 +1,6 @@
 """What the claims of CBMM Memo 117 share: which runs they are about, and levels and smallest effects that are ours."""
 
 from collections.abc import Iterator
-from math import log10
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,6 @@ MARGIN, TEST_ACCURACY, LOSS = "train/normalized_margin_mean", "test/accuracy", "
 SOURCE = "CBMM Memo 117, "
 DECAYS = f"experiment=cbmm_117/... weight_decay=0,5e-3 {SEEDS}"
 INITS = f"{DECAYS} model.init_norm=0.1,1,5"
-FACTOR_TWO = log10(2)
-"""Decades: what ranges over many of them, such as NC1 and losses, matters from a factor of two on."""
 TENTH = 0.1
 """Decades, 26 percent: for norms and margins, which seeds move by some percent."""
 APART = 3.0
@@ -67,11 +64,6 @@ def by_decay(runs: pd.DataFrame, *inside: str) -> Iterator[tuple[str, pd.DataFra
     for title, part in settings(runs, *inside):
         for decay in sorted(set(part["weight_decay"]) - {0}):
             yield f"{title}, weight decay {decay:g}", part, decay
-
-
-def log(values: "pd.Series[float]") -> "pd.Series[float]":
-    """Logarithms to base 10; that of 0 is far below all others, but finite."""
-    return pd.Series(np.log10(np.maximum(values.to_numpy(float), 1e-300)), index=values.index)
 
 
 def least_and_largest(part: pd.DataFrame, values: "pd.Series[float]") -> pd.DataFrame:

@@ -4,17 +4,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from ncflow.figures.papers.cbmm_117.own import (
-    MARGIN,
-    RANDOM_LABELS,
-    RHO,
-    SOURCE,
-    TENTH,
-    TEST_ACCURACY,
-    log,
-    square,
-)
-from ncflow.figures.papers.selection import fitting, left_out, settings, slope_effect
+from ncflow.figures.papers.cbmm_117.own import MARGIN, RANDOM_LABELS, RHO, SOURCE, TENTH, TEST_ACCURACY, square
+from ncflow.figures.papers.selection import decades, fitting, left_out, settings, slope_effect
 from ncflow.figures.papers.verdict import SEEDS, Effect, Quantifier, Setting, Verdict
 
 # Ours: five percentage points of test accuracy from no random label to all; it has half a hundred to fall.
@@ -40,7 +31,7 @@ def random_labels_raise_rho(runs: pd.DataFrame, history: pd.DataFrame) -> Verdic
 
     def effect(part: pd.DataFrame) -> Effect:
         words = "decades of rho from no random label to all"
-        return slope_effect(part.assign(log=log(part[RHO])), RANDOM_LABELS, "log", words, 1, TENTH, log=False)
+        return slope_effect(part.assign(log=decades(part[RHO])), RANDOM_LABELS, "log", words, 1, TENTH, log=False)
 
     found, others = _over_shares(runs, RHO, effect)
     identity, claim, source = "cbmm_117/random-labels-rho", "Random labels raise rho", "appendix L, figures 11 and 13"
@@ -53,7 +44,7 @@ def random_labels_shrink_margins(runs: pd.DataFrame, history: pd.DataFrame) -> V
     def effect(part: pd.DataFrame) -> Effect:
         words = "decades by which the mean margin/rho falls to all labels random"
         part = part[part[MARGIN] > 0]
-        return slope_effect(part.assign(log=log(part[MARGIN])), RANDOM_LABELS, "log", words, -1, TENTH, log=False)
+        return slope_effect(part.assign(log=decades(part[MARGIN])), RANDOM_LABELS, "log", words, -1, TENTH, log=False)
 
     found, others = _over_shares(runs, MARGIN, effect)
     return Verdict(

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from ncflow.figures.papers.cbmm_117.own import INIT, RHO, SOURCE, TEST_ACCURACY, least_and_largest, log, square
-from ncflow.figures.papers.selection import at_each_decay, by_seed, fitting, left_out
+from ncflow.figures.papers.cbmm_117.own import INIT, RHO, SOURCE, TEST_ACCURACY, least_and_largest, square
+from ncflow.figures.papers.selection import at_each_decay, by_seed, decades, fitting, left_out
 from ncflow.figures.papers.verdict import Effect, Quantifier, Setting, Verdict
 
 # Ours: half a decade is a factor of 3. Five seeds give a ratio to about a factor of 2 up or down, ten to 1.4.
@@ -68,7 +68,7 @@ def large_norms_scatter_rho(runs: pd.DataFrame, history: pd.DataFrame) -> Verdic
         "Without weight decay rho varies more over seeds from a large initial norm than from a small one",
         f"{SOURCE}appendix L, figure 15",
         Quantifier.ALL,
-        _spread(plain, "log10 rho", lambda part: log(part[RHO])),
+        _spread(plain, "log10 rho", lambda part: decades(part[RHO])),
         f"experiment=cbmm_117/fig15 {_SEEDS}",
         "at the end of training and of log rho: the text, on the dynamics of rho, speaks of large variations from the "
         "largest norm and names no number",

@@ -1,7 +1,6 @@
 """Claims on optimisers: coupled and decoupled weight decay, NC0, momentum. A new claim is an entry of ``CLAIMS``."""
 
 from collections.abc import Iterator
-from math import log10
 
 import numpy as np
 import pandas as pd
@@ -16,16 +15,22 @@ from ncflow.figures.papers.optimizers.own import (
     OPTIMIZER,
     RATE,
     SOURCE,
-    decades,
     of_optimizers,
 )
-from ncflow.figures.papers.selection import COUPLING, at_each_decay, by_seed, cells_of, fitting, left_out, slope_effect
-from ncflow.figures.papers.verdict import SEEDS, Claim, Effect, Quantifier, Setting, Verdict
+from ncflow.figures.papers.selection import (
+    COUPLING,
+    at_each_decay,
+    by_seed,
+    cells_of,
+    decades,
+    fitting,
+    left_out,
+    slope_effect,
+)
+from ncflow.figures.papers.verdict import FACTOR_TWO, SEEDS, Claim, Effect, Quantifier, Setting, Verdict
 from ncflow.figures.tables import last_layer
 from ncflow.figures.varied import panel_title
 
-FACTOR_TWO = log10(2)
-"""Decades: NC1 and NC0 range over many of them, and matter from a factor of two on."""
 FROM_THE_LAW = 0.01
 """Decades, 2 percent: what a float32 run's NC0 may be off by, and more than 60 times what was measured."""
 ROUNDING = 1e-4
@@ -80,7 +85,7 @@ def decoupled_signs_keep_nc0(runs: pd.DataFrame, history: pd.DataFrame) -> Verdi
         f"{SOURCE}section on NC0",
         Quantifier.ALL,
         tuple(_coupled_against_decoupled(measured, "signum", NC0, "relative NC0")),
-        f"experiment=optimizers/grid_small optimizer=signum weight_decay_coupling=0,1 {SEEDS}",
+        f"experiment=optimizers/grid_small recipe/optimizer=signum weight_decay_coupling=0,1 {SEEDS}",
         "by |1^T W|/|W|, as a W that shrinks as a whole collapses no more for it; with the momentum of the runs",
         others,
     )

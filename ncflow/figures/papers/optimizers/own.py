@@ -6,7 +6,7 @@ import pandas as pd
 from ncflow.figures.papers.selection import COUPLING, belonging, family, with_coupling
 from ncflow.figures.tables import numbers
 
-NC1, NC0, LOSS = "train/nc1", "train/nc0_relative", "train/loss"
+NC1, NC0 = "train/nc1", "train/nc0_relative"
 MOMENTUM, RATE, EFFECTIVE = "optimizer.momentum", "optimizer.lr", "lr/(1 - momentum)"
 OPTIMIZER = "optimizer.name"
 SOURCE = "Zhao, Cheng, Masarczyk and Lucchi (ICLR 2026), "
@@ -45,8 +45,3 @@ def told_apart(runs: pd.DataFrame) -> pd.DataFrame:
     effective = (rate / (1 - momentum)).map(lambda value: float(f"{value:.6g}"))
     dropped = [column for column in ("optimizer._target_", "optimizer.fused", "optimizer.foreach") if column in runs]
     return runs.assign(**own, **{EFFECTIVE: effective}).drop(columns=dropped)
-
-
-def decades(values: "pd.Series[float]") -> "pd.Series[float]":
-    """Logarithms to base 10; that of 0 is far below all others, but finite."""
-    return pd.Series(np.log10(np.maximum(values.to_numpy(float), 1e-300)), index=values.index)
