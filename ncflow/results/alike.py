@@ -1,6 +1,6 @@
 """Tables of many runs read at once: those that are plainly as ncflow writes them, ten times faster than one by one.
 
-What is not plain is left to :func:`ncflow.results.readable.read_columns`, which says what is wrong with it.
+What is not plain is left to :func:`ncflow.results.fields.read_columns`, which says what is wrong with it.
 """
 
 import io
@@ -10,15 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ncflow.results.readable import (
-    LONGEST_LINE,
-    TEXTS,
-    UnreadableError,
-    as_whole,
-    checked_fields,
-    leave_out,
-    read_columns,
-)
+from ncflow.results.fields import LONGEST_LINE, TEXTS, as_whole, checked_fields, read_columns
+from ncflow.results.readable import UnreadableError, leave_out
 
 # Neither quotes nor spaces, which a reader may drop, nor the digits of other scripts.
 _PLAIN = f"{string.ascii_letters}{string.digits}+-.,_\n".encode()

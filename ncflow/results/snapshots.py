@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ncflow.results.fields import read_columns
 from ncflow.results.files import HISTORY, SNAPSHOTS
 from ncflow.results.history import EVERY_COLUMN
-from ncflow.results.readable import UnreadableError, leave_out, read_columns
+from ncflow.results.readable import UnreadableError, leave_out
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,7 +1,5 @@
 """From a config to what a run is made of, checked: data, model, logger."""
 
-import copy
-import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
@@ -23,13 +21,13 @@ from ncflow.measuring.features import resolve_layers
 from ncflow.measuring.groups import Groups, check_groups
 from ncflow.measuring.split import measure_split, rows_of
 from ncflow.models import Classifier
-from ncflow.models.decay import is_shared
 from ncflow.results import HISTORY, History, RunFolder, columns_with, final_measures
 from ncflow.runtime import processes
 from ncflow.seeding import derive_seed
 from ncflow.training.checkpoints import Checkpoints
 from ncflow.training.loggers import check_logger
 from ncflow.training.nc0_law import nc0_law
+from ncflow.training.refusals import check_decay, check_loss, check_optimizer, check_shared, check_smallest_batch
 from ncflow.training.trainer import is_submitted, make_trainer, set_up_process, trainer_options
 
 _ACCUMULATE = "accumulate_grad_batches"
@@ -60,8 +58,8 @@ def prepare(cfg: DictConfig, data: InMemoryData | None = None) -> tuple[InMemory
             raise ConfigError(f"{group}.{error}") from error
     _check_groups(cfg, data, network)
     loss = build(cfg, "loss")
-    _check_loss(loss, data.num_classes)
-    _check_smallest_batch(cfg, data, network)
+    check_loss(loss, data.num_classes)
+    check_smallest_batch(cfg, data, network)
     classifier = Classifier(
         network,
         loss,
@@ -71,18 +69,18 @@ def prepare(cfg: DictConfig, data: InMemoryData | None = None) -> tuple[InMemory
         cfg.weight_decay_scope,
         cfg.get("weight_decay_coupling"),
     )
-    _check_decay(cfg, classifier)
+    check_decay(cfg, classifier)
     # Now, not in the first epoch, is the time to refuse their options.
     try:
         configured = classifier.configure_optimizers()
         optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
-        _check_optimizer(cfg, optimizer)
+        check_optimizer(cfg, optimizer)
         steps = -(-len(batch_bounds(len(data.train.labels), cfg.batch_size)) // (cfg.trainer.get(_ACCUMULATE) or 1))
         classifier.nc0_at = nc0_law(classifier, optimizer, cfg.epochs, steps, cfg.trainer.precision)
     except ArgumentError as error:
         raise ConfigError(str(error)) from error
     if processes.wanted(cfg.trainer) > 1:
-        _check_shared(cfg, network)
+        check_shared(cfg, network)
     return data, classifier
 
 
@@ -171,107 +169,6 @@ def _check_groups(cfg: DictConfig, data: InMemoryData, network: nn.Module) -> No
         rule = f"a data set with test inputs like the run's, {tuple(own.shape[1:])} of {own.dtype}"
         raise ConfigError(f"measure.ood must be {rule}, found {len(found)} of {tuple(found.shape[1:])}, {found.dtype}")
     data.ood = other.test
-
-
-def _check_loss(loss: Any, num_classes: int) -> None:
-    """Refuse what fails in the first step, or is no mean over the samples: measures and shares of a batch need that.
-
-    Raises:
-        ConfigError: Naming the rule and the value found.
-    """
-    if isinstance(loss, nn.CrossEntropyLoss) and not 0 <= loss.label_smoothing < 1:  # PyTorch takes less for none
-        raise ConfigError(f"loss.label_smoothing must be null or in [0, 1), found {loss.label_smoothing!r}")
-    labels = torch.arange(min(num_classes, 10))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        logits = torch.randn(len(labels), num_classes)
-    try:
-        whole = loss(logits, labels)
-        alone = [loss(logits[i : i + 1], labels[i : i + 1]) for i in range(len(labels))]
-        mean = torch.stack(alone).mean()
-        is_mean = whole.shape == () and bool(torch.isclose(whole, mean, rtol=1e-3))
-    except BUILD_ERRORS as error:
-        raise ConfigError(f"loss: {error_line(error)}") from error
-    if not is_mean:
-        raise ConfigError(f"loss must be the mean over the samples of a minibatch, found {_shown(whole)}, not {mean:g}")
-
-
-def _shown(value: Tensor) -> str:
-    return f"{value:g}" if value.shape == () else f"a tensor of shape {tuple(value.shape)}"
-
-
-def _check_smallest_batch(cfg: DictConfig, data: InMemoryData, network: nn.Module) -> None:
-    """Refuse a minibatch of one sample where BN would see one value of a channel, which PyTorch does in training alone.
-
-    Raises:
-        ConfigError: Naming the option, the rule and the value found.
-    """
-    assert data.train is not None
-    count = len(data.train.labels)
-    smallest = min(stop - start for start, stop in batch_bounds(count, cfg.batch_size))
-    if smallest > 1 or not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
-        return
-    inputs = data.network_inputs(data.train.inputs[:1]).to("meta")
-    try:  # shapes alone: nothing is computed, no running statistics change
-        copy.deepcopy(network).to("meta").train()(inputs)
-    except BUILD_ERRORS as error:
-        if "more than 1 value per channel" not in str(error):  # perhaps a model of somebody's that needs numbers
-            return
-        option = "batch_size" if count > 1 else "the number of training samples"
-        raise ConfigError(f"{option} must be at least 2 where the model has BN, found 1") from error
-
-
-def _check_decay(cfg: DictConfig, classifier: Classifier) -> None:
-    """Refuse a weight decay that is of nothing, as that of a classifier that is not trained.
-
-    Raises:
-        ConfigError: Naming the option, the rule and the value found.
-    """
-    groups = classifier.parameter_groups()
-    if cfg.weight_decay > 0 and groups and not any(group["weight_decay"] for group in groups):
-        rule = "one in which something is trained where weight_decay is not 0"
-        raise ConfigError(f"weight_decay_scope must be {rule}, found {cfg.weight_decay_scope!r}")
-
-
-def _check_optimizer(cfg: DictConfig, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse options that the optimiser would not heed.
-
-    Raises:
-        ConfigError: Naming the option, the rule and the value found.
-    """
-    kind = type(optimizer)
-    known = inspect.signature(kind).parameters.values()
-    heeds = cfg.weight_decay == 0 or cfg.get("weight_decay_coupling") is not None
-    if not heeds and not any(p.name == "weight_decay" or p.kind is p.VAR_KEYWORD for p in known):
-        raise ConfigError(f"weight_decay must be 0 with {kind.__name__}, which has none, found {cfg.weight_decay!r}")
-    scales_itself = getattr(optimizer, "_step_supports_amp_scaling", False)
-    clips, shares = cfg.trainer.get("gradient_clip_val") is not None, is_shared(optimizer)
-    if cfg.trainer.precision == "16-mixed" and (clips or shares) and scales_itself:
-        cause = "trainer.gradient_clip_val is set" if clips else "weight_decay_coupling is not the optimizer's own"
-        rule = f"false where {cause} and trainer.precision is '16-mixed'"
-        raise ConfigError(f"optimizer.fused must be {rule}, found {cfg.optimizer.get('fused')!r}")
-
-
-def _check_shared(cfg: DictConfig, network: nn.Module) -> None:
-    """Refuse what would give other numbers on several devices than on one.
-
-    Raises:
-        ConfigError: Naming the option, the rule and the value found.
-    """
-    number = processes.wanted(cfg.trainer)
-    where = f"where {number} devices share a run"
-    if cfg.batch_size is not None and cfg.batch_size < number:
-        raise ConfigError(f"batch_size must be at least {number} {where}, found {cfg.batch_size}")
-    normalizes = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
-    synchronized = cfg.trainer.get("sync_batchnorm", False)
-    if normalizes and not synchronized:
-        reason = "each would normalise by its own part of a batch"
-        raise ConfigError(f"trainer.sync_batchnorm must be true for BN {where} ({reason}), found {synchronized!r}")
-    if normalizes and cfg.trainer.accelerator == "cpu":
-        raise ConfigError(f"trainer.accelerator must be gpu for BN {where}: PyTorch synchronises BN on GPUs alone")
-    for name in ("margins", "snapshot_samples"):
-        if cfg.measure[name]:
-            raise ConfigError(f"measure.{name} must be null {where}, found {cfg.measure[name]!r}")
 
 
 def measured_layers(cfg: DictConfig) -> Any:

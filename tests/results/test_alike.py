@@ -6,7 +6,8 @@ import numpy as np
 
 from ncflow.results import COLUMNS
 from ncflow.results.alike import plain_header, read_alike
-from ncflow.results.readable import UnreadableError, read_columns
+from ncflow.results.fields import read_columns
+from ncflow.results.readable import UnreadableError
 
 KNOWN = [
     "True",
